@@ -1,0 +1,38 @@
+"""Every error a user may see, and the exit code it ends with.
+
+A message has four parts, in this order: what is wrong, with which value, what is allowed, and what
+to type next. `cli.py` is the one edge that prints them; anything that is not a `SharpzoError` is a
+defect of ours.
+"""
+
+
+class SharpzoError(Exception):
+    """The command could not do what it was asked to."""
+
+    exit_code = 1
+
+
+class UsageError(SharpzoError):
+    """An option, a file or a folder that the user gave does not fit the command."""
+
+    exit_code = 2
+
+
+class BundleError(UsageError):
+    """The bundle is missing, damaged, or made for another version."""
+
+
+class ImagesError(UsageError):
+    """The pictures' folder cannot be used as it is."""
+
+
+class ClassNameError(UsageError):
+    """A class name cannot become a prompt of this bundle."""
+
+
+class PromptFileError(UsageError):
+    """The tuned prompt is missing, damaged, or belongs to another bundle."""
+
+
+class NumericsError(SharpzoError):
+    """A tower or an estimate returned a number that cannot be used."""
