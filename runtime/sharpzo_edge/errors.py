@@ -36,3 +36,11 @@ class PromptFileError(UsageError):
 
 class NumericsError(SharpzoError):
     """A tower or an estimate returned a number that cannot be used."""
+
+
+class InterruptedRunError(SharpzoError):
+    """A signal asked the run to end; what it had done is saved."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,65 @@
+PYTHON ?= python3
+DEVICE := .venv
+EXPORT := .venv-export
+OLDEST := .venv-oldest
+OLDEST_ONNXRUNTIME := 1.23.2
+PIP := -m pip install --quiet --disable-pip-version-check
+SOURCES := pyproject.toml $(shell find runtime export -name '*.py')
+
+.PHONY: help demo test test-device test-oldest test-export lint demo-bundle bench-backbones clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEVICE)/installed  ## install the device side, and tune the shipped model on shipped pictures
+	$(DEVICE)/bin/sharpzo-edge demo
+
+test: test-device test-oldest test-export  ## all tests: without torch first, then with it
+
+test-device: $(DEVICE)/tests-installed  ## the device's tests, in an environment without torch
+	$(DEVICE)/bin/python -m pytest tests --ignore tests/export
+
+test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest onnxruntime allowed
+	$(OLDEST)/bin/python -m pytest tests -m oldest_onnxruntime --ignore tests/export
+
+test-export: $(EXPORT)/installed  ## the export's tests, in an environment with torch
+	$(EXPORT)/bin/python -m pytest tests/export
+
+lint: $(DEVICE)/lint-installed  ## formatting rules and types
+	$(DEVICE)/bin/ruff check .
+	$(DEVICE)/bin/mypy
+
+demo-bundle: $(EXPORT)/installed  ## export the embedded model again (MODEL=folder, VOCABULARY=file)
+	rm -rf runtime/sharpzo_edge/demo/bundle
+	$(EXPORT)/bin/sharpzo-edge export --model local-dir:$(MODEL) --vocabulary $(VOCABULARY) \
+		--output runtime/sharpzo_edge/demo/bundle
+
+bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (random weights), with parity
+	$(EXPORT)/bin/python bench/backbones.py
+
+clean:  ## remove the environments and caches
+	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(DEVICE)/bin/python $(EXPORT)/bin/python $(OLDEST)/bin/python:
+	$(PYTHON) -m venv $(@D)/..
+	$@ $(PIP) --upgrade pip
+
+$(DEVICE)/installed: $(SOURCES) | $(DEVICE)/bin/python
+	$(DEVICE)/bin/python $(PIP) --editable .
+	@touch $@
+
+$(DEVICE)/tests-installed: $(DEVICE)/installed
+	$(DEVICE)/bin/python $(PIP) --group test
+	@touch $@
+
+$(DEVICE)/lint-installed: $(DEVICE)/tests-installed
+	$(DEVICE)/bin/python $(PIP) --group lint
+	@touch $@
+
+$(OLDEST)/installed: $(SOURCES) | $(OLDEST)/bin/python
+	$(OLDEST)/bin/python $(PIP) --editable . --group test "onnxruntime==$(OLDEST_ONNXRUNTIME)"
+	@touch $@
+
+$(EXPORT)/installed: $(SOURCES) | $(EXPORT)/bin/python
+	$(EXPORT)/bin/python $(PIP) --editable '.[export]' --group test
+	@touch $@

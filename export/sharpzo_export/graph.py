@@ -1,0 +1,153 @@
+"""Building ONNX graphs node by node, with weights in one shared data file.
+
+Clean initialisers, one layout for every graph that shares the weights, and a choice per linear
+layer: that is what building by hand gives over tracing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from sharpzo_edge import __version__
+from sharpzo_edge.bundle import Tensor
+
+# Read by every onnxruntime the device side allows; fixed, so that a newer onnx package changes nothing.
+OPSET = 20
+IR_VERSION = 9
+TENSOR_ALIGNMENT = 64
+PAGE_BYTES = 4096
+TINY_NORM = 1e-12  # as torch's normalize
+
+
+class DataFile:
+    """A tower's weights, appended one after the other; a block starts on a page of its own."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("wb")
+
+    def append(self, name: str, array: np.ndarray) -> Tensor:
+        self._pad_to(TENSOR_ALIGNMENT)
+        array = np.ascontiguousarray(array)
+        tensor = Tensor(name, str(array.dtype), tuple(array.shape), self._file.tell())
+        self._file.write(array.tobytes())
+        return tensor
+
+    def append_block(self, arrays: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
+        """Weights that are read together: they lie together."""
+        self._pad_to(PAGE_BYTES)
+        return tuple(self.append(name, array) for name, array in arrays.items())
+
+    def close(self) -> None:
+        self._pad_to(PAGE_BYTES)
+        self._file.close()
+
+    def _pad_to(self, multiple: int) -> None:
+        self._file.write(bytes(-self._file.tell() % multiple))
+
+
+class Graph:
+    """One ONNX graph under construction. Values are named by strings, as in ONNX itself."""
+
+    def __init__(self, name: str, data: DataFile):
+        self.name = name
+        self.data = data
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def input(self, name: str, shape: Sequence[int | str], dtype: int = TensorProto.FLOAT) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def output(self, name: str, value: str, shape: Sequence[int | str]) -> None:
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+
+    def op(self, kind: str, *inputs: str, n_outputs: int = 1, **attributes: Any) -> Any:
+        """Append a node; returns its output's name, or a list of them when there are several."""
+        stem = f"{kind}_{len(self._nodes)}"
+        outputs = [stem] if n_outputs == 1 else [f"{stem}_{i}" for i in range(n_outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=stem, **attributes))
+        return outputs[0] if n_outputs == 1 else outputs
+
+    def constant(self, value: Any, dtype: type = np.int64) -> str:
+        """A small constant inside the graph file; equal ones are shared."""
+        array = np.asarray(value, dtype)
+        name = f"const_{array.dtype}_{array.shape}_{array.tobytes().hex()}"
+        self._initializers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, tensor: Tensor, prefix: str = "") -> str:
+        """An initialiser that lies in the data file; `prefix` tells equal names of blocks apart."""
+        proto = TensorProto(name=prefix + tensor.name, dims=tensor.shape)
+        proto.data_type = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        proto.data_location = TensorProto.EXTERNAL
+        place = {"location": self.data.path.name, "offset": tensor.offset, "length": tensor.n_bytes}
+        for key, value in place.items():
+            proto.external_data.add(key=key, value=str(value))
+        self._initializers[proto.name] = proto
+        return proto.name
+
+    def weight_input(self, tensor: Tensor) -> str:
+        """The same weight as an input of the graph: whoever streams the tower feeds it."""
+        return self.input(tensor.name, tensor.shape, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)))
+
+    def save(self, path: Path) -> None:
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="sharpzo-edge",
+            producer_version=__version__,
+        )
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+    # Idioms that several towers share.
+
+    def linear(self, x: str, weight: str, bias: str | None) -> str:
+        """x (…, in) @ weight (in, out) + bias: the one place where a linear layer is emitted."""
+        y = self.op("MatMul", x, weight)
+        return self.op("Add", y, bias) if bias else y
+
+    def layer_norm(self, x: str, weight: str, bias: str, epsilon: float) -> str:
+        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
+
+    def activation(self, x: str, kind: str) -> str:
+        """`kind` as export/load_clip.py names it: gelu, gelu_tanh or quick_gelu."""
+        if kind == "quick_gelu":
+            scaled = self.op("Mul", x, self.constant(1.702, np.float32))
+            return self.op("Mul", x, self.op("Sigmoid", scaled))
+        return self.op("Gelu", x, approximate={"gelu": "none", "gelu_tanh": "tanh"}[kind])
+
+    def unit(self, x: str) -> str:
+        """Rows of length one."""
+        norm = self.op("ReduceL2", x, self.constant([-1]), keepdims=1)
+        return self.op("Div", x, self.op("Clip", norm, self.constant(TINY_NORM, np.float32)))
+
+    def size(self, x: str, axis: int) -> str:
+        """The length of one axis, as a vector of one int64."""
+        return self.op("Shape", x, start=axis, end=axis + 1)
+
+    def reshape(self, x: str, *shape: int | str) -> str:
+        """Reshape to sizes that are numbers (0 keeps an axis, -1 is worked out) or `size` values."""
+        if all(isinstance(s, int) for s in shape):
+            return self.op("Reshape", x, self.constant(shape))
+        parts = [self.constant([s]) if isinstance(s, int) else s for s in shape]
+        return self.op("Reshape", x, self.op("Concat", *parts, axis=0))
+
+    def slice(self, x: str, start: str | int, end: str | int, axis: int) -> str:
+        a, b = (self.constant([v]) if isinstance(v, int) else v for v in (start, end))
+        return self.op("Slice", x, a, b, self.constant([axis]))
+
+    def transpose(self, x: str, *order: int) -> str:
+        return self.op("Transpose", x, perm=order)

@@ -1,0 +1,309 @@
+"""The forward-only text tower: context vectors in, unit class features out.
+
+With a causal mask and the class name after the context, [SOS] and the context vectors see only
+themselves, so their rows are computed once for all classes; and nothing after EOT reaches EOT, so
+names end there. Rows are laid out (B, P + K L, D): the P = 1 + m rows that all classes share, then
+K names of L rows. One linear layer is then one product over all of them.
+
+Inputs of the whole graph:
+    context       (B, m, D)   candidates
+    names         (K, L, D)   token embeddings of name, ".", EOT, zero-padded to L
+    eot_index     (K,)        where EOT stands in each name, 0 … L-1
+    context_mask  (P, P)      0 on and below the diagonal, -inf above
+    name_mask     (L, L)      likewise
+Output: class_features (B, K, E).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.transformer import TextTransformer
+from sharpzo_edge import bundle
+from sharpzo_edge.tokenizer import EOT_ID
+from torch import nn
+
+from .graph import DataFile, Graph
+from .transformer import (
+    BlockForm,
+    Weights,
+    as_array,
+    block_form,
+    block_weights,
+    by_head,
+    from_heads,
+    mlp_branch,
+    queries_keys_values,
+    refuse,
+)
+
+GRAPH, DATA = "text.onnx", "text.data"
+STEM, BLOCK, LAST_BLOCK, HEAD = (
+    "text_stem.onnx",
+    "text_block.onnx",
+    "text_last_block.onnx",
+    "text_head.onnx",
+)
+VOCABULARY_SIZE = EOT_ID + 1
+ROWS = ("B", "P+KL", "D")
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A causal text tower with EOT pooling, whichever open_clip class carries it."""
+
+    token_embedding: np.ndarray
+    positional_embedding: np.ndarray
+    blocks: nn.ModuleList
+    form: BlockForm
+    final_norm: nn.LayerNorm
+    projection: np.ndarray | None
+    projection_bias: np.ndarray | None
+
+    @property
+    def embed_dim(self) -> int:
+        return self.form.width if self.projection is None else self.projection.shape[1]
+
+
+def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
+    """The parts of the model's text tower. Raises UsageError where the graph would not be exact."""
+    if type(model) is CLIP:
+        tower, pool, eos = model, model.text_pool_type, model.text_eos_id
+        n_positions = model.context_length
+    elif type(model) is CustomTextCLIP and type(model.text) is TextTransformer:
+        tower, pool, eos = model.text, model.text.pool_type, model.text.eos_id
+        n_positions = model.text.num_pos
+        if model.text.cls_emb is not None:
+            raise refuse("text", "it appends a class token (embed_cls)", "towers pooled at EOT")
+    else:
+        inner = type(getattr(model, "text", model)).__name__
+        raise refuse(
+            "text",
+            f"the model is {type(model).__name__} with {inner}",
+            "open_clip's CLIP, and CustomTextCLIP with its TextTransformer",
+        )
+    if tower.attn_mask is None:
+        raise refuse("text", "it is not causal, so names would change the context", "causal towers")
+    if type(tokenizer).__name__ != "SimpleTokenizer" or tokenizer.vocab_size != VOCABULARY_SIZE:
+        kind = "not CLIP's" if tokenizer is None else type(tokenizer).__name__
+        raise refuse("text", f"its tokenizer is {kind}", "CLIP's own BPE of 49,408 tokens")
+    if getattr(tokenizer, "reduction_fn", None) or tokenizer.clean_fn.__name__ != "_clean_lower":
+        raise refuse("text", "its tokenizer cleans or shortens text its own way", "CLIP's cleaning")
+    if pool == "eos" and eos != tokenizer.eot_token_id:
+        raise refuse("text", f"it pools at token {eos}, which is not EOT", "pooling at EOT")
+    if pool not in ("argmax", "eos"):
+        raise refuse("text", f"it pools {pool!r}", "pooling at EOT (argmax, eos)")
+    if tower.token_embedding.weight.shape[0] != VOCABULARY_SIZE:
+        raise refuse("text", f"its vocabulary has {tower.token_embedding.weight.shape[0]} tokens", "49,408")
+    if tower.positional_embedding.shape[0] != n_positions:
+        raise refuse("text", "its position table has another length than its context", "equal ones")
+    projection = tower.text_projection
+    is_linear = isinstance(projection, nn.Linear)
+    return TextTower(
+        token_embedding=as_array(tower.token_embedding.weight),
+        positional_embedding=as_array(tower.positional_embedding),
+        blocks=tower.transformer.resblocks,
+        form=block_form(tower.transformer.resblocks, "text"),
+        final_norm=tower.ln_final,
+        projection=_matrix(projection),
+        projection_bias=as_array(projection.bias) if is_linear and projection.bias is not None else None,
+    )
+
+
+def write_text_graphs(folder: Path, tower: TextTower, sos_id: int, embed_dim: int) -> bundle.TextTower:
+    """Write text.data, text.onnx and the four step graphs; returns the manifest's part."""
+    form = tower.form
+    data = DataFile(folder / DATA)
+    edges = {
+        "sos": tower.token_embedding[sos_id][None, None],
+        "positions": tower.positional_embedding,
+        "ln_final.weight": as_array(tower.final_norm.weight),
+        "ln_final.bias": as_array(tower.final_norm.bias),
+    }
+    if tower.projection is not None:
+        edges["projection.weight"] = tower.projection
+    if tower.projection_bias is not None:
+        edges["projection.bias"] = tower.projection_bias
+    edge = {name: data.append(name, array) for name, array in edges.items()}
+    blocks = [data.append_block(block_weights(block)) for block in tower.blocks]
+    data.close()
+
+    whole = Graph("text", data)
+    rows = _stem(whole, edge, form)
+    masks = _mask_inputs(whole)
+    for i, block in enumerate(blocks):
+        weights = {t.name: whole.weight(t, f"block.{i}.") for t in block}
+        if i < len(blocks) - 1:
+            rows = _block(whole, rows, weights, form, *masks)
+    rows = _last_block(whole, rows, weights, form, *masks)
+    _head(whole, rows, edge, tower.final_norm.eps, embed_dim)
+    whole.save(folder / GRAPH)
+
+    stem = Graph("text_stem", data)
+    stem.output("rows", _stem(stem, edge, form), ROWS)
+    stem.save(folder / STEM)
+    for name, builder, out_shape in ((BLOCK, _block, ROWS), (LAST_BLOCK, _last_block, ("B", "K", "D"))):
+        step = Graph(name.removesuffix(".onnx"), data)
+        rows = step.input("rows", ("B", "P+KL", form.width))
+        masks = _mask_inputs(step)
+        weights = {t.name: step.weight_input(t) for t in blocks[0]}
+        step.output("rows_out", builder(step, rows, weights, form, *masks), out_shape)
+        step.save(folder / name)
+    head = Graph("text_head", data)
+    rows = head.input("rows", ("B", "K", form.width))
+    _head(head, rows, edge, tower.final_norm.eps, embed_dim)
+    head.save(folder / HEAD)
+
+    steps = [bundle.Step(STEM, ())]
+    steps += [bundle.Step(BLOCK, block) for block in blocks[:-1]]
+    steps += [bundle.Step(LAST_BLOCK, blocks[-1]), bundle.Step(HEAD, ())]
+    return bundle.TextTower(
+        graph=GRAPH,
+        data=DATA,
+        steps=tuple(steps),
+        width=form.width,
+        heads=form.heads,
+        layers=len(blocks),
+        context_length=len(tower.positional_embedding),
+        vocabulary=len(tower.token_embedding),
+        activation=form.activation,
+    )
+
+
+def _stem(g: Graph, edge: dict[str, bundle.Tensor], form: BlockForm) -> str:
+    """context (B, m, D), names (K, L, D) -> rows (B, P + K L, D), positions added."""
+    context = g.input("context", ("B", "m", form.width))
+    names = g.input("names", ("K", "L", form.width))
+    positions = g.weight(edge["positions"])
+    batch, n_context, n_names, length = (
+        g.size(context, 0),
+        g.size(context, 1),
+        g.size(names, 0),
+        g.size(names, 1),
+    )
+    one, width = g.constant([1]), g.constant([form.width])
+    shared = g.op("Add", n_context, one)  # P
+    end = g.op("Add", shared, length)
+    sos = g.op("Expand", g.weight(edge["sos"]), g.op("Concat", batch, one, one, axis=0))
+    prefix = g.op("Add", g.op("Concat", sos, context, axis=1), g.slice(positions, 0, shared, 0))
+    placed = g.op("Add", names, g.slice(positions, shared, end, 0))
+    flat = g.reshape(placed, 1, -1, form.width)
+    n_rows = g.op("Mul", n_names, length)
+    repeated = g.op("Expand", flat, g.op("Concat", batch, n_rows, width, axis=0))
+    return g.op("Concat", prefix, repeated, axis=1)
+
+
+def _mask_inputs(g: Graph) -> tuple[str, str, str]:
+    return (
+        g.input("context_mask", ("P", "P")),
+        g.input("name_mask", ("L", "L")),
+        g.input("eot_index", ("K",), TensorProto.INT64),
+    )
+
+
+def _block(
+    g: Graph,
+    rows: str,
+    w: Weights,
+    form: BlockForm,
+    context_mask: str,
+    name_mask: str,
+    eot_index: str,
+) -> str:
+    """One block on all rows (B, P + K L, D). (`eot_index` is unused, as all rows go on.)"""
+    n_shared, length = g.size(context_mask, 0), g.size(name_mask, 0)
+    q, k, v = (by_head(g, x, form) for x in queries_keys_values(g, rows, w, form))
+    q, k, v = (_split_rows(g, x, n_shared, axis=2) for x in (q, k, v))
+
+    scores = g.op("MatMul", q[0], g.transpose(k[0], 0, 1, 3, 2))
+    scores = g.op("Softmax", g.op("Add", scores, context_mask), axis=-1)
+    shared = g.op("MatMul", scores, v[0])  # (B, H, P, d)
+    names = _attend_from_names(g, q[1], k, v, name_mask, form, length)
+
+    mixed = from_heads(g, g.op("Concat", shared, names, axis=2), form)
+    rows = g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
+    return mlp_branch(g, rows, w, form)
+
+
+def _last_block(
+    g: Graph,
+    rows: str,
+    w: Weights,
+    form: BlockForm,
+    context_mask: str,
+    name_mask: str,
+    eot_index: str,
+) -> str:
+    """The last block, for the EOT rows alone: (B, P + K L, D) -> (B, K, D)."""
+    n_shared, length, n_names = g.size(context_mask, 0), g.size(name_mask, 0), g.size(eot_index, 0)
+    zero, one = g.constant(0), g.constant(1)
+    number = g.op("Range", zero, g.op("Squeeze", n_names), one)
+    eot_rows = g.op("Add", g.op("Add", g.op("Mul", number, length), eot_index), n_shared)
+
+    q, k, v = queries_keys_values(g, rows, w, form)
+    q = by_head(g, g.op("Gather", q, eot_rows, axis=1), form)
+    k, v = (_split_rows(g, by_head(g, x, form), n_shared, axis=2) for x in (k, v))
+    eot_mask = g.op("Unsqueeze", g.op("Gather", name_mask, eot_index, axis=0), g.constant([1]))
+    names = _attend_from_names(g, q, k, v, eot_mask, form, length, queries_per_name=1)
+
+    rows = g.op("Gather", rows, eot_rows, axis=1)
+    rows = g.op("Add", rows, g.linear(from_heads(g, names, form), w["out.weight"], w["out.bias"]))
+    return mlp_branch(g, rows, w, form)
+
+
+def _attend_from_names(
+    g: Graph,
+    q: str,
+    k: list[str],
+    v: list[str],
+    mask: str,
+    form: BlockForm,
+    length: str,
+    queries_per_name: int | None = None,
+) -> str:
+    """Names attend to the shared rows and to their own: one softmax over both.
+
+    q (B, H, K n, d) with n = L, or `queries_per_name`; k, v: [shared (B, H, P, d), names (B, H, K L, d)];
+    mask broadcasts over (B, H, K, n, L). Returns (B, H, K n, d).
+    """
+    n = length if queries_per_name is None else queries_per_name
+    own_q = g.reshape(q, 0, 0, -1, n, form.head_width)
+    own_k, own_v = (g.reshape(x, 0, 0, -1, length, form.head_width) for x in (k[1], v[1]))
+    to_own = g.op("MatMul", own_q, g.transpose(own_k, 0, 1, 2, 4, 3))
+    to_own = g.op("Add", to_own, mask)  # (B, H, K, n, L)
+    to_shared = g.op("MatMul", q, g.transpose(k[0], 0, 1, 3, 2))  # (B, H, K n, P)
+    to_own_flat = g.reshape(to_own, 0, 0, -1, length)
+    scores = g.op("Softmax", g.op("Concat", to_shared, to_own_flat, axis=-1), axis=-1)
+    n_shared = g.size(k[0], 2)
+    to_shared, to_own_flat = _split_rows(g, scores, n_shared, axis=3)
+    own = g.op("MatMul", g.reshape(to_own_flat, 0, 0, -1, n, length), own_v)
+    return g.op("Add", g.op("MatMul", to_shared, v[0]), g.reshape(own, 0, 0, -1, form.head_width))
+
+
+def _split_rows(g: Graph, x: str, n_first: str, axis: int) -> list[str]:
+    """The first `n_first` entries along an axis, and the rest."""
+    return [g.slice(x, 0, n_first, axis), g.slice(x, n_first, np.iinfo(np.int64).max, axis)]
+
+
+def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], epsilon: float, embed_dim: int) -> None:
+    """EOT rows (B, K, D) -> unit class features (B, K, E)."""
+    x = g.layer_norm(rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), epsilon)
+    if "projection.weight" in edge:
+        bias = edge.get("projection.bias")
+        x = g.linear(x, g.weight(edge["projection.weight"]), g.weight(bias) if bias else None)
+    g.output("class_features", g.unit(x), ("B", "K", embed_dim))
+
+
+def _matrix(projection: Any) -> np.ndarray | None:
+    if projection is None:
+        return None
+    if isinstance(projection, nn.Linear):
+        return as_array(projection.weight).T.copy()
+    assert isinstance(projection, torch.Tensor)
+    return as_array(projection)

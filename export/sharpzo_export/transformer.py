@@ -1,0 +1,146 @@
+"""Transformer blocks as ONNX nodes: their weights from open_clip, their attention for text and pictures.
+
+A block takes its twelve weights by name, so that one function serves the whole graph (weights as
+initialisers) and the streamed block (weights as inputs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
+from sharpzo_edge.errors import UsageError
+from torch import nn
+
+from .graph import Graph
+
+Weights = dict[str, str]
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """What all blocks of one tower share."""
+
+    width: int
+    heads: int
+    activation: str
+    epsilon: float
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float32).numpy()
+
+
+def block_form(blocks: nn.ModuleList, tower: str) -> BlockForm:
+    """The shared form of a tower's blocks. Raises UsageError for what these graphs cannot do exactly."""
+    forms = {_form_of(block, tower) for block in blocks}
+    if len(forms) != 1:
+        raise refuse(tower, f"its blocks differ: {sorted(map(str, forms))}", "blocks of one form")
+    return forms.pop()
+
+
+def block_weights(block: ResidualAttentionBlock) -> dict[str, np.ndarray]:
+    """One block's weights, matrices as (in, out).
+
+    Two things are folded in: the queries' scale 1/sqrt(head width), and LayerScale, which
+    multiplies a branch's output column by column.
+    """
+    attention = block.attn
+    scale = np.float32((attention.embed_dim // attention.num_heads) ** -0.5)
+    qkv_weight = as_array(attention.in_proj_weight).T.copy()
+    qkv_bias = as_array(attention.in_proj_bias).copy()
+    qkv_weight[:, : attention.embed_dim] *= scale
+    qkv_bias[: attention.embed_dim] *= scale
+    after_attention, after_mlp = _layer_scale(block.ls_1), _layer_scale(block.ls_2)
+    return {
+        "ln_1.weight": as_array(block.ln_1.weight),
+        "ln_1.bias": as_array(block.ln_1.bias),
+        "qkv.weight": qkv_weight,
+        "qkv.bias": qkv_bias,
+        "out.weight": as_array(attention.out_proj.weight).T * after_attention,
+        "out.bias": as_array(attention.out_proj.bias) * after_attention,
+        "ln_2.weight": as_array(block.ln_2.weight),
+        "ln_2.bias": as_array(block.ln_2.bias),
+        "fc.weight": as_array(block.mlp.c_fc.weight).T,
+        "fc.bias": as_array(block.mlp.c_fc.bias),
+        "proj.weight": as_array(block.mlp.c_proj.weight).T * after_mlp,
+        "proj.bias": as_array(block.mlp.c_proj.bias) * after_mlp,
+    }
+
+
+def mlp_branch(g: Graph, rows: str, w: Weights, form: BlockForm) -> str:
+    """rows + MLP(norm(rows)), for rows of any leading shape."""
+    x = g.layer_norm(rows, w["ln_2.weight"], w["ln_2.bias"], form.epsilon)
+    x = g.activation(g.linear(x, w["fc.weight"], w["fc.bias"]), form.activation)
+    return g.op("Add", rows, g.linear(x, w["proj.weight"], w["proj.bias"]))
+
+
+def queries_keys_values(g: Graph, rows: str, w: Weights, form: BlockForm) -> list[str]:
+    """Three of (B, R, D) from rows (B, R, D); the queries come scaled."""
+    x = g.layer_norm(rows, w["ln_1.weight"], w["ln_1.bias"], form.epsilon)
+    qkv = g.linear(x, w["qkv.weight"], w["qkv.bias"])
+    sizes = g.constant([form.width] * 3)
+    return g.op("Split", qkv, sizes, n_outputs=3, axis=-1)
+
+
+def by_head(g: Graph, x: str, form: BlockForm) -> str:
+    """(B, R, D) -> (B, heads, R, head width)."""
+    return g.transpose(g.reshape(x, 0, 0, form.heads, form.head_width), 0, 2, 1, 3)
+
+
+def from_heads(g: Graph, x: str, form: BlockForm) -> str:
+    """(B, heads, R, head width) -> (B, R, D)."""
+    return g.reshape(g.transpose(x, 0, 2, 1, 3), 0, 0, form.width)
+
+
+def full_attention_block(g: Graph, rows: str, w: Weights, form: BlockForm) -> str:
+    """A picture tower's block: every row of (B, N, D) attends to every row."""
+    q, k, v = (by_head(g, x, form) for x in queries_keys_values(g, rows, w, form))
+    scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
+    mixed = from_heads(g, g.op("MatMul", scores, v), form)
+    rows = g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
+    return mlp_branch(g, rows, w, form)
+
+
+def refuse(tower: str, what: str, allowed: str) -> UsageError:
+    return UsageError(
+        f"The {tower} tower cannot be exported exactly: {what}. Export knows {allowed}. "
+        f"Choose another --model; `python -c 'import open_clip; print(open_clip.list_models())'` "
+        f"lists open_clip's."
+    )
+
+
+def _form_of(block: nn.Module, tower: str) -> BlockForm:
+    if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
+        raise refuse(
+            tower,
+            f"its blocks are {type(block).__name__} with options beyond the plain ones",
+            "open_clip's ResidualAttentionBlock",
+        )
+    if block.ln_1.eps != block.ln_2.eps or block.ln_1.bias is None or block.ln_2.bias is None:
+        raise refuse(tower, "its layer norms differ inside a block", "two equal layer norms a block")
+    return BlockForm(
+        width=block.attn.embed_dim,
+        heads=block.attn.num_heads,
+        activation=activation_kind(block.mlp.gelu, tower),
+        epsilon=block.ln_1.eps,
+    )
+
+
+def activation_kind(module: nn.Module, tower: str) -> str:
+    """gelu, gelu_tanh or quick_gelu: the names that `Graph.activation` takes."""
+    if isinstance(module, QuickGELU):
+        return "quick_gelu"
+    if type(module) is nn.GELU:
+        return {"none": "gelu", "tanh": "gelu_tanh"}[module.approximate]
+    raise refuse(tower, f"its activation is {type(module).__name__}", "GELU and QuickGELU")
+
+
+def _layer_scale(module: nn.Module) -> np.ndarray | np.float32:
+    return as_array(module.gamma) if isinstance(module, LayerScale) else np.float32(1)

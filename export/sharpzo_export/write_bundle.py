@@ -1,0 +1,171 @@
+"""open_clip model -> bundle folder: written beside, proved by parity, renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from open_clip.tokenizer import default_bpe
+from sharpzo_edge import __version__, bundle
+from sharpzo_edge.checkpoint import cannot_write, sync_folder
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.images import RESAMPLING, RESIZE_MODES
+from sharpzo_edge.tokenizer import MERGES
+
+from .image_graph import write_image_graphs
+from .load_clip import LoadedClip, load_clip
+from .parity import check_parity
+from .text_graph import find_text_tower, write_text_graphs
+from .transformer import refuse
+
+INITIAL_CONTEXT = "a photo of a"
+WEIGHTS = ("fp32",)
+
+
+def export(
+    model: str,
+    pretrained: str | None,
+    output: Path,
+    *,
+    vocabulary: Path | None = None,
+    quick_gelu: bool | None = None,
+    weights: str = "fp32",
+) -> tuple[bundle.Bundle, tuple[str, ...]]:
+    """Write the bundle of `model` to the folder `output`; returns it, and notes for the user.
+
+    Raises UsageError when the model, its weights or the output cannot be used, and ParityError when the
+    exported graphs differ from torch; then `output` does not exist.
+    """
+    if weights not in WEIGHTS:
+        raise UsageError(
+            f"--weights {weights} is not known. This version writes {', '.join(WEIGHTS)}. Use --weights fp32"
+        )
+    if output.exists():
+        raise UsageError(
+            f"The output {output} exists already. Export writes a new folder and replaces none. "
+            f"Remove it first, or choose another --output"
+        )
+    clip = load_clip(model, pretrained, quick_gelu)
+    beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    try:
+        beside.mkdir(parents=True)
+        _write(beside, clip, vocabulary, weights)
+        for path in beside.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(beside)
+        os.rename(beside, output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return bundle.Bundle.open(output), clip.notes
+
+
+def _write(folder: Path, clip: LoadedClip, vocabulary: Path | None, weights: str) -> None:
+    tower = find_text_tower(clip.model, clip.tokenizer)
+    preprocess = _preprocess(clip.preprocess)
+    sos, eot = clip.tokenizer.sot_token_id, clip.tokenizer.eot_token_id
+    text = write_text_graphs(folder, tower, sos, tower.embed_dim)
+    image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim)
+    _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer, sos, eot))
+    _write_merges(folder / bundle.MERGES_FILE)
+    manifest = bundle.Manifest(
+        format=bundle.FORMAT,
+        format_version=bundle.FORMAT_VERSION,
+        model=clip.name,
+        pretrained=clip.pretrained,
+        weights=weights,
+        embed_dim=tower.embed_dim,
+        logit_scale=float(clip.model.logit_scale.exp().reshape(-1)[0]),
+        initial_context=INITIAL_CONTEXT,
+        text=text,
+        image=image,
+        preprocess=preprocess,
+        files={p.name: _describe(p) for p in sorted(folder.iterdir())},
+        parity={},
+        exporter={
+            "sharpzo-edge": __version__,
+            **{name: version(name) for name in ("open_clip_torch", "torch", "onnx", "onnxruntime")},
+        },
+    )
+    _write_manifest(folder, manifest)
+    parity = check_parity(bundle.Bundle.open(folder), clip)
+    _write_manifest(folder, dataclasses.replace(manifest, parity=parity))
+
+
+def _write_manifest(folder: Path, manifest: bundle.Manifest) -> None:
+    (folder / bundle.MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _describe(path: Path) -> bundle.BundledFile:
+    with path.open("rb") as file:
+        return bundle.BundledFile(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _preprocess(config: dict[str, Any]) -> bundle.Preprocess:
+    """open_clip's PreprocessCfg as a dict -> ours. Raises UsageError for what the device does not do."""
+    fields = {f.name for f in dataclasses.fields(bundle.Preprocess)}
+    if odd := set(config) ^ fields:
+        raise refuse("image", f"its preprocessing has {sorted(odd)}", f"{sorted(fields)}")
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    for key, allowed in (
+        ("interpolation", tuple(RESAMPLING)),
+        ("resize_mode", RESIZE_MODES),
+        ("mode", ("RGB",)),
+    ):
+        # open_clip reads "random" as bicubic when it evaluates.
+        if config[key] not in allowed and (key, config[key]) != ("interpolation", "random"):
+            raise refuse("image", f"its preprocessing says {key} {config[key]!r}", f"{', '.join(allowed)}")
+    as_three = {k: [v] * 3 if isinstance(v, (int, float)) else v for k, v in config.items()}
+    return bundle.Preprocess(
+        size=(int(height), int(width)),
+        mode=config["mode"],
+        mean=tuple(map(float, as_three["mean"])),
+        std=tuple(map(float, as_three["std"])),
+        interpolation="bicubic" if config["interpolation"] == "random" else config["interpolation"],
+        resize_mode=config["resize_mode"],
+        fill_color=int(config["fill_color"]),
+    )
+
+
+def _kept_tokens(path: Path | None, tokenizer: Any, sos: int, eot: int) -> np.ndarray | None:
+    """Sorted token ids of a vocabulary file, with what every prompt needs; None keeps all."""
+    if path is None:
+        return None
+    try:
+        ids = json.loads(path.read_text())
+        if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < eot + 1 for i in ids):
+            raise ValueError("it is not a list of token ids")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The vocabulary file {path} cannot be used: {error}. It must hold a JSON list of token "
+            f"ids from 0 to {eot}. Correct it, or leave out --vocabulary to keep all words"
+        ) from error
+    always = [sos, eot, *tokenizer.encode("."), *tokenizer.encode(INITIAL_CONTEXT)]
+    return np.unique(np.array([*ids, *always], np.int32))
+
+
+def _write_token_table(folder: Path, table: np.ndarray, kept: np.ndarray | None) -> None:
+    rows = table if kept is None else table[kept]
+    np.save(folder / bundle.TOKEN_EMBEDDING_FILE, rows.astype("<f4"), allow_pickle=False)
+    if kept is not None:
+        np.save(folder / bundle.TOKEN_IDS_FILE, kept.astype("<i4"), allow_pickle=False)
+
+
+def _write_merges(path: Path) -> None:
+    """The merges that CLIP uses, out of the longer list that open_clip ships; same bytes every time."""
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : MERGES + 1]
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+        packed.write("".join(f"{line}\n" for line in lines).encode())

@@ -1,0 +1,305 @@
+"""The contract between workstation and device: a folder with a versioned manifest.
+
+    manifest.json          this file's `Manifest`, as JSON
+    text.onnx  text.data   context vectors in, unit class features out; weights as external data
+    text_stem.onnx text_block.onnx text_last_block.onnx text_head.onnx
+                           the same tower cut into steps; a block's weights are graph inputs, which
+                           the manifest finds in text.data
+    image.onnx image.data  pixels in, unit image features out (transformers: image_*.onnx likewise)
+    token_embedding.npy    (rows, width) float32; fetched row by row, never mapped
+    token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent when the table is full
+    bpe.txt.gz             CLIP's merges, for class names chosen on the device
+
+Export writes it once; the device only reads. Nothing here imports onnxruntime or torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError, ClassNameError
+
+FORMAT = "sharpzo-edge bundle"
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+TOKEN_EMBEDDING_FILE = "token_embedding.npy"
+TOKEN_IDS_FILE = "token_ids.npy"
+MERGES_FILE = "bpe.txt.gz"
+MANIFEST_LIMIT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one weight lies in its tower's data file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Step:
+    """One graph of a streamed tower, and the weights it takes as inputs (none: it has its own)."""
+
+    graph: str
+    weights: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class TextTower:
+    graph: str
+    data: str
+    steps: tuple[Step, ...]
+    width: int
+    heads: int
+    layers: int
+    context_length: int
+    vocabulary: int
+    activation: str
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    graph: str
+    data: str
+    steps: tuple[Step, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """open_clip's PreprocessCfg: how a picture becomes pixels."""
+
+    size: tuple[int, int]
+    mode: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    fill_color: int
+
+
+@dataclass(frozen=True)
+class BundledFile:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format: str
+    format_version: int
+    model: str
+    pretrained: str | None
+    weights: str
+    embed_dim: int
+    logit_scale: float
+    initial_context: str
+    text: TextTower
+    image: ImageTower
+    preprocess: Preprocess
+    files: dict[str, BundledFile]
+    parity: dict[str, float]
+    exporter: dict[str, str]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+
+class Bundle:
+    """An opened bundle: its manifest is read, its files are there and have the stated sizes."""
+
+    def __init__(self, folder: Path, manifest: Manifest, checksum: str):
+        self.folder = folder
+        self.manifest = manifest
+        self.checksum = checksum
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read and check the manifest and the files' sizes (`verify` checks the bytes).
+
+        Raises BundleError when the folder is not a bundle, is newer than this program, or lacks a file.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST_FILE
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MANIFEST_LIMIT_BYTES + 1)
+        except OSError as error:
+            raise BundleError(
+                f"No bundle at {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}). "
+                f"A bundle is the folder that export writes. "
+                f"Make one with: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai "
+                f"--output {folder}"
+            ) from error
+        if len(raw) > MANIFEST_LIMIT_BYTES:
+            raise _damaged(folder, f"{MANIFEST_FILE} is larger than {MANIFEST_LIMIT_BYTES} bytes")
+        bundle = cls(folder, _parse_manifest(folder, raw), hashlib.sha256(raw).hexdigest())
+        bundle._check_files()
+        return bundle
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def verify(self) -> None:
+        """Compare every file with its sha256. Reads the whole bundle. Raises BundleError."""
+        for name, expected in self.manifest.files.items():
+            with self.path(name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected.sha256:
+                raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected.sha256[:12]}…")
+
+    def token_embeddings(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Rows of the token table: (len(token_ids), width) float32.
+
+        Each row is one pread: mapping the table would make its neighbours resident too.
+        Raises ClassNameError for a token that the bundle's vocabulary leaves out.
+        """
+        rows = self._rows_of(token_ids)
+        width = self.manifest.text.width
+        result = np.empty((len(rows), width), np.float32)
+        path = self.path(TOKEN_EMBEDDING_FILE)
+        with path.open("rb") as file:
+            _, offset = self._npy_header(file, np.dtype("<f4"), 2)
+            for i, row in enumerate(rows):
+                data = os.pread(file.fileno(), width * 4, offset + row * width * 4)
+                if len(data) != width * 4:
+                    raise _damaged(self.folder, f"{TOKEN_EMBEDDING_FILE} ends before row {row}")
+                result[i] = np.frombuffer(data, "<f4")
+        return result
+
+    def knows(self, token_ids: Sequence[int]) -> bool:
+        """Whether every one of these tokens has a row."""
+        if TOKEN_IDS_FILE not in self.manifest.files:
+            return all(0 <= token < self.manifest.text.vocabulary for token in token_ids)
+        return bool(np.isin(token_ids, self._kept_ids()).all())
+
+    def _rows_of(self, token_ids: Sequence[int]) -> list[int]:
+        if not self.knows(token_ids):
+            raise ClassNameError(
+                f"The bundle {self.folder} has no embedding for the tokens {list(token_ids)}. "
+                f"Its vocabulary was cut at export. "
+                f"Use other words, or export again without --vocabulary."
+            )
+        if TOKEN_IDS_FILE not in self.manifest.files:
+            return [int(token) for token in token_ids]
+        return [int(row) for row in np.searchsorted(self._kept_ids(), token_ids)]
+
+    def _kept_ids(self) -> NDArray[np.int32]:
+        with self.path(TOKEN_IDS_FILE).open("rb") as file:
+            shape, _ = self._npy_header(file, np.dtype("<i4"), 1)
+            return np.fromfile(file, "<i4", shape[0])
+
+    def _npy_header(self, file: Any, dtype: np.dtype[Any], n_axes: int) -> tuple[tuple[int, ...], int]:
+        """Shape and data offset of a .npy file of ours, checked against the file's size."""
+        name = Path(file.name).name
+        try:
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran_order, found = read(file)
+        except (ValueError, KeyError, EOFError) as error:
+            raise _damaged(self.folder, f"{name} is not a .npy file of version 1 or 2") from error
+        offset = file.tell()
+        n_bytes = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+        if (
+            found != dtype
+            or fortran_order
+            or len(shape) != n_axes
+            or offset + n_bytes != os.fstat(file.fileno()).st_size
+        ):
+            raise _damaged(self.folder, f"{name} does not hold {n_axes} axes of {dtype}")
+        return shape, offset
+
+    def _check_files(self) -> None:
+        text, image = self.manifest.text, self.manifest.image
+        steps = [step.graph for step in (*text.steps, *image.steps)]
+        needed = {text.graph, text.data, image.graph, image.data, *steps}
+        for name in sorted(needed | {TOKEN_EMBEDDING_FILE, MERGES_FILE}):
+            if name not in self.manifest.files:
+                raise _damaged(self.folder, f"the manifest does not list {name}")
+        for name, expected in self.manifest.files.items():
+            if PurePosixPath(name).name != name or name in ("", ".", ".."):
+                raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
+            path = self.path(name)
+            if path.is_symlink() or not path.is_file():
+                raise _damaged(self.folder, f"{name} is missing or not a plain file")
+            size = path.stat().st_size
+            if size != expected.size:
+                raise _damaged(self.folder, f"{name} has {size} bytes, not {expected.size}")
+
+
+def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{MANIFEST_FILE} is not JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise _damaged(folder, f"{MANIFEST_FILE} does not say {FORMAT!r}")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"The bundle {folder} has format version {version!r}; this program reads version "
+            f"{FORMAT_VERSION}. Update sharpzo-edge on this machine, or export the bundle again "
+            f"with the version you have."
+        )
+    try:
+        manifest = from_json(Manifest, data)
+    except ValueError as error:
+        raise _damaged(folder, f"{MANIFEST_FILE}: {error}") from error
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def from_json(kind: Any, value: Any, where: str = "") -> Any:
+    """Build a dataclass (or a field of one) from parsed JSON, by its type annotations.
+
+    Raises ValueError, naming the place, for a missing or unknown key and for a value of another type.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where or 'the file'} must be an object")
+        hints = typing.get_type_hints(kind)
+        if odd := sorted(set(hints) ^ set(value)):
+            raise ValueError(f"{where or 'the file'} lacks or does not know: {', '.join(odd)}")
+        return kind(**{k: from_json(h, value[k], f"{where}.{k}") for k, h in hints.items()})
+    if origin is types.UnionType:
+        return None if value is None else from_json(arguments[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ValueError(f"{where} must have {len(arguments)} entries")
+        return tuple(from_json(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {str(k): from_json(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind and (kind is not int or 0 <= value < 2**62):
+        return value
+    raise ValueError(f"{where} must be {getattr(kind, '__name__', kind)}, not {str(value)[:40]!r}")
+
+
+def _damaged(folder: Path, what: str) -> BundleError:
+    return BundleError(
+        f"The bundle {folder} is damaged: {what}. Every file must be as export wrote it. "
+        f"Copy the folder again from the workstation."
+    )

@@ -1,0 +1,424 @@
+"""The command line: options, help, exit codes. No logic; every command imports what it needs itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+# Before numpy is imported anywhere: its own threads would cost memory and win nothing here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import typer
+
+from . import __version__
+from .errors import SharpzoError, UsageError
+
+if TYPE_CHECKING:
+    from .bundle import Manifest
+
+app = typer.Typer(
+    name="sharpzo-edge",
+    help="Tune CLIP's prompt on a small board with forward passes alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder that export wrote.")]
+ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of pictures, one folder a class.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", help="Threads of the towers; 0: one a physical core.")
+]
+ClassNamesOption = Annotated[
+    Path | None,
+    typer.Option("--class-names", help="JSON object: folder name to the words to use."),
+]
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="open_clip's model name, or local-dir:FOLDER.")],
+    output: Annotated[Path, typer.Option(help="Folder to write the bundle to.")],
+    pretrained: Annotated[
+        str | None, typer.Option(help="open_clip's tag, a checkpoint file, or none.")
+    ] = None,
+    vocabulary: Annotated[Path | None, typer.Option(help="JSON list of the token ids to keep.")] = None,
+    quickgelu: Annotated[
+        bool | None,
+        typer.Option("--quickgelu/--no-quickgelu", help="For checkpoint files: which GELU they want."),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Precision of the weights: fp32.")] = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Turn an open_clip model into a bundle (workstation; needs the extra [export]).
+
+    Example: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
+    """
+    try:
+        from sharpzo_export import write_bundle
+    except ImportError as error:
+        raise UsageError(
+            f"Export needs torch and open_clip, and {error.name} is not installed here. They are for the "
+            f"workstation only; a board that tunes does not need them. "
+            f"Install them with: pip install 'sharpzo-edge[export]'"
+        ) from error
+    bundle, notes = write_bundle.export(
+        model, pretrained, output, vocabulary=vocabulary, quick_gelu=quickgelu, weights=weights
+    )
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    manifest = bundle.manifest
+    result = {
+        "bundle": str(output),
+        "model": manifest.model,
+        "pretrained": manifest.pretrained,
+        "parity": manifest.parity,
+        "notes": list(notes),
+    }
+    _print(
+        as_json,
+        result,
+        [
+            f"wrote {output}: {manifest.model}, {_megabytes(manifest)} MB",
+            "largest differences from torch:",
+            *(f"  {stage.replace('_', ' '):26}{value:.1e}" for stage, value in manifest.parity.items()),
+            f"copy the folder to the board, then: sharpzo-edge tune --bundle {output} --images DIR "
+            f"--output prompt.safetensors",
+        ],
+    )
+
+
+@app.command()
+def tune(
+    bundle: BundleOption,
+    images: ImagesOption,
+    output: Annotated[Path, typer.Option(help="File to write the tuned prompt to.")],
+    shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
+    val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
+    preset: Annotated[
+        str, typer.Option(help="Settings to begin with: paper, or paper:eurosat and its like.")
+    ] = "paper",
+    context_init: Annotated[
+        str | None, typer.Option(help='Words that the context starts from: "a photo of a".')
+    ] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="Start from so many random vectors instead.")
+    ] = None,
+    class_names: ClassNamesOption = None,
+    seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
+    max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
+    threads: ThreadsOption = 0,
+    population: Annotated[int | None, typer.Option(help="Candidates a generation (S).")] = None,
+    dim: Annotated[int | None, typer.Option(help="Size of the tuned vector w (d).")] = None,
+    sigma0: Annotated[float | None, typer.Option(help="First step size of CMA-ES.")] = None,
+    rho: Annotated[
+        float | None, typer.Option(help="Radius of the sharpness-aware step; 0: plain CMA-ES.")
+    ] = None,
+    mu_cge: Annotated[float | None, typer.Option(help="Finite-difference step of sweeps.")] = None,
+    mu_rge: Annotated[float | None, typer.Option(help="Finite-difference step of stage 2.")] = None,
+    projection_std: Annotated[float | None, typer.Option(help="Standard deviation of A's entries.")] = None,
+    bounds: Annotated[str | None, typer.Option(help="Box [-b, b] for w in stage 1, or none.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="full, diagonal or identity.")] = None,
+    change_point: Annotated[str | None, typer.Option(help="Generations of stage 1 (T_c), or auto.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Generations and stage-2 steps together (T).")] = None,
+    prune_interval: Annotated[int | None, typer.Option(help="Steps between two masks.")] = None,
+    prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Learning rate of stage 2.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a prompt on a folder of labelled pictures.
+
+    The same command again goes on with a run that was interrupted.
+
+    Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
+    """
+    from .settings import parse_bounds, settings_for
+    from .tune import TuneRequest
+    from .tune import tune as run
+
+    settings, notes = settings_for(
+        preset,
+        {
+            "population": population,
+            "dim": dim,
+            "sigma0": sigma0,
+            "rho": rho,
+            "mu_cge": mu_cge,
+            "mu_rge": mu_rge,
+            "projection_std": projection_std,
+            "covariance": covariance,
+            "change_point": change_point,
+            "steps": steps,
+            "prune_interval": prune_interval,
+            "prune_ratio": prune_ratio,
+            "eta": eta,
+        },
+    )
+    settings = parse_bounds(settings, bounds)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    result = run(
+        TuneRequest(
+            bundle=bundle,
+            images=images,
+            output=output,
+            settings=settings,
+            shots=shots,
+            val=val,
+            context_init=context_init,
+            context_tokens=context_tokens,
+            class_names=class_names,
+            seed=seed,
+            max_queries=max_queries,
+            max_minutes=max_minutes,
+            threads=threads,
+            restart=restart,
+        )
+    )
+    validated = result["val_accuracy"]
+    _print(
+        as_json,
+        result,
+        [
+            f"wrote {output}",
+            f"  loss on the shots   {result['zero_shot_train_loss']:.4f} -> {result['train_loss']:.4f}",
+            f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
+            + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
+            f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
+            f"{result['stage2_queries']} in stage 2)",
+            f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
+            f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
+        ],
+    )
+
+
+@app.command(name="eval")
+def evaluate(
+    bundle: BundleOption,
+    images: ImagesOption,
+    prompt: Annotated[Path | None, typer.Option(help="Tuned prompt; without it: zero-shot.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names to choose among: a,b,c, or a text file with one a line."),
+    ] = None,
+    class_names: ClassNamesOption = None,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the accuracy on a folder of labelled pictures.
+
+    Example: sharpzo-edge eval --bundle vit-b-16 --images test --prompt prompt.safetensors
+    """
+    from .evaluate import evaluate as run
+    from .progress import Progress
+
+    progress = Progress()
+    result = run(
+        bundle,
+        images,
+        progress,
+        prompt_path=prompt,
+        classes=_names(classes),
+        class_names=class_names,
+        threads=threads,
+    )
+    progress.close()
+    width = max(len(name) for name in result["per_class"])
+    _print(
+        as_json,
+        result,
+        [
+            *(f"{name:{width}}  {100 * value:5.1f} %" for name, value in result["per_class"].items()),
+            f"accuracy {100 * result['accuracy']:.1f} % on {result['n_images']} pictures, "
+            f"{result['n_classes']} classes{'' if prompt else ', zero-shot'}",
+        ],
+    )
+
+
+@app.command()
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to label.")],
+    bundle: BundleOption,
+    prompt: Annotated[Path, typer.Option(help="Tuned prompt.")],
+    top: Annotated[int, typer.Option(help="Labels a picture.")] = 5,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Label pictures with a tuned prompt.
+
+    Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
+    """
+    from .predict import predict as run
+    from .progress import Progress
+
+    progress = Progress()
+    result = run(bundle, prompt, pictures, progress, top=top, threads=threads)
+    progress.close()
+    _print(
+        as_json,
+        result,
+        [
+            f"{p['image']}: "
+            + ", ".join(f"{n} {100 * s:.1f} %" for n, s in zip(p["labels"], p["scores"], strict=True))
+            for p in result["predictions"]
+        ],
+    )
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle's folder or a tuned prompt.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a bundle or a tuned prompt is.
+
+    Example: sharpzo-edge inspect prompt.safetensors
+    """
+    import dataclasses
+
+    from .bundle import Bundle
+    from .tuned_prompt import load_prompt
+
+    if path.is_dir():
+        found = Bundle.open(path)
+        m = found.manifest
+        result = {"kind": "bundle", "checksum": found.checksum, **dataclasses.asdict(m)}
+        lines = [
+            f"bundle {path}: {m.model}, weights {m.pretrained or 'random'} ({m.weights}), {_megabytes(m)} MB",
+            f"  text tower    {m.text.layers} layers, {m.text.width} wide, {m.text.heads} heads, "
+            f"{m.text.context_length} positions",
+            f"  image tower   {m.image.kind}, {m.preprocess.size[1]} x {m.preprocess.size[0]} pixels",
+            f"  features      {m.embed_dim} wide, logit scale {m.logit_scale:.2f}",
+            f"  parity        {max(m.parity.values()):.1e} at most, found at export",
+            f"  checksum      {found.checksum}",
+        ]
+    else:
+        tuned = load_prompt(path)
+        about = tuned.about
+        result = {"kind": "prompt", "context_shape": list(tuned.context.shape), **about}
+        lines = [
+            f"prompt {path}: {len(tuned.class_names)} classes, {tuned.context.shape[0]} context vectors",
+            f"  classes       {', '.join(tuned.class_names[:12])}{', …' * (len(tuned.class_names) > 12)}",
+            f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
+            f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
+            f"{about['queries']} queries, loss {about['train_loss']:.4f}",
+        ]
+    _print(as_json, result, lines)
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[Path | None, typer.Option(help="Also check this bundle, every byte.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check whether this machine can run it.
+
+    Example: sharpzo-edge doctor --bundle vit-b-16
+    """
+    from .doctor import doctor as run
+
+    checks = run(bundle)
+    ok = all(check.ok for check in checks)
+    result = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}
+    _print(as_json, result, [f"{'ok ' if c.ok else 'BAD'}  {c.name:12} {c.found}" for c in checks])
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
+    task: Annotated[str | None, typer.Option(help="Which of the shipped tasks.")] = None,
+    threads: ThreadsOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune the shipped small CLIP on shipped pictures, and show what it gained.
+
+    Example: sharpzo-edge demo
+    """
+    from .demo import lines
+    from .demo import run as run_demo
+
+    result = run_demo(seed=seed, task=task, threads=threads)
+    _print(as_json, result, lines(result))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
+
+
+def _names(value: str | None) -> list[str] | None:
+    """`a,b,c` or a text file with one name a line."""
+    if value is None:
+        return None
+    try:
+        text = Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"The file {value} after --classes cannot be read ({error}). It must be UTF-8 text, one name a "
+            f"line. Correct it, or give the names themselves: --classes a,b,c"
+        ) from error
+    names = [n.strip() for n in (text.splitlines() if text is not value else text.split(","))]
+    names = [n for n in names if n]
+    if len(set(names)) < max(2, len(names)):
+        raise UsageError(
+            f"--classes {value} names {len(set(names))} different classes in {len(names)} entries. It takes "
+            f"two or more, each once. Try --classes cat,dog"
+        )
+    return names
+
+
+def _megabytes(manifest: Manifest) -> int:
+    return round(sum(file.size for file in manifest.files.values()) / 1e6)
+
+
+def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
+    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """The edge: every error becomes a sentence and an exit code, unless SHARPZO_DEBUG=1."""
+    debug = os.environ.get("SHARPZO_DEBUG") == "1"
+    try:
+        app()
+    except SharpzoError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except MemoryError:
+        if debug:
+            raise
+        _fail("The machine has no memory left. Stop other programs, or tune with fewer classes.", 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(
+            f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
+            f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where.",
+            1,
+        )
+
+
+if __name__ == "__main__":
+    main()

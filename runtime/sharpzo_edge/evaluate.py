@@ -1,0 +1,101 @@
+"""Accuracy on a folder of labelled pictures: zero-shot, or with a tuned prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .class_prompts import class_prompts, context_from_words
+from .errors import ImagesError
+from .features import stream_features
+from .images import LabelledFolder, Skipped, read_folder
+from .progress import Progress
+from .towers import Floats, ResidentTextTower
+from .tuned_prompt import TunedPrompt, check_fits, load_prompt
+
+
+def evaluate(
+    bundle_path: Path,
+    images: Path,
+    progress: Progress,
+    *,
+    prompt_path: Path | None = None,
+    classes: Sequence[str] | None = None,
+    class_names: Path | None = None,
+    threads: int = 0,
+) -> dict[str, Any]:
+    """Returns what `eval --json` prints: accuracy, n_images, n_classes, per_class (fractions).
+
+    Without a prompt: the bundle's initial words. `classes`: names to choose among, instead of the
+    prompt's own or the folders'. Costs one query, or none for a prompt's own classes.
+    Raises ImagesError when a folder is no class, or no picture could be read.
+    """
+    bundle = Bundle.open(bundle_path)
+    folder = read_folder(images, class_names)
+    prompt = load_prompt(prompt_path) if prompt_path else None
+    if prompt and prompt_path:
+        check_fits(prompt_path, prompt, bundle)
+    names, features = _class_features(bundle, folder, prompt, classes, threads)
+    truth = _class_of_folder(folder, names, prompt if classes is None else None)
+
+    files = [path for paths in folder.files for path in paths]
+    labels = np.repeat(truth, [len(paths) for paths in folder.files])
+    right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
+    skipped = Skipped()
+    for numbers, image_features in stream_features(bundle, files, skipped, threads):
+        guesses = (image_features @ features.T).argmax(axis=1)
+        np.add.at(seen, labels[numbers], 1)
+        np.add.at(right, labels[numbers], guesses == labels[numbers])
+        progress.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")
+    for line in skipped.lines():
+        progress.say(line)
+    if not seen.any():
+        raise ImagesError(
+            f"No picture in {images} could be read ({len(files)} files). At least one is needed. "
+            f"Check the path after --images"
+        )
+    return {
+        "accuracy": float(right.sum() / seen.sum()),
+        "n_images": int(seen.sum()),
+        "n_classes": len(names),
+        "per_class": {names[k]: float(right[k] / seen[k]) for k in range(len(names)) if seen[k]},
+    }
+
+
+def _class_features(
+    bundle: Bundle,
+    folder: LabelledFolder,
+    prompt: TunedPrompt | None,
+    classes: Sequence[str] | None,
+    threads: int,
+) -> tuple[list[str], Floats]:
+    """The names to choose among and their unit features (K, E)."""
+    if prompt and classes is None:
+        return prompt.class_names, prompt.class_features
+    names = list(folder.names) if classes is None else list(classes)
+    context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
+    prompts = class_prompts(bundle, names, len(context))
+    with ResidentTextTower(bundle, threads) as tower:
+        return names, tower.class_features(context[None], prompts)[0]
+
+
+def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:
+    """The class number of every folder: by its name on disk as when tuned, or by the words it reads as."""
+    by_folder = {f: k for k, f in enumerate(prompt.class_folders)} if prompt else {}
+    by_name = {name: k for k, name in enumerate(names)}
+    found = [
+        by_folder.get(on_disk, by_name.get(words))
+        for on_disk, words in zip(folder.folders, folder.names, strict=True)
+    ]
+    missing = [f for f, k in zip(folder.folders, found, strict=True) if k is None]
+    if missing:
+        raise ImagesError(
+            f"The folders {missing[:5]} of {folder.root} are none of the classes {names[:5]}… "
+            f"Every folder must be named like a class. Rename them, give words with --class-names FILE, or "
+            f"name the classes to choose among with --classes"
+        )
+    return [k for k in found if k is not None]

@@ -1,0 +1,206 @@
+"""From a folder of pictures to pixels: one folder a class, then open_clip's preprocessing.
+
+A picture's way: open, orientation from EXIF, 8 bits a channel, resize, centre crop, RGB (uint8), then
+scale to [0, 1] and normalise (float32). All parameters come from the bundle. open_clip resizes before
+it converts to RGB, and so do we: the order shows in palette and transparent pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .bundle import Preprocess
+from .errors import ImagesError
+
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+RESIZE_MODES = ("shortest", "longest", "squash")
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class UnreadablePictureError(Exception):
+    """One picture cannot be used; the text is the reason, in a few words."""
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """The classes of a folder and their files.
+
+    folders: (K,) sorted names of the class folders; names: (K,) the words for them;
+    files: (K,) sorted paths relative to `root`.
+    """
+
+    root: Path
+    folders: tuple[str, ...]
+    names: tuple[str, ...]
+    files: tuple[tuple[Path, ...], ...]
+
+
+@dataclass
+class Skipped:
+    """Pictures that were passed over: reason -> how many, and one of them as an example."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: Path, reason: str) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, str(path))
+
+    def lines(self) -> list[str]:
+        return [
+            f"skipped {n} picture{'s'[: n > 1]}: {reason} (for example {self.examples[reason]})"
+            for reason, n in sorted(self.counts.items())
+        ]
+
+
+def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFolder:
+    """List `root`: every folder in it is a class, every plain file in that folder a picture.
+
+    Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from
+    folder name to words) says better. Hidden files are passed over. Raises ImagesError for a folder
+    that is missing or unreadable, for fewer than two classes, and for two classes of one name.
+    """
+    try:
+        folders = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+        files = [
+            tuple(p for p in sorted((root / f).iterdir()) if p.is_file() and p.name[0] != ".")
+            for f in folders
+        ]
+    except OSError as error:
+        raise ImagesError(
+            f"The pictures' folder {error.filename or root} cannot be read ({error.strerror}). "
+            f"It must be a folder that holds one folder a class. Check the path after --images"
+        ) from error
+    if len(folders) < 2:
+        raise ImagesError(
+            f"{root} holds {len(folders)} class folder{'s'[: len(folders) != 1]}. Telling pictures apart "
+            f"needs at least two, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
+            f"Check the path after --images"
+        )
+    words = _read_class_names(class_names_file, folders) if class_names_file else {}
+    names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
+    for name, count in Counter(names).items():
+        if not name or count > 1:
+            same = [f for f, n in zip(folders, names, strict=True) if n == name]
+            raise ImagesError(
+                f"The class folders {same} of {root} read as the name {name!r}. Every class needs a "
+                f"name of its own. Rename a folder, or give names with --class-names FILE"
+            )
+    return LabelledFolder(root, tuple(folders), tuple(names), tuple(files))
+
+
+def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(words, dict) or not all(isinstance(v, str) for v in words.values()):
+            raise ValueError("it is not an object of strings")
+    except (OSError, ValueError) as error:
+        raise ImagesError(
+            f"The class names file {path} cannot be used: {error}. It must hold a JSON object from "
+            f'folder name to words, such as {{"{folders[0]}": "some better words"}}. Correct it, or leave '
+            f"out --class-names"
+        ) from error
+    if unknown := sorted(set(words) - set(folders)):
+        raise ImagesError(
+            f"The class names file {path} names folders that are not there: {unknown[:5]}. "
+            f"The folders are {folders[:5]}… Correct the names in it"
+        )
+    return words
+
+
+# One picture -------------------------------------------------------------------------------------
+
+
+def read_crop(path: Path, how: Preprocess) -> NDArray[np.uint8]:
+    """A picture's crop, (height, width, 3) uint8, ready for `to_pixels`.
+
+    Raises UnreadablePictureError with the reason.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.load()
+                return np.asarray(crop(picture, how))
+    except UnidentifiedImageError as error:
+        raise UnreadablePictureError("not a picture") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadablePictureError("too many pixels") from error
+    except PermissionError as error:
+        raise UnreadablePictureError("no permission to read it") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        raise UnreadablePictureError("truncated or damaged") from error
+
+
+def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """open_clip's evaluation transform up to RGB."""
+    return _centre_crop(_resize(_eight_bits(_upright(picture)), how), how).convert("RGB")
+
+
+def to_pixels(crops: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32: scaled to [0, 1], then mean and std."""
+    scaled = crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (how.mean, how.std))
+    return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(picture)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits: Pillow's own conversion would cut everything above 255."""
+    if picture.mode not in SIXTEEN_BIT_MODES:
+        return picture
+    levels = np.clip(np.asarray(picture).astype(np.float32), 0, 65535)
+    return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))
+
+
+def _resize(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """Resize as torchvision and open_clip do for this resize mode and target size."""
+    target_h, target_w = how.size
+    width, height = picture.size
+    resampling = RESAMPLING[how.interpolation]
+    if how.resize_mode == "squash":
+        new_h, new_w = target_h, target_w
+    elif how.resize_mode == "longest":
+        ratio = max(height / target_h, width / target_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+    elif target_h == target_w:  # torchvision's shortest edge: the longer side is cut to an integer
+        short, long = sorted((width, height))
+        longer = int(target_h * long / short)
+        new_h, new_w = (target_h, longer) if height <= width else (longer, target_h)
+    else:  # open_clip's own for other shapes, which is always bicubic
+        ratio = min(height / target_h, width / target_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+        resampling = RESAMPLING["bicubic"]
+    if (new_w, new_h) == picture.size:
+        return picture
+    return picture.resize((max(new_w, 1), max(new_h, 1)), resampling)
+
+
+def _centre_crop(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """Cut the middle; where the picture is smaller, pad with the fill colour first."""
+    target_h, target_w = how.size
+    width, height = picture.size
+    if width < target_w or height < target_h:
+        missing_w, missing_h = max(target_w - width, 0), max(target_h - height, 0)
+        border = (missing_w // 2, missing_h // 2, (missing_w + 1) // 2, (missing_h + 1) // 2)
+        picture = ImageOps.expand(picture, border, _fill(picture, how.fill_color))
+        width, height = picture.size
+    left, top = round((width - target_w) / 2.0), round((height - target_h) / 2.0)
+    return picture.crop((left, top, left + target_w, top + target_h))
+
+
+def _fill(picture: Image.Image, level: int) -> int | tuple[int, ...]:
+    bands = len(picture.getbands())
+    return level if bands == 1 else (level,) * bands

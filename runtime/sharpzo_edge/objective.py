@@ -1,0 +1,128 @@
+"""The black box that tuning minimises: a point w in, a loss out, for one query each.
+
+    context = p0 + reshape(A w, (m, D))
+    T       = unit class features of the text tower            (K, E)
+    logits  = s F T^T                                          s: the model's logit scale
+    L(w)    = mean cross-entropy(logits, labels)
+
+One query is one pass of the text tower over all classes for one context, whatever for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .class_prompts import ClassPrompts
+from .errors import NumericsError
+from .memory import candidate_batch, picture_block
+from .towers import Floats, TextTower
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Unit image features (N, E) float32 and their classes (N,) int64."""
+
+    features: Floats
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Score:
+    """loss: mean cross-entropy at the model's logit scale; accuracy: a fraction."""
+
+    loss: float
+    accuracy: float
+
+
+def score(class_features: Floats, pictures: LabelledFeatures, logit_scale: float) -> Score:
+    """Loss and accuracy of class features (K, E) on one or more pictures. Costs no query."""
+    total, right = 0.0, 0
+    for rows in _blocks(len(pictures), len(class_features)):
+        logits = logits_of(pictures.features[rows], class_features, logit_scale)
+        labels = pictures.labels[rows]
+        total += float(cross_entropies(logits, labels).sum())
+        right += int((logits.argmax(axis=1) == labels).sum())
+    return Score(total / len(pictures), right / len(pictures))
+
+
+def logits_of(features: Floats, class_features: Floats, logit_scale: float) -> Floats:
+    """s F T^T: (N, K) float32."""
+    return np.float32(logit_scale) * (features @ class_features.T)
+
+
+def cross_entropies(logits: Floats, labels: NDArray[np.int64]) -> Doubles:
+    """-log softmax(logits)[label], a row each: (N,) float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    picked = shifted[np.arange(len(labels)), labels]
+    losses: Doubles = np.log(np.exp(shifted, out=shifted).sum(axis=1)) - picked
+    return losses
+
+
+def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -> Floats:
+    """A: (n_out, dim) float32, entries ~ N(0, std²). Never stored; its seed is."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((n_out, dim), dtype=np.float32)
+    A *= np.float32(std)
+    return A
+
+
+class Objective:
+    """L(w) for batches of points, counting queries."""
+
+    def __init__(
+        self,
+        tower: TextTower,
+        prompts: ClassPrompts,
+        initial_context: Floats,
+        A: Floats,
+        pictures: LabelledFeatures,
+        logit_scale: float,
+    ):
+        self.queries = 0
+        self.pictures = pictures
+        self.logit_scale = logit_scale
+        self._tower = tower
+        self._prompts = prompts
+        self._p0 = initial_context
+        self._A = A
+        self.batch = candidate_batch(prompts.rows_per_candidate(len(initial_context)))
+
+    def contexts(self, points: Doubles) -> Floats:
+        """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32."""
+        offsets = points.astype(np.float32) @ self._A.T
+        return self._p0 + offsets.reshape(len(points), *self._p0.shape)
+
+    def class_features(self, points: Doubles) -> Floats:
+        """points (B, d) -> unit class features (B, K, E). Costs B queries.
+
+        Raises NumericsError when the tower returns something that is not a number.
+        """
+        self.queries += len(points)
+        features = self._tower.class_features(self.contexts(points), self._prompts)
+        if not np.isfinite(features).all():
+            raise NumericsError(
+                f"The text tower returned numbers that are not finite, at query {self.queries}, for a "
+                f"point of norm {np.linalg.norm(points, axis=1).max():.3g}. Features must be finite. "
+                f"Use smaller steps (--eta, --sigma0, --projection-std), or check the bundle with "
+                f"sharpzo-edge doctor --bundle"
+            )
+        return features
+
+    def losses(self, points: Doubles) -> Doubles:
+        """points (B, d) float64, at most `batch` of them -> (B,) float64. Costs B queries."""
+        features = self.class_features(points)
+        return np.array([score(T, self.pictures, self.logit_scale).loss for T in features])
+
+
+def _blocks(n_pictures: int, n_classes: int) -> list[slice]:
+    step = picture_block(n_classes)
+    return [slice(i, i + step) for i in range(0, n_pictures, step)]

@@ -1,0 +1,63 @@
+"""Labels for single pictures, with a tuned prompt. Needs no text tower and costs no query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .errors import ImagesError, UsageError
+from .features import stream_features
+from .images import Skipped
+from .objective import logits_of
+from .progress import Progress
+from .tuned_prompt import check_fits, load_prompt
+
+
+def predict(
+    bundle_path: Path,
+    prompt_path: Path,
+    images: Sequence[Path],
+    progress: Progress,
+    top: int = 5,
+    threads: int = 0,
+) -> dict[str, Any]:
+    """Returns what `predict --json` prints: for every picture its best labels and their probabilities.
+
+    Pictures that cannot be read are reported and passed over. Raises ImagesError when none can.
+    """
+    if top < 1:
+        raise UsageError(f"--top {top} is too small. It takes 1 or more. Try --top 5")
+    bundle = Bundle.open(bundle_path)
+    prompt = load_prompt(prompt_path)
+    check_fits(prompt_path, prompt, bundle)
+    skipped = Skipped()
+    predictions = []
+    for numbers, features in stream_features(bundle, images, skipped, threads):
+        logits = logits_of(features, prompt.class_features, bundle.manifest.logit_scale)
+        for i, row in zip(numbers, probabilities(logits), strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            predictions.append(
+                {
+                    "image": str(images[i]),
+                    "labels": [prompt.class_names[k] for k in best],
+                    "scores": [float(row[k]) for k in best],
+                }
+            )
+    for line in skipped.lines():
+        progress.say(line)
+    if not predictions:
+        raise ImagesError(
+            f"None of the {len(images)} pictures could be read, such as {images[0]}. "
+            f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
+        )
+    return {"predictions": predictions}
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """softmax over the last axis, float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

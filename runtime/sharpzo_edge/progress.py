@@ -1,0 +1,89 @@
+"""What the user sees while a run goes on, and its log.
+
+On a terminal one line is redrawn; otherwise plain lines, now and then. The log is JSON lines, one
+event each, and is never read back.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from .errors import SharpzoError
+from .memory import rss_mib
+
+PLAIN_LINE_SECONDS = 5.0
+REDRAW_SECONDS = 0.2
+
+
+class Progress:
+    """Lines on `stream` (standard error, so that --json keeps standard output), events in `log`."""
+
+    def __init__(self, log: Path | None = None, stream: TextIO | None = None):
+        self._stream = sys.stderr if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._last = -PLAIN_LINE_SECONDS
+        self._drawn = ""
+        self._log = _open_log(log) if log else None
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._clear()
+        print(line, file=self._stream, flush=True)
+        self.event("said", text=line)
+
+    def status(self, line: str, always: bool = False) -> None:
+        """A line that the next one replaces (on a terminal), or that comes every few seconds."""
+        now = time.monotonic()
+        line = f"{line}  rss {rss_mib():.0f} MiB"
+        pause = REDRAW_SECONDS if self._terminal else PLAIN_LINE_SECONDS
+        if not always and now - self._last < pause:
+            return
+        self._last = now
+        if self._terminal:
+            self._stream.write("\r" + line.ljust(len(self._drawn)))
+            self._drawn = line
+            self._stream.flush()
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def event(self, kind: str, **values: Any) -> None:
+        if self._log:
+            try:
+                self._log.write(json.dumps({"event": kind, **values}) + "\n")
+                self._log.flush()
+            except OSError:
+                self._log = None  # a full disk must not end a run for the sake of its log
+
+    def close(self) -> None:
+        self._clear()
+        if self._log:
+            self._log.close()
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._stream.write("\r" + " " * len(self._drawn) + "\r")
+            self._drawn = ""
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 1 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _open_log(path: Path) -> TextIO:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise SharpzoError(
+            f"Cannot write the log {path}: {error.strerror}. Its folder must be writable. "
+            f"Choose another --output"
+        ) from error

@@ -1,0 +1,718 @@
+"""Stage 1: sharpness-aware CMA-ES, ask and tell (SharpZO, arXiv 2506.20990, sec. 3.1, eq. 3).
+
+Every generation: g by CGE at the mean (2 d queries, none when rho = 0), eps = rho g / ||g||, then
+S candidates x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps and CMA-ES is told x_i with those
+losses: so the mean follows the minimum of L(mean + eps), and the step itself never enters it.
+
+CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772; "eq." without a
+paper's name is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and
+the line says so. Two of pycma's late repairs are left out: it changes coordinates when the
+variances of C differ by 1e8 and when C's condition passes 1e12; here the run reports its stop
+reason at 1e14 instead. Mirrored samples for populations below 6 are left out, too.
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sharpzo_edge.errors import NumericsError, UsageError
+from sharpzo_edge.estimators import Ask, CoordinateWise, refuse_non_finite
+
+Array = npt.NDArray[np.float64]
+
+CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays constant. Raises UsageError for a value that cannot be used.
+
+    dim:        d, coordinates of w
+    population: S, candidates a generation
+    sigma0:     first step size, in units of w
+    rho:        radius of the sharpness-aware step, in units of w; 0 is plain CMA-ES
+    mu_cge:     finite-difference step of the sweep, in units of w
+    bounds:     None, or b: everything evaluated and told lies in [-b, b]^d
+    covariance: "full" d x d; "diagonal" d variances; "identity" step size alone
+
+    Queries a generation: S, and 2 d more when rho > 0.
+    """
+
+    dim: int = 512
+    population: int = 40
+    sigma0: float = 0.4
+    rho: float = 0.1
+    mu_cge: float = 1e-3
+    bounds: float | None = None
+    covariance: Literal["full", "diagonal", "identity"] = "full"
+
+    def __post_init__(self) -> None:
+        _require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
+        _require(self.population >= 4, "--population", self.population, "at least 4", "40")
+        _require(0 < self.sigma0 < math.inf, "--sigma0", self.sigma0, "a positive number", "0.4")
+        _require(0 <= self.rho < math.inf, "--rho", self.rho, "0 or a positive number", "0.1")
+        _require(0 < self.mu_cge < math.inf, "--mu-cge", self.mu_cge, "a positive number", "1e-3")
+        _require(
+            self.bounds is None or self.mu_cge <= self.bounds < math.inf,
+            "--bounds", self.bounds, f"a number of at least --mu-cge ({self.mu_cge})", "5",
+        )  # fmt: skip
+        _require(
+            self.covariance in ("full", "diagonal", "identity"),
+            "--covariance", self.covariance, "full, diagonal or identity", "full",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Constants that follow from d, S and the kind of covariance.
+
+    weights:         (S,) of recombination, best first; the positive ones sum to 1
+    mu_eff:          variance-effective number of parents
+    c_sigma:         learning rate of the step size's path
+    d_sigma:         damping of the step size
+    c_c, c_1, c_mu:  learning rates of the covariance's path, its rank-one and its rank-mu update
+    chi_d:           E ||N(0, I)|| in d dimensions
+    lazy_gap:        generations between two eigendecompositions of C
+    """
+
+    weights: Array
+    mu_eff: float
+    c_sigma: float
+    d_sigma: float
+    c_c: float
+    c_1: float
+    c_mu: float
+    chi_d: float
+    lazy_gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+
+    generation:    updates made so far
+    mean, sigma:   of the search distribution; (d,) float64, float
+    p_sigma:       (d,) path of the step size
+    p_c:           (d,) path of the covariance; None for "identity"
+    C:             (d, d) "full"; (d,) variances, "diagonal"; None, "identity"
+    eigenvectors:  (d, d), one a row, of the C last decomposed; None unless "full". The tutorial's
+                   B transposed: C-ordered in memory as in a file, so that resuming keeps the bits
+    D:             (d,) square roots of its eigenvalues, ascending; None unless "full"
+    decomposed_at: generation of that C
+    candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
+    answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) when rho = 0
+    answered:      how many of them have been told
+    best_losses:   (up to 10 + 30 d / S,) the best of each recent generation, newest last
+    last_losses:   (S,) of the last generation; (0,) before the first
+    rng:           bit_generator.state after this generation's draws
+
+    Size at d = 512, S = 40, "full": 4.4 MB, nearly all of it C and its eigenvectors.
+    """
+
+    generation: int
+    mean: Array
+    sigma: float
+    p_sigma: Array
+    p_c: Array | None
+    C: Array | None
+    eigenvectors: Array | None
+    D: Array | None
+    decomposed_at: int
+    candidates: Array
+    answers: Array
+    answered: int
+    best_losses: Array
+    last_losses: Array
+    rng: dict[str, Any]
+
+
+class SharpnessAwareCMAES:
+    """Ask, evaluate, tell; the caller owns the loop, the losses and the checkpoints.
+
+    >>> settings = Settings(dim=3, population=8, sigma0=0.5, rho=0.01)
+    >>> search = SharpnessAwareCMAES.start(settings, np.ones(3), np.random.SeedSequence(1))
+    >>> while search.state.generation < 100:
+    ...     search.tell([float(w @ w) for w in search.ask(limit=4).points])
+    >>> bool(np.linalg.norm(search.solution) < 0.1)
+    True
+    """
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        """Go on from a state, also from the middle of a generation; the state is copied.
+
+        Raises UsageError when the state was made with other settings.
+        """
+        _check_shapes(settings, state)
+        self._settings = settings
+        self._rates = rates(settings)
+        self._state = _copy(state)
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._generator.bit_generator.state = state.rng
+
+    @classmethod
+    def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
+        """A new search with its mean at x0 (d,), which is copied.
+
+        Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape.
+        """
+        mean = np.array(x0, dtype=np.float64)
+        if mean.shape != (settings.dim,) or not np.isfinite(mean).all():
+            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {mean.shape}")
+        if settings.bounds is not None and np.abs(mean).max() > settings.bounds:
+            raise UsageError(
+                f"The start lies outside the box: an entry of it is {np.abs(mean).max():g} away "
+                f"from 0. --bounds allows {settings.bounds:g}. "
+                f"Give --bounds {math.ceil(np.abs(mean).max())} or leave it away."
+            )
+        generator = np.random.Generator(np.random.PCG64(seed_sequence))
+        return cls(settings, _first_state(settings, mean, generator))
+
+    @property
+    def state(self) -> State:
+        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        return self._state
+
+    @property
+    def solution(self) -> Array:
+        """The mean, (d,) float64, a copy: what stage 2 starts from."""
+        return self._state.mean.copy()
+
+    @property
+    def between_updates(self) -> bool:
+        """No answer of the present generation has been told yet."""
+        return self._state.answered == 0
+
+    def ask(self, limit: int) -> Ask:
+        """The next at most `limit` points whose losses are wanted, in the order of telling.
+
+        Never mixes sweep and candidates, since the candidates' points need the whole sweep. Asking
+        again without telling gives the same points. Raises ValueError when limit < 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        state, n_sweep = self._state, self._n_sweep
+        first, end = state.answered, self._end_of_phase
+        last = min(first + limit, end)
+        if first < n_sweep:
+            return Ask(self._sweep.points(first, last))
+        candidates = state.candidates[first - n_sweep : last - n_sweep]
+        return Ask(_into_box(candidates + self._perturbation, self._settings.bounds))
+
+    def tell(self, losses: npt.ArrayLike) -> None:
+        """Losses (n,) of the first n points not yet answered, in parts of any size.
+
+        A candidate's loss that is not finite ranks last and never enters the mean. Raises
+        NumericsError when all candidates' are, or one of a finite difference is, or when C loses
+        its definiteness; ValueError for too many losses. After an error the state is as before.
+        """
+        state, n_sweep = self._state, self._n_sweep
+        values = np.array(losses, dtype=np.float64)
+        first, last = state.answered, state.answered + values.size
+        if values.ndim != 1 or last > self._end_of_phase:
+            raise ValueError(
+                f"losses have shape {values.shape}; {self._end_of_phase - first} are outstanding"
+            )
+        if first < n_sweep:
+            refuse_non_finite(values, "coordinate", "--mu-cge", start=first)
+        answers = state.answers.copy()
+        answers[first:last] = values
+        if last < answers.size:
+            self._state = replace(state, answers=answers, answered=last)
+        else:
+            self._state = self._updated(answers[n_sweep:])
+
+    def stop_reasons(self) -> dict[str, float]:
+        """Why going on is of no use: pycma's name of the criterion -> the value that met it.
+
+        Empty when there is no reason. Looks at finished generations only. Cost: O(d), no query.
+        """
+        return stop_reasons(self._settings, self._state)
+
+    @property
+    def _n_sweep(self) -> int:
+        return n_sweep(self._settings)
+
+    @property
+    def _end_of_phase(self) -> int:
+        in_sweep = self._state.answered < self._n_sweep
+        return self._n_sweep if in_sweep else self._state.answers.size
+
+    @property
+    def _sweep(self) -> CoordinateWise:
+        """Centred so that every point is in the box; away from its walls that is the mean."""
+        settings, centre = self._settings, self._state.mean
+        if settings.bounds is not None:
+            centre = _into_box(centre, settings.bounds - settings.mu_cge)
+        return CoordinateWise(centre, settings.mu_cge)
+
+    @property
+    def _perturbation(self) -> Array:
+        if self._n_sweep == 0:
+            return np.zeros(self._settings.dim)
+        gradient = self._sweep.gradient(self._state.answers[: self._n_sweep])
+        return sharpness_step(gradient, self._settings.rho)
+
+    def _updated(self, losses: Array) -> State:
+        """The next generation's state from all candidates' losses (S,): eq. 41 to 47, 38 to 40."""
+        old, rate = self._state, self._rates
+        order, weights = ranked(losses, rate.weights)
+        x = old.candidates[order]
+        weights = without_negative_weights_of_clipped(x, weights, self._settings.bounds)
+        mean = recombined(x, weights)
+        shift = mean - old.mean
+        p_sigma = step_size_path(old, shift, rate)
+        h_sigma = path_is_short(p_sigma, old.generation + 1, rate)
+        p_c = covariance_path(old, shift, h_sigma, rate)
+        steps = (x - old.mean) / old.sigma
+        C = covariance(old, p_c, steps, weights, h_sigma, rate)
+        sigma = step_size(old.sigma, p_sigma, rate)
+        new = replace(
+            old,
+            generation=old.generation + 1,
+            mean=mean,
+            sigma=sigma,
+            p_sigma=p_sigma,
+            p_c=p_c,
+            C=C,
+            answers=np.zeros_like(old.answers),
+            answered=0,
+            best_losses=history(old.best_losses, losses[order[0]], self._settings),
+            last_losses=losses,
+        )
+        if decomposition_is_due(new, rate):
+            new = decomposed(new)
+        return sampled(new, self._settings, self._generator)
+
+
+# The formulas, in the order of a generation.
+
+
+def sharpness_step(gradient: Array, rho: float) -> Array:
+    """eps = rho g / ||g||_2, and 0 where g is 0: (d,) -> (d,) (SharpZO eq. 3)."""
+    largest = np.abs(gradient).max()
+    if largest == 0:
+        return np.zeros_like(gradient)
+    scaled = gradient / largest  # the squares of a tiny or huge gradient would leave float64
+    step: Array = rho * (scaled / np.linalg.norm(scaled))
+    return step
+
+
+def ranked(losses: Array, weights: Array) -> tuple[npt.NDArray[np.intp], Array]:
+    """Order of the candidates, best first, ties by index, and their weights: (S,), (S,).
+
+    What is not finite ranks last. Should a positive weight fall on it, that weight is 0 and the
+    other positive ones are scaled to sum to 1 again.
+    Raises NumericsError when no loss is finite.
+    """
+    finite = np.isfinite(losses)
+    n_finite = int(finite.sum())
+    if n_finite == 0:
+        raise NumericsError(
+            f"Every candidate of a generation has a loss that is not finite, the first is "
+            f"{losses[0]}. At least one of the {losses.size} must be a finite number. "
+            f"Start again with a smaller --sigma0, or keep w in a box, say --bounds 5."
+        )
+    order = np.argsort(np.where(finite, losses, np.inf), kind="stable")
+    n_positive = int((weights > 0).sum())
+    if n_finite < n_positive:
+        weights = weights.copy()
+        weights[n_finite:n_positive] = 0
+        weights[:n_finite] /= weights[:n_finite].sum()
+    return order, weights
+
+
+def without_negative_weights_of_clipped(x: Array, weights: Array, bounds: float | None) -> Array:
+    """Negative weights only for what was sampled from N(mean, sigma^2 C): (S,).
+
+    A point that the box has moved is none of these. pycma gives such injected points no negative
+    weight either (CMA_active_injected = 0), and must: told clipped points as bad samples, it runs
+    away from a minimum in the box's corner (measured, d = 6, S = 8 and 40).
+    """
+    if bounds is None:
+        return weights
+    clipped = (np.abs(x) >= bounds).any(axis=1)
+    return np.where(clipped, np.maximum(weights, 0), weights)
+
+
+def recombined(x: Array, weights: Array) -> Array:
+    """Weighted mean of the best candidates x (S, d), sorted: (d,) (eq. 41 and 42, c_m = 1)."""
+    positive = weights > 0
+    mean: Array = weights[positive] @ x[positive]
+    return mean
+
+
+def step_size_path(old: State, shift: Array, rate: Rates) -> Array:
+    """p_sigma <- (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu_eff) C^(-1/2) shift / sigma (eq. 43).
+
+    shift: (d,) new mean - old mean
+    """
+    gain = (rate.c_sigma * (2 - rate.c_sigma) * rate.mu_eff) ** 0.5 / old.sigma
+    path: Array = (1 - rate.c_sigma) * old.p_sigma + gain * whitened(old, shift)
+    return path
+
+
+def path_is_short(p_sigma: Array, generation: int, rate: Rates) -> bool:
+    """h_sigma: no jump of the mean is under way, so p_c may learn (pycma's, on squared lengths).
+
+    ||p_sigma||^2 / (1 - (1 - c_s)^(2 generation)) / d < 2 + 4 / (d + 1)
+    """
+    unbiased = float(np.sum(p_sigma**2)) / (1 - (1 - rate.c_sigma) ** (2 * generation))
+    return unbiased / p_sigma.size - 1 < 1 + 4 / (p_sigma.size + 1)
+
+
+def covariance_path(old: State, shift: Array, h_sigma: bool, rate: Rates) -> Array | None:
+    """p_c <- (1 - c_c) p_c + h_sigma sqrt(c_c (2 - c_c) mu_eff) shift / sigma (eq. 45)."""
+    if old.p_c is None:
+        return None
+    gain = (rate.c_c * (2 - rate.c_c) * rate.mu_eff) ** 0.5 / old.sigma
+    path: Array = (1 - rate.c_c) * old.p_c + h_sigma * gain * shift
+    return path
+
+
+def covariance(
+    old: State, p_c: Array | None, steps: Array, weights: Array, h_sigma: bool, rate: Rates
+) -> Array | None:
+    """C <- decay C + c_1 p_c p_c^T + c_mu sum w_i y_i y_i^T (eq. 46 and 47), or its diagonal.
+
+    steps: (S, d) y_i = (x_i - mean) / sigma, best first.
+    Extra memory for "full": one (d, d) array.
+    """
+    if old.C is None or p_c is None:
+        return None
+    vectors = np.vstack((p_c, steps))
+    c_1 = rate.c_1 * (1 - (1 - h_sigma) * rate.c_c * (2 - rate.c_c))
+    decay = 1 - c_1 - rate.c_mu * np.sum(weights)
+    bounded = bounded_negative_weights(weights, steps, mahalanobis_lengths(old, steps))
+    gains = np.concatenate(([rate.c_1], rate.c_mu * bounded))
+    if old.C.ndim == 1:
+        return decay * old.C + gains @ vectors**2  # Ros & Hansen 2008: the diagonal alone
+    C = decay * old.C
+    C += (gains * vectors.T) @ vectors  # never S matrices of (d, d)
+    return C
+
+
+def bounded_negative_weights(weights: Array, steps: Array, lengths: Array) -> Array:
+    """w_i d / ||C^(-1/2) y_i||^2 for negative w_i, so that C stays definite (eq. 46): (S,).
+
+    steps: (S, d) y_i;  lengths: (S,) their Mahalanobis lengths ||C^(-1/2) y_i||
+    """
+    dim = steps.shape[1]
+    return np.where(weights < 0, weights * (dim / (lengths + 1e-9) ** 2), weights)
+
+
+def step_size(sigma: float, p_sigma: Array, rate: Rates) -> float:
+    """sigma <- sigma exp((||p_sigma|| / chi_d - 1) c_s / d_s) (eq. 44), by at most e a step."""
+    log_change = (np.linalg.norm(p_sigma) / rate.chi_d - 1) * (rate.c_sigma / rate.d_sigma)
+    return float(sigma * np.exp(np.clip(log_change, -1, 1)))
+
+
+def history(best_losses: Array, best: float, settings: Settings) -> Array:
+    """The best losses of the last 10 + 30 d / S generations, newest last (pycma's length)."""
+    kept = int(10 + 30 * settings.dim / settings.population)
+    return np.append(best_losses, best)[-kept:]
+
+
+def decomposition_is_due(state: State, rate: Rates) -> bool:
+    """Whether C has changed enough for an O(d^3) eigendecomposition (pycma's lazy gap)."""
+    return state.eigenvectors is not None and state.generation >= state.decomposed_at + rate.lazy_gap
+
+
+def eigensystem(C: Array) -> tuple[Array, Array]:
+    """Ascending eigenvalues (d,) and eigenvectors, columns of (d, d), of a symmetric C.
+
+    LAPACK leaves every vector's sign to chance; here its largest entry is positive, so that a seed
+    gives the same search on another machine up to round-off. About 20 MiB of workspace at d = 512.
+    """
+    variances, B = np.linalg.eigh(C)
+    largest = np.take_along_axis(B, np.abs(B).argmax(axis=0)[np.newaxis], axis=0)
+    return variances, B * np.where(largest < 0, -1.0, 1.0)
+
+
+def decomposed(state: State) -> State:
+    """C made symmetric, and C = B D^2 B^T.
+
+    Raises NumericsError when C is not positive definite any more.
+    """
+    assert state.C is not None
+    C = (state.C + state.C.T) / 2
+    if not np.isfinite(C).all():
+        raise _indefinite(state.generation, np.nan)
+    variances, B = eigensystem(C)
+    if not variances[0] > 0:
+        raise _indefinite(state.generation, variances[0])
+    return replace(
+        state,
+        C=C,
+        eigenvectors=np.ascontiguousarray(B.T),
+        D=np.sqrt(variances),
+        decomposed_at=state.generation,
+    )
+
+
+def _indefinite(generation: int, variance: float) -> NumericsError:
+    return NumericsError(
+        f"The covariance of the search is not positive definite in generation {generation}: its "
+        f"smallest variance is {variance:g}. All must be positive. "
+        f"Change to stage 2 earlier, or use --covariance diagonal."
+    )
+
+
+def sampled(state: State, settings: Settings, generator: np.random.Generator) -> State:
+    """New candidates x_i = mean + sigma B D z_i, z_i ~ N(0, I), in the box (eq. 38 to 40).
+
+    Clipped, not resampled: with bounds the clipped point is both evaluated and told.
+    """
+    z = generator.standard_normal((settings.population, settings.dim))
+    x = state.mean + state.sigma * coloured(state, z)
+    return replace(state, candidates=_into_box(x, settings.bounds), rng=dict(generator.bit_generator.state))
+
+
+# The search distribution's shape: C^(1/2) and C^(-1/2) for the three kinds of covariance.
+
+
+def coloured(state: State, z: Array) -> Array:
+    """B D z of every row: (n, d) -> (n, d) (eq. 39)."""
+    if state.eigenvectors is not None and state.D is not None:
+        return (state.D * z) @ state.eigenvectors
+    return z if state.C is None else np.sqrt(state.C) * z
+
+
+def whitened(state: State, y: Array) -> Array:
+    """C^(-1/2) y = B D^-1 B^T y: (d,) -> (d,), with the C last decomposed."""
+    if state.eigenvectors is not None and state.D is not None:
+        y = state.eigenvectors.T @ ((state.eigenvectors @ y) / state.D)
+        return y
+    return y if state.C is None else y / np.sqrt(state.C)
+
+
+def mahalanobis_lengths(state: State, steps: Array) -> Array:
+    """||C^(-1/2) y|| of every row: (n, d) -> (n,), with the C last decomposed."""
+    if state.eigenvectors is not None and state.D is not None:
+        steps = (steps @ state.eigenvectors.T) / state.D
+    elif state.C is not None:
+        steps = steps / np.sqrt(state.C)
+    lengths: Array = np.linalg.norm(steps, axis=1)
+    return lengths
+
+
+# Constants.
+
+
+def rates(settings: Settings) -> Rates:
+    """pycma 4.5's defaults; "diagonal" learns its d variances (d + 2) / 3 times as fast.
+
+    Ros & Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space
+    Complexity", give that factor for the whole update of a diagonal C.
+    """
+    d, population = settings.dim, settings.population
+    raw = raw_weights(population)
+    mu_eff = effective_number(raw[raw > 0])
+    speed_up = (d + 2) / 3 if settings.covariance == "diagonal" else 1.0
+    c_1 = min(1.0, speed_up * rank_one_rate(d, population, mu_eff))
+    c_mu = min(1 - c_1, speed_up * rank_mu_rate(d, mu_eff))
+    c_sigma = step_size_rate(d, mu_eff)
+    return Rates(
+        weights=recombination_weights(raw, d, c_1, c_mu),
+        mu_eff=mu_eff,
+        c_sigma=c_sigma,
+        d_sigma=step_size_damping(d, mu_eff, c_sigma),
+        c_c=covariance_path_rate(d, mu_eff),
+        c_1=c_1,
+        c_mu=c_mu,
+        chi_d=expected_length(d),
+        lazy_gap=1 / (c_1 + c_mu + 1e-23) / d / 10,  # pycma's lazy_update_gap
+    )
+
+
+def raw_weights(population: int) -> Array:
+    """ln((S + 1) / 2) - ln i, i = 1..S, best first: (S,) (eq. 49)."""
+    return np.array([math.log((population + 1) / 2) - math.log(i + 1) for i in range(population)])
+
+
+def effective_number(weights: Array) -> float:
+    """mu_eff = (sum |w|)^2 / sum w^2."""
+    return float(np.sum(weights) ** 2 / np.sum(weights**2))
+
+
+def recombination_weights(raw: Array, d: int, c_1: float, c_mu: float) -> Array:
+    """Positive weights sum to 1, negative ones to the least of three bounds (eq. 50 to 53)."""
+    positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
+    mu_eff, mu_eff_minus = effective_number(positive), effective_number(negative)
+    no_decay = 1 + c_1 / c_mu  # eq. 50
+    by_mu_eff = 1 + 2 * mu_eff_minus / (mu_eff + 2)  # eq. 51
+    definite = (1 - c_1 - c_mu) / (d * c_mu)  # eq. 52
+    bound = min(no_decay, by_mu_eff, definite)
+    weights: Array = positive / positive.sum() - negative / negative.sum() * bound
+    return weights
+
+
+def step_size_rate(d: int, mu_eff: float) -> float:
+    """c_sigma, by pycma: its 3 is a 5 in the tutorial (eq. 55)."""
+    return min(0.5, (mu_eff + 2) / (d + mu_eff + 3))
+
+
+def step_size_damping(d: int, mu_eff: float, c_sigma: float) -> float:
+    """d_sigma, by pycma 4.5: its factor, up to 3, before the root is 1 in the tutorial (eq. 55).
+
+    The two are the same while 9 (mu_eff - 1) <= d + 1, as at d = 512 and S = 40.
+    """
+    factor = max(1.0, 3 * (1 - float(0.5 ** (d / 9))))
+    return 1 + 2 * max(0.0, factor * math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma
+
+
+def covariance_path_rate(d: int, mu_eff: float) -> float:
+    """c_c (eq. 56)."""
+    return (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
+
+
+def rank_one_rate(d: int, population: int, mu_eff: float) -> float:
+    """c_1 (eq. 57), smaller for populations below 6 as in pycma."""
+    return min(1.0, population / 6) * 2 / ((d + 1.3) ** 2 + mu_eff)
+
+
+def rank_mu_rate(d: int, mu_eff: float) -> float:
+    """c_mu before its bound 1 - c_1 (eq. 58, with the 1/4 of pycma and the tutorial)."""
+    return 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff)
+
+
+def expected_length(d: int) -> float:
+    """chi_d = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
+    return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+
+
+# Reasons to stop, by pycma's names and limits.
+
+
+def stop_reasons(settings: Settings, state: State) -> dict[str, float]:
+    """Criteria met by a finished generation, with the value that met them.
+
+    tolx             every standard deviation is below 1e-11: sigma has collapsed
+    tolfacupx        one is above 1,000 sigma0: sigma0 was far too small, or the search diverges
+    noeffectcoord    0.2 standard deviations do not change the mean in some coordinate
+    noeffectaxis     0.1 standard deviations along an axis of C do not change the mean
+    tolconditioncov  C's largest variance along an axis is above 1e14 times its smallest
+    tolfun           losses differ by less than 1e-11, in this generation and among recent bests
+    tolfunhist       the bests of ten or more generations differ by less than 1e-12
+    """
+    if state.generation == 0:
+        return {}
+    variances = axis_variances(state)
+    std = state.sigma * coordinate_deviations(state)
+    found = {}
+    path = 0.0 if state.p_c is None else float(state.sigma * np.abs(state.p_c).max())
+    if max(std.max(), path) < 1e-11:
+        found["tolx"] = float(std.max())
+    if std.max() > 1e3 * settings.sigma0:
+        found["tolfacupx"] = float(std.max())
+    still = state.mean == state.mean + 0.2 * std
+    if still.any():
+        found["noeffectcoord"] = float(np.argmax(still))
+    if state.eigenvectors is not None and state.D is not None:
+        axis = state.generation % settings.dim
+        step = 0.1 * state.sigma * state.D[axis] * state.eigenvectors[axis]
+        if (state.mean == state.mean + step).all():
+            found["noeffectaxis"] = float(axis)
+    if variances.max() > CONDITION_LIMIT * variances.min():
+        found["tolconditioncov"] = float(variances.max() / variances.min())
+    best_range = float(np.ptp(state.best_losses))
+    if np.isfinite(state.last_losses).all() and max(np.ptp(state.last_losses), best_range) < 1e-11:
+        found["tolfun"] = float(np.ptp(state.last_losses))
+    if state.best_losses.size > 9 and best_range < 1e-12:
+        found["tolfunhist"] = best_range
+    return found
+
+
+def coordinate_deviations(state: State) -> Array:
+    """Square roots of C's diagonal: (d,). Times sigma, the candidates' standard deviations."""
+    if state.C is None:
+        return np.ones_like(state.mean)
+    return np.sqrt(np.diagonal(state.C) if state.C.ndim == 2 else state.C)
+
+
+def axis_variances(state: State) -> Array:
+    """Variances along C's axes: eigenvalues, D squared. (d,), or (1,) for "identity"."""
+    if state.D is not None:
+        return state.D**2
+    return np.ones(1) if state.C is None else state.C
+
+
+# States.
+
+
+def n_sweep(settings: Settings) -> int:
+    """Queries of a generation's CGE sweep."""
+    return 2 * settings.dim if settings.rho > 0 else 0
+
+
+def _first_state(settings: Settings, mean: Array, generator: np.random.Generator) -> State:
+    d, kind = settings.dim, settings.covariance
+    state = State(
+        generation=0,
+        mean=mean,
+        sigma=float(settings.sigma0),
+        p_sigma=np.zeros(d),
+        p_c=None if kind == "identity" else np.zeros(d),
+        C=None if kind == "identity" else np.ones(d),
+        eigenvectors=None,
+        D=None,
+        decomposed_at=0,
+        candidates=np.empty((settings.population, d)),
+        answers=np.zeros(n_sweep(settings) + settings.population),
+        answered=0,
+        best_losses=np.empty(0),
+        last_losses=np.empty(0),
+        rng={},
+    )
+    if kind == "full":
+        # Equal eigenvalues leave the axes to round-off: spread them a little, as pycma does.
+        state = decomposed(replace(state, C=np.diag(np.exp(1e-4 / d * np.arange(d)))))
+    return sampled(state, settings, generator)
+
+
+def _copy(state: State) -> State:
+    """Own, C-ordered arrays: their order in memory decides the last bits of a product."""
+    own: dict[str, Any] = {
+        name: np.array(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
+        for name, value in vars(state).items()
+    }
+    return State(**own)
+
+
+def _check_shapes(settings: Settings, state: State) -> None:
+    d, square = settings.dim, (settings.dim, settings.dim)
+    full, identity = settings.covariance == "full", settings.covariance == "identity"
+    expected = {
+        "mean": (d,),
+        "p_sigma": (d,),
+        "p_c": None if identity else (d,),
+        "C": None if identity else square if full else (d,),
+        "eigenvectors": square if full else None,
+        "D": (d,) if full else None,
+        "candidates": (settings.population, d),
+        "answers": (n_sweep(settings) + settings.population,),
+    }
+    for name, shape in expected.items():
+        value = getattr(state, name)
+        found = None if value is None else value.shape
+        if found != shape:
+            raise UsageError(
+                f"The checkpoint was made with other settings: its {name} has shape {found}. "
+                f"These settings need {shape}. Repeat --dim, --population, --rho and "
+                f"--covariance as they were, or start again without the checkpoint."
+            )
+
+
+def _into_box(x: Array, bounds: float | None) -> Array:
+    return x if bounds is None else np.clip(x, -bounds, bounds)
+
+
+def _require(fits: bool, option: str, value: object, allowed: str, example: str) -> None:
+    if not fits:
+        raise UsageError(
+            f"A setting of stage 1 cannot be used: {option} is {value}. "
+            f"It must be {allowed}. Try {option} {example}."
+        )

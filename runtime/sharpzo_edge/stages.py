@@ -1,0 +1,350 @@
+"""The loop over both stages: ask an optimiser, evaluate, tell it; look, change the stage, save.
+
+Stage 1 hands its mean to stage 2, where it starts; the last w is the result (paper, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import stage1_cmaes, stage2_sparse_zo
+from .checkpoint import load_state, save_state
+from .errors import InterruptedRunError, UsageError
+from .interrupt import Interrupt
+from .objective import Doubles, LabelledFeatures, Objective, Score, score
+from .progress import Progress, duration
+from .settings import AUTO, TuneSettings
+from .towers import Floats
+
+CHECKPOINT_SECONDS = 30.0
+STEPS_A_LOOK = 100  # stage-2 steps between two looks at loss and accuracy; stage 1 looks every generation
+
+# The automatic change of stage (paper, sec. 3.1): validation accuracy has not risen by more than this
+# over its best for so many generations; without validation pictures, the loss has not fallen by 1 %.
+PATIENCE_GENERATIONS = 10
+ACCURACY_RISE = 0.01
+LOSS_FALL = 0.01
+
+
+@dataclass(frozen=True)
+class Budget:
+    """None is no limit. A query is one pass of the text tower over all classes."""
+
+    max_queries: int | None
+    max_minutes: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What w is worth, for one query: w (d,), unit class features (K, E), scores on shots and validation."""
+
+    w: Doubles
+    class_features: Floats
+    train: Score
+    val: Score | None
+
+
+@dataclass
+class RunState:
+    """A run at one moment; this is the checkpoint.
+
+    stage:       1, 2, or 3 when both are done
+    look:        the latest one
+    watched_best, stale: for the automatic change of stage: best figure, generations since
+    seconds:     spent so far, over all the processes that worked on it
+    """
+
+    stage: int
+    stage1: stage1_cmaes.State
+    stage2: stage2_sparse_zo.State | None
+    stage1_queries: int
+    stage2_queries: int
+    zero_shot_loss: float
+    look: Look
+    watched_best: float | None
+    stale: int
+    seconds: float
+
+
+class Run:
+    """Both stages on one objective. `made_for` tells, by names the user knows, what decides its numbers."""
+
+    def __init__(
+        self,
+        settings: TuneSettings,
+        budget: Budget,
+        objective: Objective,
+        validation: LabelledFeatures,
+        stream: Callable[[str], np.random.SeedSequence],
+        checkpoint: Path,
+        made_for: dict[str, Any],
+        progress: Progress,
+    ):
+        """Goes on from the checkpoint when there is one; otherwise looks at w = 0, for one query.
+
+        Raises UsageError when the checkpoint is another command's.
+        """
+        self._settings = settings
+        self._budget = budget
+        self._objective = objective
+        self._validation = validation
+        self._stream = stream
+        self._checkpoint = checkpoint
+        self._made_for = made_for
+        self._progress = progress
+        self._started = time.monotonic()
+        resumed = self._resumed()
+        self.state = resumed or self._begun()
+        self._started -= self.state.seconds
+        self._saved = time.monotonic()
+        self._optimiser = self._optimiser_at_work()
+        if resumed is None:
+            self._show("zero-shot", always=True)
+
+    def to_the_end(self, interrupt: Interrupt) -> Look:
+        """Run until both stages are done or the budget is spent; returns the look at the last w.
+
+        Raises InterruptedRunError, with the run saved, when a signal has come.
+        """
+        while self.state.stage < 3 and (limit := self._affordable()) > 0:
+            if interrupt.received:
+                self._save()
+                raise InterruptedRunError(
+                    f"Stopped by {interrupt.name} after {self._objective.queries} queries. The run is saved "
+                    f"in {self._checkpoint.parent}. To go on, type the same command again",
+                    interrupt.received,
+                )
+            points = self._optimiser.ask(limit).points
+            self._count(len(points))
+            self._optimiser.tell(self._objective.losses(points))
+            if self._optimiser.between_updates:
+                self._after_update()
+            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+                self._save()
+        self._look()
+        return self.state.look
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    # Stages.
+
+    def _begun(self) -> RunState:
+        d = self._settings.dim
+        search = stage1_cmaes.SharpnessAwareCMAES.start(
+            self._stage1_settings(), np.zeros(d), self._stream("stage1")
+        )
+        look = self._evaluated(np.zeros(d))
+        state = RunState(
+            stage=1,
+            stage1=search.state,
+            stage2=None,
+            stage1_queries=0,
+            stage2_queries=0,
+            zero_shot_loss=look.train.loss,
+            look=look,
+            watched_best=None,
+            stale=0,
+            seconds=0.0,
+        )
+        if self._settings.change_point == 0:
+            self._begin_stage2(state)
+        return state
+
+    def _begin_stage2(self, state: RunState) -> None:
+        """From the mean of stage 1 (the released code starts from a mean of fresh samples instead)."""
+        settings = self._stage2_settings(state)
+        if settings.steps == 0:
+            state.stage = 3
+            return
+        state.stage = 2
+        state.stage2 = stage2_sparse_zo.SparseZOSGD.start(
+            settings, state.stage1.mean, self._stream("stage2")
+        ).state
+
+    def _optimiser_at_work(self) -> stage1_cmaes.SharpnessAwareCMAES | stage2_sparse_zo.SparseZOSGD:
+        state = self.state
+        if state.stage2 is None:
+            return stage1_cmaes.SharpnessAwareCMAES(self._stage1_settings(), state.stage1)
+        return stage2_sparse_zo.SparseZOSGD(self._stage2_settings(state), state.stage2)
+
+    def _after_update(self) -> None:
+        """At the end of a generation or a step."""
+        self._take_state()
+        state = self.state
+        if state.stage2 is None:
+            if self._affordable() > 0:
+                self._look()
+                self._watch()
+                self._show(f"stage 1  generation {state.stage1.generation}")
+            if why := self._stage1_is_over():
+                self._begin_stage2(state)
+                self._optimiser = self._optimiser_at_work()
+                self._progress.say(
+                    f"stage 1 ends: {why}; {self._objective.queries} queries, "
+                    f"loss {state.look.train.loss:.4f}"
+                )
+                self._save()
+        elif state.stage2.step == self._stage2_settings(state).steps:
+            state.stage = 3
+        elif state.stage2.step % STEPS_A_LOOK == 0 and self._affordable() > 0:
+            self._look()
+            self._show(f"stage 2  step {state.stage2.step}")
+
+    def _stage1_is_over(self) -> str:
+        """Why it is, or nothing."""
+        state, change = self.state, self._settings.change_point
+        limit = self._settings.steps if change == AUTO else min(int(change), self._settings.steps)
+        if state.stage1.generation >= limit:
+            return f"generation {limit} of {limit}"
+        if change == AUTO and state.stale >= PATIENCE_GENERATIONS:
+            return f"nothing better in {PATIENCE_GENERATIONS} generations"
+        reasons = stage1_cmaes.stop_reasons(self._stage1_settings(), state.stage1)
+        return ", ".join(f"converged ({name} {value:.3g})" for name, value in reasons.items())
+
+    def _watch(self) -> None:
+        """Count the generations without a new best, for the automatic change of stage."""
+        state, look = self.state, self.state.look
+        figure = look.val.accuracy if look.val else -look.train.loss
+        best = state.watched_best
+        if best is None:
+            state.watched_best = figure
+            return
+        rise = ACCURACY_RISE if look.val else LOSS_FALL * abs(best)
+        state.stale = 0 if figure > best + rise else state.stale + 1
+        state.watched_best = max(best, figure)
+
+    def _stage1_settings(self) -> stage1_cmaes.Settings:
+        s = self._settings
+        return stage1_cmaes.Settings(
+            dim=s.dim,
+            population=s.population,
+            sigma0=s.sigma0,
+            rho=s.rho,
+            mu_cge=s.mu_cge,
+            bounds=s.bounds,
+            covariance=s.covariance,
+        )
+
+    def _stage2_settings(self, state: RunState) -> stage2_sparse_zo.Settings:
+        s = self._settings
+        return stage2_sparse_zo.Settings(
+            dim=s.dim,
+            steps=s.steps - state.stage1.generation,
+            eta=s.eta,
+            mu_rge=s.mu_rge,
+            mu_cge=s.mu_cge,
+            prune_interval=s.prune_interval,
+            prune_ratio=s.prune_ratio,
+        )
+
+    # Queries.
+
+    def _affordable(self) -> int:
+        """How many points may be asked for now: a batch, less where the budget ends, 0 at its end.
+
+        One query is kept back for the look at the end.
+        """
+        minutes, queries = self._budget.max_minutes, self._budget.max_queries
+        if minutes is not None and self.seconds > minutes * 60:
+            return 0
+        if queries is None:
+            return self._objective.batch
+        return max(0, min(self._objective.batch, queries - 1 - self._objective.queries))
+
+    def _look(self) -> None:
+        """Look at the optimiser's w; costs one query, or none when that is what was looked at last."""
+        w = self._optimiser.solution
+        if not np.array_equal(self.state.look.w, w):
+            self._count(1)
+            self.state.look = self._evaluated(w)
+
+    def _evaluated(self, w: Doubles) -> Look:
+        (T,) = self._objective.class_features(w[None])
+        scale = self._objective.logit_scale
+        val = score(T, self._validation, scale) if len(self._validation) else None
+        return Look(w, T, score(T, self._objective.pictures, scale), val)
+
+    def _count(self, n: int) -> None:
+        if self.state.stage == 1:
+            self.state.stage1_queries += n
+        else:
+            self.state.stage2_queries += n
+
+    # The user, and the checkpoint.
+
+    def _show(self, where: str, always: bool = False) -> None:
+        look, queries, seconds = self.state.look, self._objective.queries, self.seconds
+        validation = f"  validation {100 * look.val.accuracy:.1f} %" if look.val else ""
+        self._progress.status(
+            f"{where}  queries {queries}  loss {look.train.loss:.4f}  "
+            f"accuracy {100 * look.train.accuracy:.1f} %{validation}  "
+            f"{duration(seconds)}{self._time_left(queries, seconds)}",
+            always,
+        )
+        self._progress.event(
+            "look",
+            where=where,
+            queries=queries,
+            seconds=round(seconds, 3),
+            train=asdict(look.train),
+            val=asdict(look.val) if look.val else None,
+        )
+
+    def _time_left(self, queries: int, seconds: float) -> str:
+        if queries < 2:
+            return ""
+        total = expected_queries(self._settings)
+        total = min(total, self._budget.max_queries or total)
+        left = seconds / queries * max(0, total - queries)
+        if self._budget.max_minutes is not None:
+            left = min(left, max(0.0, self._budget.max_minutes * 60 - seconds))
+        return f", {'at most ' * (self._settings.change_point == AUTO)}{duration(left)} left"
+
+    def _take_state(self) -> None:
+        if isinstance(self._optimiser, stage1_cmaes.SharpnessAwareCMAES):
+            self.state.stage1 = self._optimiser.state
+        else:
+            self.state.stage2 = self._optimiser.state
+
+    def _save(self) -> None:
+        self._take_state()
+        self.state.seconds = self.seconds
+        save_state(self._checkpoint, self.state, self._made_for)
+        self._saved = time.monotonic()
+
+    def _resumed(self) -> RunState | None:
+        loaded = load_state(self._checkpoint, RunState)
+        if loaded is None:
+            return None
+        state, made_for = loaded
+        for key, value in self._made_for.items():
+            if made_for.get(key) != value:
+                raise UsageError(
+                    f"An interrupted run in {self._checkpoint.parent} was made with another {key}: "
+                    f"{made_for.get(key)!r}, now {value!r}. A run goes on only with the command that began "
+                    f"it. Repeat that command, or start over with --restart"
+                )
+        assert isinstance(state, RunState)
+        self._objective.queries = 1 + state.stage1_queries + state.stage2_queries
+        self._progress.say(f"going on after {self._objective.queries} queries")
+        return state
+
+
+def expected_queries(settings: TuneSettings) -> int:
+    """Queries of a whole run; with an automatic change of stage, as if stage 1 took all the steps."""
+    s = settings
+    generations = s.steps if s.change_point == AUTO else min(int(s.change_point), s.steps)
+    sweep = 2 * s.dim
+    a_generation = s.population + 1 + (sweep if s.rho > 0 else 0)
+    steps = s.steps - generations
+    sweeps = math.ceil(steps / s.prune_interval) if s.prune_ratio > 0 else 0
+    return 1 + generations * a_generation + 2 * steps + sweeps * sweep + steps // STEPS_A_LOOK

@@ -1,0 +1,208 @@
+"""The way, walked once: pictures, features, objective, stage 1, stage 2, tuned prompt.
+
+This file owns the order of events and nothing else. Validation pictures are ones beyond the shots; the
+test set is never seen here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle
+from .class_prompts import class_prompts, context_from_words, random_context
+from .errors import UsageError
+from .features import TrainingFeatures, training_features
+from .images import LabelledFolder, read_folder
+from .interrupt import Interrupt
+from .memory import peak_rss_mib
+from .objective import Objective, projection
+from .progress import Progress
+from .settings import TuneSettings
+from .stages import Budget, Look, Run
+from .towers import Floats, ResidentTextTower
+from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
+
+# Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
+STREAMS = ("split", "context", "projection", "stage1", "stage2")
+LOG_FILE, CHECKPOINT_FILE = "log.jsonl", "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What the user asked for; every field is an option of `tune`."""
+
+    bundle: Path
+    images: Path
+    output: Path
+    settings: TuneSettings
+    shots: int = 16
+    val: int = 4
+    context_init: str | None = None
+    context_tokens: int | None = None
+    class_names: Path | None = None
+    seed: int = 0
+    max_queries: int | None = None
+    max_minutes: float | None = None
+    threads: int = 0
+    restart: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Where crops, features, log and checkpoint lie."""
+        return self.output.with_name(f"{self.output.name}.work")
+
+
+def tune(request: TuneRequest) -> dict[str, Any]:
+    """Tune a prompt and write it to request.output; returns what `tune --json` prints.
+
+    Raises SharpzoError's children for whatever the user can change.
+    """
+    _check(request)
+    bundle = Bundle.open(request.bundle)
+    folder = read_folder(request.images, request.class_names)
+    context = _initial_context(bundle, request)
+    prompts = class_prompts(bundle, folder.names, len(context))
+    _make_work_folder(request)
+    progress = Progress(request.work / LOG_FILE)
+
+    pictures = training_features(
+        bundle,
+        folder,
+        request.shots,
+        request.val,
+        stream(request.seed, "split"),
+        request.work,
+        progress.say,
+        request.threads,
+    )
+    progress.say(
+        f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
+        f"{len(pictures.val)} to validate"
+    )
+    A = projection(
+        stream(request.seed, "projection"),
+        context.size,
+        request.settings.dim,
+        request.settings.projection_std,
+    )
+    with ResidentTextTower(bundle, request.threads) as tower, Interrupt() as interrupt:
+        objective = Objective(tower, prompts, context, A, pictures.train, bundle.manifest.logit_scale)
+        run = Run(
+            request.settings,
+            Budget(request.max_queries, request.max_minutes),
+            objective,
+            pictures.val,
+            partial(stream, request.seed),
+            request.work / CHECKPOINT_FILE,
+            _made_for(request, bundle, pictures),
+            progress,
+        )
+        last = run.to_the_end(interrupt)
+    save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
+    (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+    result = {
+        "queries": objective.queries,
+        "stage1_queries": run.state.stage1_queries,
+        "stage2_queries": run.state.stage2_queries,
+        "seconds": round(run.seconds, 3),
+        "peak_rss_mib": round(peak_rss_mib(), 1),
+        "train_loss": last.train.loss,
+        "train_accuracy": last.train.accuracy,
+        "val_accuracy": last.val.accuracy if last.val else None,
+        "zero_shot_train_loss": run.state.zero_shot_loss,
+        "prompt": str(request.output),
+    }
+    progress.event("done", **result)
+    progress.close()
+    return result
+
+
+def stream(seed: int, name: str) -> np.random.SeedSequence:
+    """The seed of one use of randomness (see STREAMS)."""
+    return np.random.SeedSequence(seed, spawn_key=(STREAMS.index(name),))
+
+
+def _prompt(
+    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, objective: Objective, last: Look
+) -> TunedPrompt:
+    return TunedPrompt(
+        context=objective.contexts(last.w[None])[0],
+        class_features=last.class_features,
+        about={
+            "format_version": FORMAT_VERSION,
+            "class_names": list(folder.names),
+            "class_folders": list(folder.folders),
+            "model": bundle.manifest.model,
+            "bundle": bundle.checksum,
+            "seed": request.seed,
+            "settings": dataclasses.asdict(request.settings) | {"shots": request.shots},
+            "queries": objective.queries,
+            "train_loss": last.train.loss,
+        },
+    )
+
+
+def _made_for(request: TuneRequest, bundle: Bundle, pictures: TrainingFeatures) -> dict[str, Any]:
+    """What decides the run's numbers, by the names the user knows."""
+    return {
+        "bundle": bundle.checksum,
+        "pictures": pictures.checksum,
+        "seed": request.seed,
+        "context-init": request.context_init,
+        "context-tokens": request.context_tokens,
+        "max-queries": request.max_queries,
+        **dataclasses.asdict(request.settings),
+    }
+
+
+def _initial_context(bundle: Bundle, request: TuneRequest) -> Floats:
+    if request.context_tokens is not None:
+        rng = np.random.default_rng(stream(request.seed, "context"))
+        return random_context(bundle, request.context_tokens, rng)
+    return context_from_words(bundle, request.context_init or bundle.manifest.initial_context)
+
+
+def _check(request: TuneRequest) -> None:
+    for option, value, least in (
+        ("--shots", request.shots, 1),
+        ("--val", request.val, 0),
+        ("--seed", request.seed, 0),
+        ("--max-queries", request.max_queries, 1),
+        ("--max-minutes", request.max_minutes, 0),
+        ("--threads", request.threads, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(
+                f"{option} {value} is too small. It takes {least} or more. Try {option} {max(least, 1)}"
+            )
+    if request.output.exists() and not request.restart:
+        raise UsageError(
+            f"The output {request.output} exists already. Tuning replaces no finished prompt by itself. "
+            f"Choose another --output, or start over with --restart"
+        )
+    if request.context_init is not None and request.context_tokens is not None:
+        raise UsageError(
+            "--context-init and --context-tokens exclude each other. The context starts from words or from "
+            "a number of random vectors. Leave one of them out"
+        )
+
+
+def _make_work_folder(request: TuneRequest) -> None:
+    if request.restart:
+        shutil.rmtree(request.work, ignore_errors=True)
+        request.output.unlink(missing_ok=True)
+    try:
+        request.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must be "
+            f"writable. Choose another --output"
+        ) from error
