@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
 from sharpzo_edge import __version__
 from sharpzo_edge.bundle import Tensor
 

@@ -13,8 +13,9 @@ import onnx
 import torch
 from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
 from open_clip.transformer import VisionTransformer
-from sharpzo_edge import bundle
 from torch import nn
+
+from sharpzo_edge import bundle
 
 from .graph import IR_VERSION, OPSET, DataFile, Graph
 from .transformer import (

@@ -17,8 +17,9 @@ from typing import Any
 
 import open_clip
 import torch
-from sharpzo_edge.errors import UsageError
 from torch import nn
+
+from sharpzo_edge.errors import UsageError
 
 LOCAL_DIR = "local-dir:"
 NO_WEIGHTS = "none"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+
 from sharpzo_edge import class_prompts, images, towers
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.errors import SharpzoError

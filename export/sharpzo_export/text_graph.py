@@ -25,9 +25,10 @@ import torch
 from onnx import TensorProto
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
+from torch import nn
+
 from sharpzo_edge import bundle
 from sharpzo_edge.tokenizer import EOT_ID
-from torch import nn
 
 from .graph import DataFile, Graph
 from .transformer import (

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
-from sharpzo_edge.errors import UsageError
 from torch import nn
+
+from sharpzo_edge.errors import UsageError
 
 from .graph import Graph
 

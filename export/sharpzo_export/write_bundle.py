@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from open_clip.tokenizer import default_bpe
+
 from sharpzo_edge import __version__, bundle
 from sharpzo_edge.checkpoint import cannot_write, sync_folder
 from sharpzo_edge.errors import UsageError

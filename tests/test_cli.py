@@ -1,0 +1,247 @@
+"""The commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sharpzo_edge
+from sharpzo_edge.cli import app
+from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+
+RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")
+TRAIN, TEST = TASKS / DEFAULT_TASK / "train", TASKS / DEFAULT_TASK / "test"
+QUICK = ["--dim", "16", "--change-point", "3", "--steps", "100", "--prune-interval", "40"]
+QUICK += ["--projection-std", "0.2", "--sigma0", "0.4"]
+COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
+
+
+def run(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(RUNTIME)} | environment,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def tune(output: Path, *more: object, code: int = 0, images: Path = TRAIN) -> dict:
+    done = run(
+        "tune", "--bundle", BUNDLE, "--images", images, "--output", output, "--json", *QUICK, *more, code=code
+    )
+    return json.loads(done.stdout)  # one object and nothing else
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    path = tmp_path_factory.mktemp("tuned") / "prompt.safetensors"
+    return path, tune(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
+    text = run(command, "--help").stdout
+    assert f"sharpzo-edge {command}" in text, "its help has an example"
+    assert f"sharpzo-edge {command}" in README
+
+
+def test_help_needs_neither_numpy_nor_onnxruntime() -> None:
+    code = (
+        "import sys, sharpzo_edge.cli as c\n"
+        "try: c.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'numpy', 'onnxruntime', 'rich'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.oldest_onnxruntime
+def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path, dict]) -> None:
+    path, result = tuned
+    assert set(result) == {
+        "queries",
+        "stage1_queries",
+        "stage2_queries",
+        "seconds",
+        "peak_rss_mib",
+        "train_loss",
+        "train_accuracy",
+        "val_accuracy",
+        "zero_shot_train_loss",
+        "prompt",
+    }
+    assert result["queries"] == 1 + result["stage1_queries"] + result["stage2_queries"]
+    assert min(result["stage1_queries"], result["stage2_queries"]) > 0
+    assert result["train_loss"] < result["zero_shot_train_loss"]
+    assert path.stat().st_size < 64 << 10
+
+
+def test_the_same_command_writes_the_same_bytes(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+    tune(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == tuned[0].read_bytes()
+    tune(tmp_path / "other.safetensors", "--seed", 1)
+    assert (tmp_path / "other.safetensors").read_bytes() != tuned[0].read_bytes()
+
+
+@pytest.mark.oldest_onnxruntime
+def test_eval_and_predict_use_the_prompt(tuned: tuple[Path, dict]) -> None:
+    zero_shot = json.loads(run("eval", "--bundle", BUNDLE, "--images", TEST, "--json").stdout)
+    result = json.loads(
+        run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json").stdout
+    )
+    assert set(result) == {"accuracy", "n_images", "n_classes", "per_class"}
+    n = [len(list(p.iterdir())) for p in sorted(TEST.iterdir())]
+    assert result["n_images"] == sum(n) and result["n_classes"] == len(n) == len(result["per_class"])
+    weighted = sum(a * k for a, k in zip(result["per_class"].values(), n, strict=True)) / sum(n)
+    assert result["accuracy"] == pytest.approx(weighted)
+    assert zero_shot["accuracy"] != result["accuracy"]
+
+    pictures = sorted(TEST.rglob("*.png"))[:5]
+    found = json.loads(
+        run("predict", "--bundle", BUNDLE, "--prompt", tuned[0], *pictures, "--top", 3, "--json").stdout
+    )["predictions"]
+    assert [p["image"] for p in found] == list(map(str, pictures))
+    for p in found:
+        assert len(p["labels"]) == len(p["scores"]) == 3
+        assert p["scores"] == sorted(p["scores"], reverse=True) and 0 < sum(p["scores"]) <= 1 + 1e-9
+
+
+def test_the_context_serves_new_class_names(tuned: tuple[Path, dict]) -> None:
+    names = [p.name.replace("_", " ") for p in sorted(TEST.iterdir())]
+    ours = ["eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json"]
+    same = json.loads(run(*ours, "--classes", ",".join(names)).stdout)
+    assert same["accuracy"] == pytest.approx(json.loads(run(*ours).stdout)["accuracy"])
+    more = json.loads(run(*ours, "--classes", ",".join([*names, "something else"])).stdout)
+    assert more["n_classes"] == len(names) + 1
+    assert "none of the classes" in run(*ours, "--classes", "a,b", code=2).stderr
+
+
+def test_a_bad_picture_is_skipped_and_counted(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(TRAIN, images)
+    first = sorted(images.iterdir())[0]
+    (first / "!broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    (first / "empty.png").touch()
+    done = run(
+        *("tune", "--bundle", BUNDLE, "--images", images, "--output", tmp_path / "p", *QUICK),
+        *("--max-queries", 5, "--shots", 100),
+    )
+    assert "skipped 2 pictures: not a picture" in done.stderr
+    assert "fewer than 100 pictures" in done.stderr
+    assert sorted(p.name for p in images.iterdir()) == sorted(p.name for p in TRAIN.iterdir())
+
+
+def test_a_finished_output_is_replaced_only_with_restart(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    shutil.copy(tuned[0], path)
+    before = path.read_bytes()
+    error = tune(path, code=2)
+    assert "exists already" in error["error"] and "--restart" in error["error"]
+    assert path.read_bytes() == before
+    assert tune(path, "--restart", "--max-queries", 50)["queries"] == 50
+
+
+def test_an_interrupted_run_goes_on_with_the_same_command(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    command = ["tune", "--bundle", BUNDLE, "--images", TRAIN, "--output", path, *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, command)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
+    )
+    log = Path(f"{path}.work") / "log.jsonl"
+    while process.poll() is None and not (log.exists() and "zero-shot" in log.read_text()):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate()
+    if process.returncode:  # it may have been done before the signal came
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "type the same command again" in text
+        run(*command)
+    assert path.read_bytes() == tuned[0].read_bytes()
+
+
+def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
+    assert "class" in run("inspect", tuned[0]).stdout
+    bundle = json.loads(run("inspect", BUNDLE, "--json").stdout)
+    prompt = json.loads(run("inspect", tuned[0], "--json").stdout)
+    assert prompt["bundle"] == bundle["checksum"]
+    assert "every checksum is right" in run("doctor", "--bundle", BUNDLE).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tune", "--bundle", "nowhere"], ["No bundle at nowhere", "sharpzo-edge export"]),
+        (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
+        (["tune", "--preset", "papyrus"], ["papyrus", "--preset paper"]),
+        (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
+        (["tune", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
+        (["tune", "--change-point", "soon"], ["--change-point soon", "auto"]),
+        (["tune", "--population", "1"], ["population", "at least 4"]),
+        (["tune", "--context-tokens", "99"], ["--context-tokens 99", "From 1 to 73"]),
+        (["tune", "--context-init", "a b c", "--context-tokens", "3"], ["exclude each other"]),
+        (["tune", "--output", "/proc/nowhere/p"], ["/proc/nowhere", "--output"]),
+        (["demo", "--task", "none"], ["--task none", DEFAULT_TASK]),
+        (["eval", "--prompt", str(BUNDLE / "manifest.json")], ["not a tuned prompt"]),
+        (["inspect", "nowhere"], ["nowhere", "cannot be read"]),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_errors_say_what_is_wrong_and_what_to_type(
+    arguments: list[str], says: list[str], tmp_path: Path
+) -> None:
+    given = {"--bundle": str(BUNDLE), "--images": str(TRAIN), "--output": str(tmp_path / "p")}
+    command = arguments[0]
+    if command == "eval":
+        del given["--output"]
+    if command in ("demo", "inspect"):
+        given = {}
+    missing = [v for k, v in given.items() if k not in arguments for v in (k, given[k])]
+    done = run(*arguments, *missing, "--json", code=2)
+    error = json.loads(done.stdout)
+    assert error["exit_code"] == 2
+    for words in says:
+        assert words in error["error"] and words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "p").exists()
+
+
+def test_export_without_torch_says_what_to_install() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        error = run("export", "--model", "RN50", "--output", "x", code=2).stderr
+        assert "pip install 'sharpzo-edge[export]'" in error
+    else:
+        pytest.skip("torch is installed here")
+
+
+def test_debug_shows_the_traceback() -> None:
+    assert "Traceback" in run("inspect", "nowhere", code=1, SHARPZO_DEBUG="1").stderr
+
+
+@pytest.mark.oldest_onnxruntime
+def test_the_demo_gains_ten_points_within_its_promises() -> None:
+    result = json.loads(run("demo", "--json").stdout)
+    assert result["tuned_accuracy"] >= result["zero_shot_accuracy"] + 0.10
+    assert min(result["stage1_queries"], result["stage2_queries"]) > 0
+    assert result["peak_rss_mib"] <= 128  # what the product promises
