@@ -58,8 +58,20 @@ _PAPER_VALUES = {
     "imagenet": (1.0, 1e-5, 200, 1e-1, 1.0),
 }
 
+# The paper's algorithm at a size that a small text tower and a minute allow.
+DEMO = TuneSettings(
+    preset="demo",
+    dim=48,
+    sigma0=1.0,
+    projection_std=1.0,
+    change_point=40,
+    steps=1_240,
+    eta=5.0,
+)
+
 PRESETS = {
     "paper": PAPER,
+    "demo": DEMO,
     **{
         f"paper:{name}": dataclasses.replace(
             PAPER,
