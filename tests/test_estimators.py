@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.estimators import CoordinateWise, Randomised
 

@@ -11,6 +11,7 @@ import pytest
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.stage1_cmaes import (
     Settings,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.stage2_sparse_zo import (
     Settings,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
-from sharpzo_edge.errors import InterruptedRunError, UsageError
-from sharpzo_edge.objective import LabelledFeatures, Objective, projection
+from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
+from sharpzo_edge.objective import Objective, projection
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import TuneSettings
 from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Run, expected_queries
@@ -37,12 +38,18 @@ SMALL = TuneSettings(
 class SmoothTower:
     """Class features that bend with the context: unit(tanh(context W_k))."""
 
-    def __init__(self) -> None:
+    def __init__(self, breaks_beyond: float = float("inf")) -> None:
+        self.broken = 0
+        self.breaks_beyond = breaks_beyond  # largest entry of a context that it survives
         self.weights = np.random.default_rng(0).standard_normal((K, M * D, E)).astype(np.float32)
 
     def class_features(self, context: np.ndarray, prompts: ClassPrompts) -> np.ndarray:
         features = np.tanh(np.einsum("bi,kie->bke", context.reshape(len(context), -1), self.weights))
-        return features / np.linalg.norm(features, axis=-1, keepdims=True)
+        features /= np.linalg.norm(features, axis=-1, keepdims=True)
+        breaks = np.abs(context).max(axis=(1, 2)) > self.breaks_beyond
+        self.broken += int(breaks.sum())
+        features[breaks] = np.nan
+        return features
 
     def close(self) -> None:
         pass
@@ -70,13 +77,22 @@ def pictures(n: int, seed: int) -> LabelledFeatures:
 
 
 def make_run(
-    folder: Path, run_settings: TuneSettings = SMALL, max_queries: int | None = None, n_val: int = 0
+    folder: Path,
+    run_settings: TuneSettings = SMALL,
+    max_queries: int | None = None,
+    n_val: int = 0,
+    tower: SmoothTower | None = None,
 ) -> Run:
     chunk = NameChunk(np.arange(K), np.zeros((K, 2, D), np.float32), np.ones(K, np.int64))
     A = projection(stream(0, "projection"), M * D, run_settings.dim, run_settings.projection_std)
     p0 = np.full((M, D), 0.1, np.float32)
     objective = Objective(
-        SmoothTower(), ClassPrompts(("a", "b", "c"), (chunk,)), p0, A, pictures(30, 1), logit_scale=10.0
+        tower or SmoothTower(),
+        ClassPrompts(("a", "b", "c"), (chunk,)),
+        p0,
+        A,
+        pictures(30, 1),
+        logit_scale=10.0,
     )
     objective.batch = 5
     return Run(
@@ -173,3 +189,17 @@ def test_auto_goes_on_while_it_gets_better(tmp_path: Path) -> None:
     run = make_run(tmp_path, dataclasses.replace(SMALL, change_point="auto", steps=12))
     run.to_the_end(After())
     assert run.state.stage1.generation == 12 and run.state.stage2 is None
+
+
+def test_a_candidate_that_breaks_the_tower_is_survived_in_stage_1(tmp_path: Path) -> None:
+    wide = dataclasses.replace(SMALL, sigma0=0.8, rho=0.0, change_point=5, steps=5)
+    tower = SmoothTower(breaks_beyond=1.5)
+    run = make_run(tmp_path, wide, tower=tower)
+    last = run.to_the_end(After())
+    assert tower.broken > 0
+    assert last.train.loss < run.state.zero_shot_loss
+
+
+def test_a_w_that_breaks_the_tower_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NumericsError, match="not finite, at query 1, for a w of norm 0"):
+        make_run(tmp_path, tower=SmoothTower(breaks_beyond=0.01))

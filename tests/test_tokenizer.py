@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from sharpzo_edge.errors import BundleError, ClassNameError
 from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID, Tokenizer, clean_text, split_words
 

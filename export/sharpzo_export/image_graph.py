@@ -25,6 +25,7 @@ from .transformer import (
     block_weights,
     by_head,
     full_attention_block,
+    refuse,
 )
 
 GRAPH, DATA = "image.onnx", "image.data"
@@ -35,6 +36,8 @@ def write_image_graphs(
     folder: Path, visual: nn.Module, size: tuple[int, int], embed_dim: int
 ) -> bundle.ImageTower:
     """Write image.data and its graphs; returns the manifest's part. `size` is (height, width)."""
+    if getattr(visual, "output_tokens", False):
+        raise refuse("image", "it returns its tokens too (output_tokens)", "towers that return features")
     if _is_plain_vit(visual):
         return _write_vit(folder, visual, size, embed_dim)
     if type(visual) is ModifiedResNet:
@@ -237,16 +240,23 @@ class _UnitFeatures(nn.Module):
 def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bundle.ImageTower:
     """Other towers (timm's) through torch.onnx.export; export's parity check decides on them."""
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
-    program = torch.onnx.export(
-        _UnitFeatures(visual).eval(),
-        (torch.zeros(2, 3, *size),),
-        input_names=["pixels"],
-        output_names=["image_features"],
-        dynamic_shapes=({0: torch.export.Dim("B", min=1)},),
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            _UnitFeatures(visual).eval(),
+            (torch.zeros(2, 3, *size),),
+            input_names=["pixels"],
+            output_names=["image_features"],
+            dynamic_shapes=({0: torch.export.Dim("B", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:
+        raise refuse(
+            "image",
+            f"torch.onnx.export fails on {type(visual).__name__} ({type(error).__name__})",
+            "plain vision transformers, CLIP's ResNets, and what torch.onnx.export can trace",
+        ) from error
     model = program.model_proto
     model.ir_version = IR_VERSION
     model.graph.doc_string = model.doc_string = ""

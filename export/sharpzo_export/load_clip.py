@@ -23,6 +23,13 @@ from sharpzo_edge.errors import UsageError
 
 LOCAL_DIR = "local-dir:"
 NO_WEIGHTS = "none"
+# In a folder: what open_clip itself looks for first, in its order. Others it may pass over in silence.
+WEIGHT_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
 RANDOM_WEIGHTS_SEED = 0
 SHOWN_TAGS = 5
 
@@ -34,6 +41,7 @@ class LoadedClip:
     model: nn.Module
     name: str
     pretrained: str | None
+    embed_dim: int
     preprocess: dict[str, Any]
     tokenizer: Any
     notes: tuple[str, ...]
@@ -62,8 +70,8 @@ def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> Lo
     if is_folder and pretrained is None and not _weights_in(model):
         raise UsageError(
             f"The folder {model[len(LOCAL_DIR) :]} holds open_clip_config.json but no weights. It must hold "
-            f"open_clip_model.safetensors (or .bin, .pth, .pt), or its config alone with random "
-            f"weights. Add the file, or say --pretrained none"
+            f"one of {', '.join(WEIGHT_FILES)}, or its config alone with random weights. "
+            f"Add the file, or say --pretrained none"
         )
 
     says = bool(config.get("quick_gelu", False))
@@ -88,6 +96,7 @@ def load_clip(model: str, pretrained: str | None, quick_gelu: bool | None) -> Lo
         model=loaded,
         name=_name_in_manifest(model, says, wants),
         pretrained=None if pretrained == NO_WEIGHTS else _label(model, pretrained),
+        embed_dim=config["embed_dim"],
         preprocess=dict(open_clip.get_model_preprocess_cfg(loaded)),
         tokenizer=tokenizer,
         notes=tuple(notes),
@@ -100,10 +109,17 @@ def _create(model: str, pretrained: str | None, quick_gelu: bool) -> nn.Module:
             model,
             pretrained=None if pretrained == NO_WEIGHTS else pretrained,
             load_weights=pretrained != NO_WEIGHTS,
+            require_pretrained=pretrained != NO_WEIGHTS,
             # The config's value is replaced, in both directions; force_quick_gelu can only switch on.
             quick_gelu=quick_gelu,
         )
     except Exception as error:
+        if model.startswith(LOCAL_DIR):
+            raise UsageError(
+                f"open_clip could not load --model {model}: {_first_line(error)}. "
+                f"{_weights_in(model) or 'The weights'} must belong to the model that its "
+                f"open_clip_config.json describes. Check that the two files come from one place"
+            ) from error
         raise UsageError(
             f"open_clip could not load --model {model} --pretrained {pretrained}: {_first_line(error)}. "
             f"The weights must be one of its tags ({_tags(model)}; needs a network) or a checkpoint "
@@ -127,23 +143,21 @@ def _model_config(model: str) -> dict[str, Any]:
     if model.startswith(LOCAL_DIR):
         path = Path(model[len(LOCAL_DIR) :]) / "open_clip_config.json"
         try:
-            config = json.loads(path.read_text())["model_cfg"]
+            return dict(json.loads(path.read_text())["model_cfg"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"--model {model} is not a folder in open_clip's form: {path} cannot be used ({error}). "
                 f"It must hold open_clip_config.json with model_cfg, and the weights. "
                 f"Check the path after local-dir:"
             ) from error
-        return dict(config)
-    config = open_clip.get_model_config(model)
-    if config is None:
+    if model not in open_clip.list_models():
         near = [n for n in open_clip.list_models() if model.lower()[:5] in n.lower()][:8]
         raise UsageError(
             f"--model {model} is unknown to open_clip {open_clip.__version__}. It takes one of its "
             f"{len(open_clip.list_models())} names, or local-dir:FOLDER. "
             f"Near: {', '.join(near) or 'RN50, ViT-B-32, ViT-B-16, ViT-L-14'}"
         )
-    return dict(config)
+    return dict(open_clip.get_model_config(model))
 
 
 def _name_in_manifest(model: str, says_quick: bool, is_quick: bool) -> str:
@@ -163,8 +177,7 @@ def _label(model: str, pretrained: str | None) -> str:
 
 def _weights_in(model: str) -> str:
     folder = Path(model[len(LOCAL_DIR) :])
-    found = [p.name for p in sorted(folder.glob("open_clip_*")) if p.suffix != ".json"]
-    return found[0] if found else ""
+    return next((name for name in WEIGHT_FILES if (folder / name).is_file()), "")
 
 
 def _tags(model: str) -> str:

@@ -78,15 +78,18 @@ def _differences(bundle: Bundle, clip: LoadedClip) -> Iterator[tuple[str, float]
         with towers.StreamedImageTower(bundle) as streamed:
             yield "image_features_streamed", _largest(expected, streamed.image_features(pixels))
 
-    names = [n for n in NAMES if bundle.knows(_ids(bundle, n))] or [bundle.manifest.initial_context]
     words = bundle.manifest.initial_context
+    (*context_ids, stop, eot), *name_ids = class_prompts.name_token_ids(bundle, [words, *NAMES])
+    room = bundle.manifest.text.context_length - 1 - len(context_ids)
+    named = dict(zip(NAMES, name_ids, strict=True))
+    ids_of = {name: ids for name, ids in named.items() if len(ids) <= room and bundle.knows(ids)}
+    ids_of = ids_of or {words: [*context_ids, stop, eot]}
+    names = list(ids_of)
     full = clip.tokenizer([f"{words} {name}." for name in names])
-    ours = [
-        [clip.tokenizer.sot_token_id, *_ids(bundle, words, stop=False), *_ids(bundle, name)] for name in names
-    ]
     padded = np.zeros(full.shape, np.int64)
-    for row, ids in zip(padded, ours, strict=True):
-        row[: len(ids)] = ids[: len(row)]
+    for row, ids in zip(padded, ids_of.values(), strict=True):
+        ours = [clip.tokenizer.sot_token_id, *context_ids, *ids]
+        row[: len(ours)] = ours
     yield "token_ids", _largest(full.numpy(), padded)
 
     # The ordinary way: every position of every prompt, one row of the batch a class.
@@ -101,11 +104,6 @@ def _differences(bundle: Bundle, clip: LoadedClip) -> Iterator[tuple[str, float]
         with kind(bundle) as text_tower:
             answer = text_tower.class_features(np.stack([context, other, context]), prompts)
         yield stage, max(_largest(expected, answer[0]), _largest(expected, answer[2]))
-
-
-def _ids(bundle: Bundle, text: str, stop: bool = True) -> list[int]:
-    (ids,) = class_prompts.name_token_ids(bundle, [text])
-    return ids if stop else ids[:-2]
 
 
 def _pictures(size: tuple[int, int]) -> Iterator[Image.Image]:

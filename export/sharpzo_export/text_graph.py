@@ -82,6 +82,8 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
         n_positions = model.text.num_pos
         if model.text.cls_emb is not None:
             raise refuse("text", "it appends a class token (embed_cls)", "towers pooled at EOT")
+        if model.text.output_tokens:
+            raise refuse("text", "it returns its tokens too (output_tokens)", "towers that return features")
     else:
         inner = type(getattr(model, "text", model)).__name__
         raise refuse(

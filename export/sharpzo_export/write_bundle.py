@@ -19,7 +19,6 @@ from open_clip.tokenizer import default_bpe
 from sharpzo_edge import __version__, bundle
 from sharpzo_edge.checkpoint import cannot_write, sync_folder
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.images import RESAMPLING, RESIZE_MODES
 from sharpzo_edge.tokenizer import MERGES
 
 from .image_graph import write_image_graphs
@@ -74,6 +73,12 @@ def export(
 
 def _write(folder: Path, clip: LoadedClip, vocabulary: Path | None, weights: str) -> None:
     tower = find_text_tower(clip.model, clip.tokenizer)
+    if tower.embed_dim != clip.embed_dim:
+        raise refuse(
+            "text",
+            f"its features have {tower.embed_dim} numbers, the model's {clip.embed_dim}",
+            "towers with features of one size",
+        )
     preprocess = _preprocess(clip.preprocess)
     sos, eot = clip.tokenizer.sot_token_id, clip.tokenizer.eot_token_id
     text = write_text_graphs(folder, tower, sos, tower.embed_dim)
@@ -118,26 +123,23 @@ def _preprocess(config: dict[str, Any]) -> bundle.Preprocess:
     fields = {f.name for f in dataclasses.fields(bundle.Preprocess)}
     if odd := set(config) ^ fields:
         raise refuse("image", f"its preprocessing has {sorted(odd)}", f"{sorted(fields)}")
-    size = config["size"]
-    height, width = (size, size) if isinstance(size, int) else size
-    for key, allowed in (
-        ("interpolation", tuple(RESAMPLING)),
-        ("resize_mode", RESIZE_MODES),
-        ("mode", ("RGB",)),
-    ):
-        # open_clip reads "random" as bicubic when it evaluates.
-        if config[key] not in allowed and (key, config[key]) != ("interpolation", "random"):
-            raise refuse("image", f"its preprocessing says {key} {config[key]!r}", f"{', '.join(allowed)}")
+    size, interpolation = config["size"], config["interpolation"]
     as_three = {k: [v] * 3 if isinstance(v, (int, float)) else v for k, v in config.items()}
-    return bundle.Preprocess(
-        size=(int(height), int(width)),
-        mode=config["mode"],
-        mean=tuple(map(float, as_three["mean"])),
-        std=tuple(map(float, as_three["std"])),
-        interpolation="bicubic" if config["interpolation"] == "random" else config["interpolation"],
-        resize_mode=config["resize_mode"],
-        fill_color=int(config["fill_color"]),
-    )
+    try:
+        height, width = (size, size) if isinstance(size, int) else size
+        return bundle.Preprocess(
+            size=(int(height), int(width)),
+            mode=config["mode"],
+            mean=tuple(map(float, as_three["mean"])),
+            std=tuple(map(float, as_three["std"])),
+            # open_clip reads "random" as bicubic when it evaluates.
+            interpolation="bicubic" if interpolation == "random" else interpolation,
+            resize_mode=config["resize_mode"],
+            fill_color=int(config["fill_color"]),
+        )
+    except (TypeError, ValueError) as error:
+        known = (*bundle.INTERPOLATIONS, *bundle.RESIZE_MODES)
+        raise refuse("image", str(error), f"RGB, {', '.join(known)}, and three means and stds") from error
 
 
 def _kept_tokens(path: Path | None, tokenizer: Any, sos: int, eot: int) -> np.ndarray | None:

@@ -16,9 +16,12 @@ Export writes it once; the device only reads. Nothing here imports onnxruntime o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import math
 import os
+import stat
 import types
 import typing
 from collections.abc import Sequence
@@ -38,6 +41,10 @@ TOKEN_EMBEDDING_FILE = "token_embedding.npy"
 TOKEN_IDS_FILE = "token_ids.npy"
 MERGES_FILE = "bpe.txt.gz"
 MANIFEST_LIMIT_BYTES = 4 << 20
+WEIGHT_DTYPES = ("float32", "float16", "int8", "uint8")
+INTERPOLATIONS = ("bicubic", "bilinear")
+RESIZE_MODES = ("shortest", "longest", "squash")
+LARGEST_CROP = 4096
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,18 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
 
+    def __post_init__(self) -> None:
+        if self.dtype not in WEIGHT_DTYPES:
+            raise ValueError(f"the weight {self.name} has dtype {self.dtype!r}, not one of {WEIGHT_DTYPES}")
+
     @property
     def n_bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind it."""
+        return self.offset + self.n_bytes
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,19 @@ class Preprocess:
     interpolation: str
     resize_mode: str
     fill_color: int
+
+    def __post_init__(self) -> None:
+        for name, ok in (
+            ("size", all(1 <= edge <= LARGEST_CROP for edge in self.size)),
+            ("mode", self.mode == "RGB"),
+            ("mean", len(self.mean) == 3),
+            ("std", len(self.std) == 3 and all(s > 0 for s in self.std)),
+            ("interpolation", self.interpolation in INTERPOLATIONS),
+            ("resize_mode", self.resize_mode in RESIZE_MODES),
+            ("fill_color", self.fill_color <= 255),
+        ):
+            if not ok:
+                raise ValueError(f"preprocessing cannot be done with {name} {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -161,8 +190,11 @@ class Bundle:
     def verify(self) -> None:
         """Compare every file with its sha256. Reads the whole bundle. Raises BundleError."""
         for name, expected in self.manifest.files.items():
-            with self.path(name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with self.path(name).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise _damaged(self.folder, f"{name} cannot be read ({error.strerror})") from error
             if found != expected.sha256:
                 raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected.sha256[:12]}…")
 
@@ -174,10 +206,12 @@ class Bundle:
         """
         rows = self._rows_of(token_ids)
         width = self.manifest.text.width
+        kept = self._kept_ids
+        n_rows = self.manifest.text.vocabulary if kept is None else len(kept)
         result = np.empty((len(rows), width), np.float32)
         path = self.path(TOKEN_EMBEDDING_FILE)
         with path.open("rb") as file:
-            _, offset = self._npy_header(file, np.dtype("<f4"), 2)
+            offset = self._npy_offset(file, np.dtype("<f4"), (n_rows, width))
             for i, row in enumerate(rows):
                 data = os.pread(file.fileno(), width * 4, offset + row * width * 4)
                 if len(data) != width * 4:
@@ -187,9 +221,10 @@ class Bundle:
 
     def knows(self, token_ids: Sequence[int]) -> bool:
         """Whether every one of these tokens has a row."""
-        if TOKEN_IDS_FILE not in self.manifest.files:
+        kept = self._kept_ids
+        if kept is None:
             return all(0 <= token < self.manifest.text.vocabulary for token in token_ids)
-        return bool(np.isin(token_ids, self._kept_ids()).all())
+        return bool(np.isin(token_ids, kept).all())
 
     def _rows_of(self, token_ids: Sequence[int]) -> list[int]:
         if not self.knows(token_ids):
@@ -198,17 +233,26 @@ class Bundle:
                 f"Its vocabulary was cut at export. "
                 f"Use other words, or export again without --vocabulary."
             )
+        kept = self._kept_ids
+        return [int(row) for row in (token_ids if kept is None else np.searchsorted(kept, token_ids))]
+
+    @functools.cached_property
+    def _kept_ids(self) -> NDArray[np.int32] | None:
+        """The tokens that have a row, ascending; None when all have."""
         if TOKEN_IDS_FILE not in self.manifest.files:
-            return [int(token) for token in token_ids]
-        return [int(row) for row in np.searchsorted(self._kept_ids(), token_ids)]
-
-    def _kept_ids(self) -> NDArray[np.int32]:
+            return None
         with self.path(TOKEN_IDS_FILE).open("rb") as file:
-            shape, _ = self._npy_header(file, np.dtype("<i4"), 1)
-            return np.fromfile(file, "<i4", shape[0])
+            self._npy_offset(file, np.dtype("<i4"), (None,))
+            ids = np.fromfile(file, "<i4")
+        if ids.size == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
+            raise _damaged(self.folder, f"{TOKEN_IDS_FILE} is not in ascending order")
+        return ids
 
-    def _npy_header(self, file: Any, dtype: np.dtype[Any], n_axes: int) -> tuple[tuple[int, ...], int]:
-        """Shape and data offset of a .npy file of ours, checked against the file's size."""
+    def _npy_offset(self, file: Any, dtype: np.dtype[Any], expected: tuple[int | None, ...]) -> int:
+        """Where the data of a .npy file of ours begin; `file` is left there.
+
+        Raises BundleError for another dtype, order or shape (None: any length), or another size.
+        """
         name = Path(file.name).name
         try:
             version = np.lib.format.read_magic(file)
@@ -217,18 +261,17 @@ class Bundle:
                 (2, 0): np.lib.format.read_array_header_2_0,
             }[version]
             shape, fortran_order, found = read(file)
-        except (ValueError, KeyError, EOFError) as error:
+        except Exception as error:  # numpy's parser of headers lets nearly anything out
             raise _damaged(self.folder, f"{name} is not a .npy file of version 1 or 2") from error
         offset = file.tell()
-        n_bytes = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
-        if (
-            found != dtype
-            or fortran_order
-            or len(shape) != n_axes
-            or offset + n_bytes != os.fstat(file.fileno()).st_size
-        ):
-            raise _damaged(self.folder, f"{name} does not hold {n_axes} axes of {dtype}")
-        return shape, offset
+        fits = len(shape) == len(expected) and all(
+            n >= 0 and e in (None, n) for n, e in zip(shape, expected, strict=True)
+        )
+        n_bytes = math.prod(shape) * dtype.itemsize
+        size = os.fstat(file.fileno()).st_size
+        if found != dtype or fortran_order or not fits or offset + n_bytes != size:
+            raise _damaged(self.folder, f"{name} holds {found} {shape}, not {dtype} {expected}")
+        return int(offset)
 
     def _check_files(self) -> None:
         text, image = self.manifest.text, self.manifest.image
@@ -240,12 +283,18 @@ class Bundle:
         for name, expected in self.manifest.files.items():
             if PurePosixPath(name).name != name or name in ("", ".", ".."):
                 raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
-            path = self.path(name)
-            if path.is_symlink() or not path.is_file():
-                raise _damaged(self.folder, f"{name} is missing or not a plain file")
-            size = path.stat().st_size
-            if size != expected.size:
-                raise _damaged(self.folder, f"{name} has {size} bytes, not {expected.size}")
+            try:
+                found = os.lstat(self.path(name))
+            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+                raise _damaged(self.folder, f"{name[:80]} is missing ({error})") from error
+            if not stat.S_ISREG(found.st_mode):
+                raise _damaged(self.folder, f"{name} is not a plain file")
+            if found.st_size != expected.size:
+                raise _damaged(self.folder, f"{name} has {found.st_size} bytes, not {expected.size}")
+        for tower in (text, image):
+            for weight in (w for step in tower.steps for w in step.weights):
+                if weight.end > self.manifest.files[tower.data].size:
+                    raise _damaged(self.folder, f"the weight {weight.name} ends behind {tower.data}")
 
 
 def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
@@ -282,7 +331,7 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
         hints = typing.get_type_hints(kind)
         if odd := sorted(set(hints) ^ set(value)):
             raise ValueError(f"{where or 'the file'} lacks or does not know: {', '.join(odd)}")
-        return kind(**{k: from_json(h, value[k], f"{where}.{k}") for k, h in hints.items()})
+        return kind(**{k: from_json(h, value[k], f"{where}.{k}".lstrip(".")) for k, h in hints.items()})
     if origin is types.UnionType:
         return None if value is None else from_json(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):

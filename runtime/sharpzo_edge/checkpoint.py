@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from .errors import SharpzoError
 
 METADATA_KEY = "sharpzo-edge checkpoint"
+ARRAY = "array"  # stands in the JSON where an array is
 
 
 @contextlib.contextmanager
@@ -93,12 +94,15 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
         with safe_open(path, "numpy") as file:
             parts = json.loads((file.metadata() or {})[METADATA_KEY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _put_arrays(kind, parts["state"], "", arrays), dict(parts["made_for"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        state = _put_arrays(kind, parts["state"], "", arrays)
+        if arrays or not isinstance(parts["made_for"], dict):
+            raise ValueError(f"unknown arrays {sorted(arrays)}, or made for nothing")
+        return state, parts["made_for"]
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise SharpzoError(
-            f"The checkpoint {path} cannot be read ({error}). It must be as tune wrote it. "
+            f"The checkpoint {path} cannot be read ({e}). It must be as tune wrote it. "
             f"Start over with: --restart"
-        ) from error
+        ) from e
 
 
 def _take_arrays(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -109,24 +113,35 @@ def _take_arrays(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
             for f in dataclasses.fields(value)
         }
     if isinstance(value, np.ndarray):
-        arrays[where] = np.ascontiguousarray(value)
-        return None
+        arrays[where] = np.asarray(value, order="C")  # ascontiguousarray would make 0-d ones 1-d
+        return ARRAY
     return value
 
 
 def _put_arrays(kind: Any, tree: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:
-    if where in arrays:
-        return arrays[where]
-    if typing.get_origin(kind) is types.UnionType and tree is not None:
-        kind = typing.get_args(kind)[0]
+    """A field of type `kind`; its arrays are taken out of `arrays`. Raises ValueError for another form."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if tree is None else _put_arrays(arguments[0], tree, where, arrays)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
+        if not isinstance(tree, dict) or set(tree) != set(hints):
+            raise ValueError(f"{where or 'the state'} has other fields")
         return kind(
             **{
                 name: _put_arrays(hint, tree[name], f"{where}.{name}".lstrip("."), arrays)
                 for name, hint in hints.items()
             }
         )
+    if (origin or kind) is np.ndarray:
+        if tree != ARRAY or where not in arrays:
+            raise ValueError(f"{where} is no array")
+        array = arrays.pop(where)
+        if arguments and array.dtype != typing.get_args(arguments[1])[0]:
+            raise ValueError(f"{where} has dtype {array.dtype}")
+        return array
+    if kind is not Any and type(tree) is not (origin or kind):
+        raise ValueError(f"{where} is {tree!r:.40}")
     return tree
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .bundle import MERGES_FILE, Bundle
 from .errors import ClassNameError, UsageError
 from .memory import CLASSES_IN_FLIGHT
-from .tokenizer import EOT_ID, Tokenizer
+from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
 
@@ -53,10 +53,10 @@ def name_token_ids(bundle: Bundle, names: Sequence[str]) -> list[list[int]]:
     """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty name."""
     encoded = Tokenizer(bundle.path(MERGES_FILE)).encode([f"{name}." for name in names])
     for name, ids in zip(names, encoded, strict=True):
-        if not name.strip() or not ids:
+        if not split_words(clean_text(name)) or {SOS_ID, EOT_ID} & set(ids):
             raise ClassNameError(
-                f"The class name {name!r} is empty. A class needs at least one word. "
-                f"Rename its folder, or give it words with --class-names FILE"
+                f"The class name {name!r} is empty, or holds a mark of the tokeniser. A class needs at least "
+                f"one plain word. Rename its folder, or give it words with --class-names FILE"
             )
     return [[*ids, EOT_ID] for ids in encoded]
 
@@ -71,7 +71,14 @@ def class_prompts(
     """
     ids = name_token_ids(bundle, names)
     room = bundle.manifest.text.context_length - 1 - n_context
+    seen: dict[tuple[int, ...], str] = {}
     for name, tokens in zip(names, ids, strict=True):
+        twin = seen.setdefault(tuple(tokens), name)
+        if twin is not name:
+            raise ClassNameError(
+                f"The class names {twin!r} and {name!r} are the same words to the model. Every class needs "
+                f"words of its own. Rename a folder, or give it words with --class-names FILE"
+            )
         if len(tokens) > room:
             raise ClassNameError(
                 f"The class name {name!r} has {len(tokens)} tokens with its full stop and end mark. "
@@ -94,8 +101,8 @@ def class_prompts(
 def _chunk(bundle: Bundle, classes: list[int], ids: list[list[int]]) -> NameChunk:
     lengths = [len(ids[k]) for k in classes]
     embeddings = np.zeros((len(classes), max(lengths), bundle.manifest.text.width), np.float32)
-    for row, k in enumerate(classes):
-        embeddings[row, : lengths[row]] = bundle.token_embeddings(ids[k])
+    is_token = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+    embeddings[is_token] = bundle.token_embeddings([token for k in classes for token in ids[k]])
     return NameChunk(np.asarray(classes), embeddings, np.asarray(lengths) - 1)
 
 

@@ -19,6 +19,9 @@ from .errors import SharpzoError, UsageError
 if TYPE_CHECKING:
     from .bundle import Manifest
 
+# Typer carries its own click or uses the installed one, by version: this is its base of usage errors.
+CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+
 app = typer.Typer(
     name="sharpzo-edge",
     help="Tune CLIP's prompt on a small board with forward passes alone.",
@@ -222,17 +225,16 @@ def evaluate(
     from .evaluate import evaluate as run
     from .progress import Progress
 
-    progress = Progress()
-    result = run(
-        bundle,
-        images,
-        progress,
-        prompt_path=prompt,
-        classes=_names(classes),
-        class_names=class_names,
-        threads=threads,
-    )
-    progress.close()
+    with Progress() as progress:
+        result = run(
+            bundle,
+            images,
+            progress,
+            prompt_path=prompt,
+            classes=_names(classes),
+            class_names=class_names,
+            threads=threads,
+        )
     width = max(len(name) for name in result["per_class"])
     _print(
         as_json,
@@ -261,9 +263,8 @@ def predict(
     from .predict import predict as run
     from .progress import Progress
 
-    progress = Progress()
-    result = run(bundle, prompt, pictures, progress, top=top, threads=threads)
-    progress.close()
+    with Progress() as progress:
+        result = run(bundle, prompt, pictures, progress, top=top, threads=threads)
     _print(
         as_json,
         result,
@@ -399,20 +400,19 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """The edge: every error becomes a sentence and an exit code, unless SHARPZO_DEBUG=1."""
-    debug = os.environ.get("SHARPZO_DEBUG") == "1"
     try:
-        app()
-    except SharpzoError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
-    except MemoryError:
-        if debug:
-            raise
-        _fail("The machine has no memory left. Stop other programs, or tune with fewer classes.", 1)
+        raise SystemExit(app(standalone_mode=False) or 0)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("Interrupted before a run had begun. Nothing is lost; type the same command again.", 130)
     except Exception as error:
-        if debug:
+        if os.environ.get("SHARPZO_DEBUG") == "1":
             raise
+        if isinstance(error, SharpzoError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, CLICK_ERROR):
+            _fail(f"{error.format_message().rstrip('.')}. Add --help to see what the command takes.", 2)
+        if isinstance(error, MemoryError):
+            _fail("The machine has no memory left. Stop other programs, or tune with fewer classes.", 1)
         _fail(
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
             f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where.",

@@ -61,7 +61,9 @@ def _onnxruntime() -> Check:
     if child.returncode == -signal.SIGILL:
         why = "its import dies with an illegal instruction on this processor"
     elif child.returncode < 0:
-        why = f"its import dies with {signal.Signals(-child.returncode).name}"
+        number = -child.returncode
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        why = f"its import dies with {name}"
     else:
         why = (child.stderr.strip().splitlines() or ["its import fails"])[-1]
     return Check(

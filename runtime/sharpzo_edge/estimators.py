@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from sharpzo_edge.errors import NumericsError, UsageError
+from .errors import NumericsError, UsageError
 
 Array = npt.NDArray[np.float64]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import class_prompts, context_from_words
 from .errors import ImagesError
 from .features import stream_features
 from .images import LabelledFolder, Skipped, read_folder
 from .progress import Progress
-from .towers import Floats, ResidentTextTower
+from .towers import ResidentTextTower
 from .tuned_prompt import TunedPrompt, check_fits, load_prompt
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats, LabelledFeatures
 from .bundle import Bundle
 from .checkpoint import canonical_json, replacing, write_json
 from .errors import ImagesError
 from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
 from .memory import IMAGES_IN_FLIGHT
-from .objective import LabelledFeatures
-from .towers import Floats, ResidentImageTower
+from .towers import ResidentImageTower
 
 Say = Callable[[str], None]
 CROPS_FILE, FEATURES_FILE, PICTURES_FILE = "crops.u8", "features.npy", "pictures.json"
@@ -54,7 +53,7 @@ def training_features(
     Raises ImagesError for a class without a readable picture. Costs no query.
     """
     key = _key(bundle, folder, shots, n_val, seed)
-    drawn = _drawn_before(work, key)
+    drawn = _drawn_before(work, key, bundle.manifest.embed_dim)
     if drawn is None:
         drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work)
         _encode_crops(bundle, len(drawn["labels"]), work, say, threads)
@@ -157,15 +156,16 @@ def _encode_crops(bundle: Bundle, n: int, work: Path, say: Say, threads: int) ->
     say(f"encoded {n} pictures")
 
 
-def _drawn_before(work: Path, key: str) -> dict[str, Any] | None:
+def _drawn_before(work: Path, key: str, embed_dim: int) -> dict[str, Any] | None:
     """What `_draw_and_crop` returned in an earlier run of the same pictures and bundle."""
     try:
         drawn = json.loads((work / PICTURES_FILE).read_bytes())
-        with (work / FEATURES_FILE).open("rb") as file:
-            os.fstat(file.fileno())
-    except (OSError, ValueError):
+        features = np.load(work / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
+        if drawn["key"] != key or features.shape != (len(drawn["labels"]), embed_dim):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    return drawn if isinstance(drawn, dict) and drawn.get("key") == key else None
+    return dict(drawn)
 
 
 def _key(bundle: Bundle, folder: LabelledFolder, shots: int, n_val: int, seed: np.random.SeedSequence) -> str:

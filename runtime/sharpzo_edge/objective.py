@@ -11,27 +11,17 @@ One query is one pass of the text tower over all classes for one context, whatev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Doubles, Floats, LabelledFeatures
 from .class_prompts import ClassPrompts
-from .errors import NumericsError
 from .memory import candidate_batch, picture_block
-from .towers import Floats, TextTower
 
-Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Unit image features (N, E) float32 and their classes (N,) int64."""
-
-    features: Floats
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
+if TYPE_CHECKING:
+    from .towers import TextTower
 
 
 @dataclass(frozen=True)
@@ -102,25 +92,19 @@ class Objective:
         return self._p0 + offsets.reshape(len(points), *self._p0.shape)
 
     def class_features(self, points: Doubles) -> Floats:
-        """points (B, d) -> unit class features (B, K, E). Costs B queries.
-
-        Raises NumericsError when the tower returns something that is not a number.
-        """
+        """points (B, d) -> unit class features (B, K, E). Costs B queries."""
         self.queries += len(points)
-        features = self._tower.class_features(self.contexts(points), self._prompts)
-        if not np.isfinite(features).all():
-            raise NumericsError(
-                f"The text tower returned numbers that are not finite, at query {self.queries}, for a "
-                f"point of norm {np.linalg.norm(points, axis=1).max():.3g}. Features must be finite. "
-                f"Use smaller steps (--eta, --sigma0, --projection-std), or check the bundle with "
-                f"sharpzo-edge doctor --bundle"
-            )
-        return features
+        return self._tower.class_features(self.contexts(points), self._prompts)
 
     def losses(self, points: Doubles) -> Doubles:
-        """points (B, d) float64, at most `batch` of them -> (B,) float64. Costs B queries."""
-        features = self.class_features(points)
-        return np.array([score(T, self.pictures, self.logit_scale).loss for T in features])
+        """points (B, d) float64, at most `batch` of them -> (B,) float64. Costs B queries.
+
+        Where a tower's answer is not finite, neither is the loss: the optimisers decide what then.
+        """
+        with np.errstate(invalid="ignore"):
+            return np.array(
+                [score(T, self.pictures, self.logit_scale).loss for T in self.class_features(points)]
+            )
 
 
 def _blocks(n_pictures: int, n_classes: int) -> list[slice]:

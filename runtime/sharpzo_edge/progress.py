@@ -10,7 +10,8 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any, Self, TextIO
 
 from .errors import SharpzoError
 from .memory import rss_mib
@@ -58,7 +59,12 @@ class Progress:
             except OSError:
                 self._log = None  # a full disk must not end a run for the sake of its log
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._clear()
         if self._log:
             self._log.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from . import stage1_cmaes, stage2_sparse_zo
 from .errors import UsageError
 
 AUTO = "auto"
@@ -22,6 +24,7 @@ class TuneSettings:
     population … bounds: stage 1, see stage1_cmaes.Settings; prune_interval … eta: stage 2, see
     stage2_sparse_zo.Settings. projection_std: std of A's entries. change_point: generations of stage 1, or
     "auto". steps: generations and stage-2 steps together (the paper's T).
+    Raises UsageError for a value that cannot be used.
     """
 
     preset: str
@@ -39,6 +42,40 @@ class TuneSettings:
     prune_interval: int = 200
     prune_ratio: float = 0.5
     eta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuse at once what a stage would refuse, perhaps hours later."""
+        if self.steps < 1:
+            raise UsageError(f"--steps {self.steps} is not a length. It takes 1 or more. Try --steps 20000")
+        if not 0 < self.projection_std < math.inf:
+            raise UsageError(
+                f"--projection-std {self.projection_std} is not a spread. It takes a positive number. "
+                f"Try --projection-std 1"
+            )
+        self.stage1()
+        self.stage2(self.steps)
+
+    def stage1(self) -> stage1_cmaes.Settings:
+        return stage1_cmaes.Settings(
+            dim=self.dim,
+            population=self.population,
+            sigma0=self.sigma0,
+            rho=self.rho,
+            mu_cge=self.mu_cge,
+            bounds=self.bounds,
+            covariance=self.covariance,
+        )
+
+    def stage2(self, steps: int) -> stage2_sparse_zo.Settings:
+        return stage2_sparse_zo.Settings(
+            dim=self.dim,
+            steps=steps,
+            eta=self.eta,
+            mu_rge=self.mu_rge,
+            mu_cge=self.mu_cge,
+            prune_interval=self.prune_interval,
+            prune_ratio=self.prune_ratio,
+        )
 
 
 PAPER = TuneSettings(preset="paper")
@@ -61,11 +98,11 @@ _PAPER_VALUES = {
 # The paper's algorithm at a size that a small text tower and a minute allow.
 DEMO = TuneSettings(
     preset="demo",
-    dim=48,
+    dim=32,
     sigma0=1.0,
     projection_std=1.0,
-    change_point=40,
-    steps=1_240,
+    change_point=60,
+    steps=1_060,
     eta=5.0,
 )
 
@@ -99,8 +136,6 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = dataclasses.replace(PRESETS[preset], **given)
     settings = dataclasses.replace(settings, change_point=_change_point(settings.change_point))
-    if settings.steps < 1:
-        raise UsageError(f"--steps {settings.steps} is not a length. It takes 1 or more. Try --steps 20000")
     notes = []
     for name in ("mu_cge", "mu_rge"):
         mu = getattr(settings, name)
@@ -132,12 +167,11 @@ def parse_bounds(settings: TuneSettings, value: str | None) -> TuneSettings:
     """`none`, or b for the box [-b, b]; None keeps the preset's. Raises UsageError."""
     if value is None:
         return settings
-    if value == "none":
-        return dataclasses.replace(settings, bounds=None)
     try:
-        return dataclasses.replace(settings, bounds=float(value))
+        box = None if value == "none" else float(value)
     except ValueError as error:
         raise UsageError(
             f"--bounds {value} is not a box. It takes a positive number b, for [-b, b], or none. "
             f"Try --bounds 5"
         ) from error
+    return dataclasses.replace(settings, bounds=box)

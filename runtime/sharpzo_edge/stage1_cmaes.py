@@ -19,8 +19,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.estimators import Ask, CoordinateWise, refuse_non_finite
+from .errors import NumericsError, UsageError
+from .estimators import Ask, CoordinateWise, refuse_non_finite
 
 Array = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.estimators import Ask, CoordinateWise, Randomised, refuse_non_finite
+from .errors import NumericsError, UsageError
+from .estimators import Ask, CoordinateWise, Randomised, refuse_non_finite
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

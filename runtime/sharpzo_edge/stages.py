@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from . import stage1_cmaes, stage2_sparse_zo
+from .arrays import Doubles, Floats, LabelledFeatures
 from .checkpoint import load_state, save_state
-from .errors import InterruptedRunError, UsageError
+from .errors import InterruptedRunError, NumericsError, UsageError
 from .interrupt import Interrupt
-from .objective import Doubles, LabelledFeatures, Objective, Score, score
+from .objective import Objective, Score, score
 from .progress import Progress, duration
 from .settings import AUTO, TuneSettings
-from .towers import Floats
 
 CHECKPOINT_SECONDS = 30.0
 STEPS_A_LOOK = 100  # stage-2 steps between two looks at loss and accuracy; stage 1 looks every generation
@@ -140,7 +140,7 @@ class Run:
     def _begun(self) -> RunState:
         d = self._settings.dim
         search = stage1_cmaes.SharpnessAwareCMAES.start(
-            self._stage1_settings(), np.zeros(d), self._stream("stage1")
+            self._settings.stage1(), np.zeros(d), self._stream("stage1")
         )
         look = self._evaluated(np.zeros(d))
         state = RunState(
@@ -173,7 +173,7 @@ class Run:
     def _optimiser_at_work(self) -> stage1_cmaes.SharpnessAwareCMAES | stage2_sparse_zo.SparseZOSGD:
         state = self.state
         if state.stage2 is None:
-            return stage1_cmaes.SharpnessAwareCMAES(self._stage1_settings(), state.stage1)
+            return stage1_cmaes.SharpnessAwareCMAES(self._settings.stage1(), state.stage1)
         return stage2_sparse_zo.SparseZOSGD(self._stage2_settings(state), state.stage2)
 
     def _after_update(self) -> None:
@@ -207,7 +207,7 @@ class Run:
             return f"generation {limit} of {limit}"
         if change == AUTO and state.stale >= PATIENCE_GENERATIONS:
             return f"nothing better in {PATIENCE_GENERATIONS} generations"
-        reasons = stage1_cmaes.stop_reasons(self._stage1_settings(), state.stage1)
+        reasons = stage1_cmaes.stop_reasons(self._settings.stage1(), state.stage1)
         return ", ".join(f"converged ({name} {value:.3g})" for name, value in reasons.items())
 
     def _watch(self) -> None:
@@ -222,29 +222,8 @@ class Run:
         state.stale = 0 if figure > best + rise else state.stale + 1
         state.watched_best = max(best, figure)
 
-    def _stage1_settings(self) -> stage1_cmaes.Settings:
-        s = self._settings
-        return stage1_cmaes.Settings(
-            dim=s.dim,
-            population=s.population,
-            sigma0=s.sigma0,
-            rho=s.rho,
-            mu_cge=s.mu_cge,
-            bounds=s.bounds,
-            covariance=s.covariance,
-        )
-
     def _stage2_settings(self, state: RunState) -> stage2_sparse_zo.Settings:
-        s = self._settings
-        return stage2_sparse_zo.Settings(
-            dim=s.dim,
-            steps=s.steps - state.stage1.generation,
-            eta=s.eta,
-            mu_rge=s.mu_rge,
-            mu_cge=s.mu_cge,
-            prune_interval=s.prune_interval,
-            prune_ratio=s.prune_ratio,
-        )
+        return self._settings.stage2(self._settings.steps - state.stage1.generation)
 
     # Queries.
 
@@ -269,6 +248,13 @@ class Run:
 
     def _evaluated(self, w: Doubles) -> Look:
         (T,) = self._objective.class_features(w[None])
+        if not np.isfinite(T).all():
+            raise NumericsError(
+                f"The text tower's answer is not finite, at query {self._objective.queries}, for a w of norm "
+                f"{np.linalg.norm(w):.3g}. Class features must be finite numbers. Use smaller steps "
+                f"(--eta, --sigma0, --projection-std), or check the bundle with: "
+                f"sharpzo-edge doctor --bundle BUNDLE"
+            )
         scale = self._objective.logit_scale
         val = score(T, self._validation, scale) if len(self._validation) else None
         return Look(w, T, score(T, self._objective.pictures, scale), val)

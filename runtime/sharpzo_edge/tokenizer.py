@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
-from sharpzo_edge.errors import BundleError, ClassNameError
+from .errors import BundleError, ClassNameError
 
 MERGES = 48_894
 MAX_LINE_BYTES = 128  # CLIP's longest line has 66; the bound is for a damaged file

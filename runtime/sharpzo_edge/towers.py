@@ -17,11 +17,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from .arrays import Floats
 from .bundle import Bundle, Step
 from .class_prompts import ClassPrompts, NameChunk
 from .errors import BundleError
-
-Floats = NDArray[np.float32]
 
 
 class TextTower(Protocol):
@@ -87,7 +86,7 @@ class ResidentImageTower(_Closing):
 
 
 class StreamedImageTower(_Closing):
-    """A transformer image tower step by step. Convolutional bundles have no steps."""
+    """A transformer image tower step by step."""
 
     def __init__(self, bundle: Bundle, threads: int = 0):
         image = bundle.manifest.image
@@ -101,10 +100,15 @@ class _StreamedSteps:
     """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand."""
 
     def __init__(self, bundle: Bundle, data: str, steps: tuple[Step, ...], threads: int):
+        if not steps:
+            raise BundleError(
+                f"The bundle {bundle.folder} has no steps for {data}: this tower cannot be streamed. "
+                f"Only towers that export cut into steps can. Run the whole graph instead"
+            )
         self._steps = steps
         self._sessions = {s.graph: _session(bundle, s.graph, threads) for s in steps}
         self._data = bundle.path(data)
-        self._buffer = np.empty(max((_span(s)[1] for s in steps), default=0), np.uint8)
+        self._buffer = np.empty(max(_span(s)[1] for s in steps), np.uint8)
 
     def run(self, first: dict[str, Any], extra: dict[str, Any]) -> Floats:
         """Feed `first` to the first step, its answer to the next as `rows`; `extra` to whoever asks."""
@@ -112,10 +116,10 @@ class _StreamedSteps:
         for step, weights in self._with_weights():
             session = self._sessions[step.graph]
             wanted = {i.name for i in session.get_inputs()}
-            feeds = first if rows is None else {"rows": rows}
+            feeds = dict(first) if rows is None else {"rows": rows}
             feeds |= {name: value for name, value in extra.items() if name in wanted} | weights
             rows = _run(session, feeds)
-        assert rows is not None, "a streamed tower has steps"
+        assert rows is not None  # there are steps
         return rows
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
@@ -148,7 +152,7 @@ def _span(step: Step) -> tuple[int, int]:
     if not step.weights:
         return 0, 0
     start = min(t.offset for t in step.weights)
-    return start, max(t.offset + t.n_bytes for t in step.weights) - start
+    return start, max(t.end for t in step.weights) - start
 
 
 def _by_chunk(context: Floats, prompts: ClassPrompts, chunk_features: Any) -> Floats:
@@ -183,9 +187,11 @@ def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
         # Grow by what is asked for: doubling would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
         return ort.InferenceSession(str(path), options, providers=[provider])
+    except MemoryError:
+        raise
     except Exception as error:  # onnxruntime's own exceptions share no base class of use
         raise BundleError(
-            f"onnxruntime {ort.__version__} cannot load {path}: {str(error).splitlines()[0][:300]}. "
+            f"onnxruntime {ort.__version__} cannot load {path}: {str(error)[:300]}. "
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
             f"sharpzo-edge doctor --bundle {bundle.folder}"
         ) from error
@@ -193,5 +199,14 @@ def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
 
 def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> Floats:
     """One run; the only output is copied, so that onnxruntime can use its memory again."""
-    (output,) = session.run(None, feeds)
+    try:
+        (output,) = session.run(None, feeds)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BundleError(
+            f"onnxruntime {ort.__version__} cannot run a graph of the bundle: {str(error)[:300]}. "
+            f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
+            f"sharpzo-edge doctor --bundle BUNDLE"
+        ) from error
     return np.array(output, np.float32)

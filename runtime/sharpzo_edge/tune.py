@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import class_prompts, context_from_words, random_context
 from .errors import UsageError
@@ -26,7 +27,7 @@ from .objective import Objective, projection
 from .progress import Progress
 from .settings import TuneSettings
 from .stages import Budget, Look, Run
-from .towers import Floats, ResidentTextTower
+from .towers import ResidentTextTower
 from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
@@ -70,45 +71,49 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     context = _initial_context(bundle, request)
     prompts = class_prompts(bundle, folder.names, len(context))
     _make_work_folder(request)
-    progress = Progress(request.work / LOG_FILE)
-
-    pictures = training_features(
-        bundle,
-        folder,
-        request.shots,
-        request.val,
-        stream(request.seed, "split"),
-        request.work,
-        progress.say,
-        request.threads,
-    )
-    progress.say(
-        f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
-        f"{len(pictures.val)} to validate"
-    )
-    A = projection(
-        stream(request.seed, "projection"),
-        context.size,
-        request.settings.dim,
-        request.settings.projection_std,
-    )
-    with ResidentTextTower(bundle, request.threads) as tower, Interrupt() as interrupt:
-        objective = Objective(tower, prompts, context, A, pictures.train, bundle.manifest.logit_scale)
-        run = Run(
-            request.settings,
-            Budget(request.max_queries, request.max_minutes),
-            objective,
-            pictures.val,
-            partial(stream, request.seed),
-            request.work / CHECKPOINT_FILE,
-            _made_for(request, bundle, pictures),
-            progress,
+    with Progress(request.work / LOG_FILE) as progress:
+        pictures = training_features(
+            bundle,
+            folder,
+            request.shots,
+            request.val,
+            stream(request.seed, "split"),
+            request.work,
+            progress.say,
+            request.threads,
         )
-        last = run.to_the_end(interrupt)
-    save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
-    (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
+        progress.say(
+            f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
+            f"{len(pictures.val)} to validate"
+        )
+        A = projection(
+            stream(request.seed, "projection"),
+            context.size,
+            request.settings.dim,
+            request.settings.projection_std,
+        )
+        with ResidentTextTower(bundle, request.threads) as tower, Interrupt() as interrupt:
+            objective = Objective(tower, prompts, context, A, pictures.train, bundle.manifest.logit_scale)
+            run = Run(
+                request.settings,
+                Budget(request.max_queries, request.max_minutes),
+                objective,
+                pictures.val,
+                partial(stream, request.seed),
+                request.work / CHECKPOINT_FILE,
+                _made_for(request, bundle, pictures),
+                progress,
+            )
+            last = run.to_the_end(interrupt)
+        save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
+        (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
+        result = _result(request, objective, run, last)
+        progress.event("done", **result)
+    return result
 
-    result = {
+
+def _result(request: TuneRequest, objective: Objective, run: Run, last: Look) -> dict[str, Any]:
+    return {
         "queries": objective.queries,
         "stage1_queries": run.state.stage1_queries,
         "stage2_queries": run.state.stage2_queries,
@@ -120,9 +125,6 @@ def tune(request: TuneRequest) -> dict[str, Any]:
         "zero_shot_train_loss": run.state.zero_shot_loss,
         "prompt": str(request.output),
     }
-    progress.event("done", **result)
-    progress.close()
-    return result
 
 
 def stream(seed: int, name: str) -> np.random.SeedSequence:
@@ -156,10 +158,10 @@ def _made_for(request: TuneRequest, bundle: Bundle, pictures: TrainingFeatures) 
         "bundle": bundle.checksum,
         "pictures": pictures.checksum,
         "seed": request.seed,
-        "context-init": request.context_init,
+        "context-init": request.context_init or bundle.manifest.initial_context,
         "context-tokens": request.context_tokens,
         "max-queries": request.max_queries,
-        **dataclasses.asdict(request.settings),
+        **{k.replace("_", "-"): v for k, v in dataclasses.asdict(request.settings).items()},
     }
 
 
@@ -179,10 +181,15 @@ def _check(request: TuneRequest) -> None:
         ("--max-minutes", request.max_minutes, 0),
         ("--threads", request.threads, 0),
     ):
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             raise UsageError(
                 f"{option} {value} is too small. It takes {least} or more. Try {option} {max(least, 1)}"
             )
+    if request.output.is_dir():
+        raise UsageError(
+            f"The output {request.output} is a folder. The tuned prompt is one file. "
+            f"Try --output {request.output / 'prompt.safetensors'}"
+        )
     if request.output.exists() and not request.restart:
         raise UsageError(
             f"The output {request.output} exists already. Tuning replaces no finished prompt by itself. "
@@ -198,7 +205,6 @@ def _check(request: TuneRequest) -> None:
 def _make_work_folder(request: TuneRequest) -> None:
     if request.restart:
         shutil.rmtree(request.work, ignore_errors=True)
-        request.output.unlink(missing_ok=True)
     try:
         request.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:

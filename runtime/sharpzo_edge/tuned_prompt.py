@@ -23,6 +23,7 @@ from .errors import PromptFileError
 FORMAT_VERSION = 1
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
+UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def load_prompt(path: Path) -> TunedPrompt:
         if path.stat().st_size > SIZE_LIMIT_BYTES:
             raise _unusable(path, f"it has more than {SIZE_LIMIT_BYTES >> 20} MiB")
         with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {})[METADATA_KEY])
+            about = json.loads((file.metadata() or {})[METADATA_KEY], parse_constant=_no_number)
             context, features = file.get_tensor("context"), file.get_tensor("class_features")
     except OSError as error:
         raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # AttributeError: a dtype that numpy does not have.
         raise _unusable(path, "it is not a tuned prompt, or it is damaged") from error
     version = about.get("format_version") if isinstance(about, dict) else None
     if version != FORMAT_VERSION:
@@ -103,16 +105,25 @@ def _defect(prompt: TunedPrompt) -> str:
         ("queries", int),
         ("train_loss", float),
     ):
-        if not isinstance(about.get(key), kind):
+        if type(about.get(key)) is not kind:
             return f"its {key} is missing or of another kind"
     for name, array in (("context", prompt.context), ("class_features", prompt.class_features)):
-        if array.dtype != np.float32 or array.ndim != 2 or not np.isfinite(array).all():
+        if array.dtype != np.float32 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
             return f"its {name} is not a finite float32 matrix"
+    lengths = np.linalg.norm(prompt.class_features.astype(np.float64), axis=1)
+    if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
+        return "its class features are not unit vectors"
     if not len(about["class_names"]) == len(about["class_folders"]) == len(prompt.class_features):
         return "its class names do not match its class features"
     if not all(isinstance(n, str) for n in (*about["class_names"], *about["class_folders"])):
         return "its class names are not words"
+    if len(set(about["class_names"])) < len(about["class_names"]):
+        return "two of its classes have one name"
     return ""
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _unusable(path: Path, what: str) -> PromptFileError:

@@ -6,7 +6,6 @@ pictures like any user's. The demo walks the user's own way: eval, tune, eval.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -38,13 +37,11 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
             f"Try --task {DEFAULT_TASK}"
         )
     started = time.monotonic()
-    progress = Progress()
-    work = Path(tempfile.mkdtemp(prefix="sharpzo-edge-demo-"))
-    try:
+    with Progress() as progress, tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-") as work:
         progress.say(f"zero-shot, on pictures held out of everything ({name})")
         before = evaluate(BUNDLE, folder / "test", progress, threads=threads)
         progress.say("tuning the prompt, forward passes alone")
-        prompt = work / "prompt.safetensors"
+        prompt = Path(work) / "prompt.safetensors"
         tuned = tune(
             TuneRequest(
                 bundle=BUNDLE,
@@ -57,9 +54,6 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
         )
         progress.say("with the tuned prompt, on the same pictures")
         after = evaluate(BUNDLE, folder / "test", progress, prompt_path=prompt, threads=threads)
-    finally:
-        progress.close()
-        shutil.rmtree(work, ignore_errors=True)
     return {
         "task": name,
         "n_classes": after["n_classes"],

@@ -1,0 +1,22 @@
+"""The arrays that pass between the parts, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]  # what towers take and give
+Doubles = NDArray[np.float64]  # what optimisers compute with
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Unit image features (N, E) float32 and their classes (N,) int64."""
+
+    features: Floats
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,275 @@
+"""Files that are whole or not there, and states that come back as they were."""
+
+import dataclasses
+import errno
+import json
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharpzo_edge.checkpoint import (
+    METADATA_KEY,
+    canonical_json,
+    load_state,
+    replacing,
+    save_state,
+    write_json,
+)
+from sharpzo_edge.errors import SharpzoError
+
+
+@dataclass
+class Inner:
+    weights: np.ndarray
+    step: int
+    nothing: np.ndarray | None
+
+
+@dataclass
+class Outer:
+    name: str
+    here: Inner
+    maybe: Inner | None
+    none: Inner | None
+    mean: np.ndarray
+    loss: float
+    best: float | None
+    rng: dict[str, object]
+
+
+def a_state():
+    return Outer(
+        name="wörd",
+        here=Inner(np.arange(3.0), 3, None),
+        maybe=Inner(np.zeros((0, 5)), 0, np.array([True, False])),
+        none=None,
+        mean=np.random.default_rng(0).standard_normal(4),
+        loss=0.1 + 0.2,
+        best=None,
+        rng=dict(np.random.default_rng(5).bit_generator.state),  # 128-bit integers
+    )
+
+
+# replacing ----------------------------------------------------------------------------------------
+
+
+def test_the_new_bytes_take_the_old_ones_place(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as out:
+        out.write(b"new")
+        out.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_block_that_raises_leaves_the_old_bytes_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(error), replacing(path) as out:
+        out.write(b"new")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_a_full_disk_leaves_the_old_bytes_and_nothing_else(tmp_path, monkeypatch, call):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(SharpzoError, match=r"Cannot write .*file: No space left"), replacing(path) as out:
+        out.write(b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_places_that_cannot_be_written_are_errors(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "x", tmp_path / "file" / "x", tmp_path / "folder"):
+        with pytest.raises(SharpzoError, match="Cannot write"):
+            write_json(path, {})
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_mode_that_the_user_asks_for(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "file", {})
+        assert os.umask(mask) == mask  # and is still asked for
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_canonical_json_has_one_spelling():
+    assert canonical_json({"b": [1.5, None], "a": "ö"}) == '{"a":"ö","b":[1.5,null]}'.encode()
+    assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
+    with pytest.raises(ValueError):
+        canonical_json(float("nan"))
+
+
+# States -------------------------------------------------------------------------------------------
+
+
+def assert_same(found, expected):
+    assert type(found) is type(expected)
+    if dataclasses.is_dataclass(expected):
+        for field in dataclasses.fields(expected):
+            assert_same(getattr(found, field.name), getattr(expected, field.name))
+    elif isinstance(expected, np.ndarray):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        assert found.tobytes() == np.ascontiguousarray(expected).tobytes()
+        assert found.flags.c_contiguous
+    else:
+        assert found == expected
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    save_state(tmp_path / "a", a_state(), {"seed": 3, "preset": "paper"})
+    found, made_for = load_state(tmp_path / "a", Outer)
+    assert_same(found, a_state())
+    assert made_for == {"seed": 3, "preset": "paper"}
+    generator = np.random.Generator(np.random.PCG64(0))
+    generator.bit_generator.state = found.rng
+    assert generator.integers(2**60) == np.random.default_rng(5).integers(2**60)
+    save_state(tmp_path / "b", found, made_for)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(2.5),
+        np.array(True),
+        np.empty(0),
+        np.empty((3, 0), np.float32),
+        np.array([2**62, -(2**62)]),
+        np.arange(12.0).reshape(3, 4).T,
+        np.arange(12.0)[::-2],
+        np.array([np.nan, np.inf, -0.0]),
+    ],
+    ids=["0-d", "0-d bool", "empty", "empty 2-d", "int64", "transposed", "backwards", "not finite"],
+)
+def test_arrays_of_every_kind_come_back(tmp_path, array):
+    state = dataclasses.replace(a_state(), mean=array)
+    save_state(tmp_path / "state", state, {})
+    found, _ = load_state(tmp_path / "state", Outer)
+    assert_same(found.mean, array)
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert load_state(tmp_path / "state", Outer) is None
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 100, b"\xff" * 100, b"\x02" + b"\0" * 7 + b"{}"], ids=lambda d: repr(d[:4])
+)
+def test_other_bytes_are_an_error(tmp_path, data):
+    (tmp_path / "state").write_bytes(data)
+    with pytest.raises(SharpzoError, match="--restart"):
+        load_state(tmp_path / "state", Outer)
+
+
+def rewritten(path, change_arrays=lambda a: a, change_tree=lambda t: t, text=None):
+    """Save a_state() with its parts changed on the way."""
+    save_state(path, a_state(), {"seed": 3})
+    data = path.read_bytes()
+    arrays = safetensors.numpy.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    parts = json.loads(header["__metadata__"][METADATA_KEY])
+    change_arrays(arrays)
+    change_tree(parts)
+    metadata = {METADATA_KEY: json.dumps(parts) if text is None else text}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"state": 3, "made_for": {}}', "[" * 10**5])
+def test_metadata_of_another_form_is_an_error(tmp_path, text):
+    rewritten(tmp_path / "state", text=text)
+    with pytest.raises(SharpzoError, match="--restart"):
+        load_state(tmp_path / "state", Outer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"change_arrays": lambda a: a.pop("mean")},
+        {"change_arrays": lambda a: a.pop("here.weights")},
+        {"change_arrays": lambda a: a.update(stranger=np.zeros(2))},
+        {"change_arrays": lambda a: a.update(name=np.zeros(2))},
+        {"change_arrays": lambda a: a.update(none=np.zeros(2))},
+        {"change_arrays": lambda a: a.update({"": np.zeros(2)})},
+        {"change_tree": lambda t: t["state"].pop("loss")},
+        {"change_tree": lambda t: t["state"].update(stranger=1)},
+        {"change_tree": lambda t: t["state"].update(name=5)},
+        {"change_tree": lambda t: t["state"].update(loss="low")},
+        {"change_tree": lambda t: t["state"]["here"].update(step=None)},
+        {"change_tree": lambda t: t["state"]["here"].update(step=True)},
+        {"change_tree": lambda t: t["state"].update(here=None)},
+        {"change_tree": lambda t: t["state"].update(rng=[])},
+        {"change_tree": lambda t: t.update(made_for=[])},
+    ],
+    ids=[
+        "an array is missing",
+        "an inner array is missing",
+        "an array too many",
+        "an array for a word",
+        "an array for a state",
+        "an array for all",
+        "a value is missing",
+        "a value too many",
+        "a number for a word",
+        "a word for a number",
+        "none for a number",
+        "true for a count",
+        "none for a state",
+        "a list for an object",
+        "made for a list",
+    ],
+)
+def test_a_state_of_another_form_is_an_error(tmp_path, change):
+    rewritten(tmp_path / "state")
+    load_state(tmp_path / "state", Outer)
+    rewritten(tmp_path / "state", **change)
+    with pytest.raises(SharpzoError, match="--restart"):
+        load_state(tmp_path / "state", Outer)
+
+
+def test_a_mutated_file_is_a_state_or_an_error(tmp_path):
+    path = tmp_path / "state"
+    save_state(path, a_state(), {"seed": 3})
+    whole = path.read_bytes()
+
+    @given(
+        changes=st.lists(
+            st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), min_size=1, max_size=4
+        ),
+        cut=st.just(0) | st.integers(0, len(whole)),
+    )
+    @settings(max_examples=300, deadline=None, database=None)
+    def check(changes, cut):
+        data = bytearray(whole)
+        for at, byte in changes:
+            data[at] = byte
+        path.write_bytes(data[: len(data) - cut])
+        try:
+            found, _ = load_state(path, Outer)
+        except SharpzoError:
+            return
+        assert isinstance(found.mean, np.ndarray) and isinstance(found.here, Inner)
+
+    check()

@@ -1,0 +1,306 @@
+"""From folders to pixels: which classes, which pictures, which numbers."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sharpzo_edge.bundle import Preprocess
+from sharpzo_edge.errors import ImagesError
+from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, read_folder, to_pixels
+
+
+def preprocess(size=(32, 32), resize_mode="shortest", interpolation="bicubic", fill_color=0):
+    mean, std = (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)
+    return Preprocess(size, "RGB", mean, std, interpolation, resize_mode, fill_color)
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def make(root, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+    return root
+
+
+def test_classes_and_pictures_are_sorted_and_hidden_ones_passed_over(tmp_path):
+    make(tmp_path, "hot_dog/b.jpg", "hot_dog/a.png", "hot_dog/.c.jpg", "apple/1.jpg", ".git/1.jpg", "x.txt")
+    make(tmp_path, "hot_dog/deeper/1.jpg")
+    folder = read_folder(tmp_path)
+    assert folder.folders == ("apple", "hot_dog")
+    assert folder.names == ("apple", "hot dog")
+    assert [[p.name for p in files] for files in folder.files] == [["1.jpg"], ["a.png", "b.jpg"]]
+    assert all(path.is_file() for files in folder.files for path in files)
+
+
+def test_class_names_file_says_better_words(tmp_path):
+    make(tmp_path / "photos", "n01_a/1.jpg", "hot_dog/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"n01_a": " zwölf Äpfel "}), encoding="utf-8")
+    assert read_folder(tmp_path / "photos", words).names == ("hot dog", "zwölf Äpfel")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"a": 1}', '{"a": null}', "\xff", "[" * 100_000], ids=lambda t: repr(t[:9])
+)
+def test_a_class_names_file_of_another_form_is_refused(tmp_path, text):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text(text, encoding="latin-1")
+    with pytest.raises(ImagesError, match="--class-names"):
+        read_folder(tmp_path / "photos", words)
+
+
+def test_class_names_for_folders_that_are_not_there_are_refused(tmp_path):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text('{"a": "apple", "zebra": "zebra"}')
+    with pytest.raises(ImagesError, match="zebra"):
+        read_folder(tmp_path / "photos", words)
+
+
+@pytest.mark.parametrize(
+    ("folders", "match"),
+    [
+        ([], "holds 0 class folders"),
+        (["one"], "holds 1 class folder\\."),
+        (["hot_dog", "hot dog"], r"\['hot dog', 'hot_dog'\].*'hot dog'"),
+        (["cat", "_"], r"\['_'\]"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, folders, match):
+    make(tmp_path, *(f"{folder}/1.jpg" for folder in folders))
+    with pytest.raises(ImagesError, match=match):
+        read_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
+    make(tmp_path, "file")
+    for path in (tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(ImagesError, match=str(path)):
+            read_folder(path)
+
+
+# Crops --------------------------------------------------------------------------------------------
+
+# How a file of each mode that Pillow can open is written.
+FORMATS = {
+    **dict.fromkeys(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB"], "TIFF"),
+    **dict.fromkeys(["I", "F", "I;16", "I;16B"], "TIFF"),
+}
+
+
+def picture(mode, width, height):
+    rng = np.random.default_rng(width * 1000 + height)
+    if mode in ("I;16", "I;16B", "I", "F"):
+        levels = rng.integers(0, 60_000, (height, width)).astype(np.uint16)
+        return Image.fromarray(levels) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    rgb = Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+    if mode == "PA":
+        return rgb.convert("P").convert("PA")
+    if mode == "LAB":
+        return Image.merge("LAB", rgb.split())
+    return rgb.convert("RGB" if mode == "RGBX" else mode).convert(mode)
+
+
+@given(
+    mode=st.sampled_from(sorted(FORMATS)),
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    size=st.sampled_from([(32, 32), (17, 40), (48, 16), (1, 1)]),
+    resize_mode=st.sampled_from(["shortest", "longest", "squash"]),
+    interpolation=st.sampled_from(["bicubic", "bilinear"]),
+    fill_color=st.sampled_from([0, 127, 255]),
+)
+@settings(max_examples=250, deadline=None, database=None)
+def test_every_picture_becomes_a_crop_of_the_bundles_size(
+    tmp_path_factory, mode, width, height, size, resize_mode, interpolation, fill_color
+):
+    path = tmp_path_factory.getbasetemp() / "any.tif"
+    try:
+        picture(mode, width, height).save(path, FORMATS[mode])
+    except OSError:  # this Pillow cannot write the mode
+        assert mode in ("RGBX", "I;16B")
+        return
+    crop = read_crop(path, preprocess(size, resize_mode, interpolation, fill_color))
+    assert crop.shape == (*size, 3)
+    assert crop.dtype == np.uint8
+
+
+def test_a_picture_of_the_right_size_is_not_touched(tmp_path):
+    levels = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_crop(tmp_path / "a.png", preprocess()), levels)
+
+
+def test_the_middle_is_cut_and_the_border_is_filled(tmp_path):
+    stripes = np.zeros((32, 96, 3), np.uint8)
+    stripes[:, 32:64] = 200  # the middle third, all of the crop
+    Image.fromarray(stripes).save(tmp_path / "wide.png")
+    assert (read_crop(tmp_path / "wide.png", preprocess()) == 200).all()
+
+    Image.new("RGB", (64, 32), (200, 200, 200)).save(tmp_path / "white.png")
+    crop = read_crop(tmp_path / "white.png", preprocess(resize_mode="longest", fill_color=9))
+    assert (crop[8:24] == 200).all() and (crop[:8] == 9).all() and (crop[24:] == 9).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_comes_before_everything(tmp_path, orientation):
+    upright = np.random.default_rng(2).integers(0, 256, (40, 64, 3)).astype(np.uint8)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),  # what a phone held upright writes: turn clockwise to view
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "stored.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    for mode in ("shortest", "longest"):
+        how = preprocess(resize_mode=mode)
+        np.testing.assert_array_equal(
+            read_crop(tmp_path / "stored.png", how), read_crop(tmp_path / "upright.png", how)
+        )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_cut(tmp_path, suffix):
+    levels = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(levels).save(path)
+    expected = np.round(levels / 257)
+    crop = read_crop(path, preprocess())
+    assert np.abs(crop - expected[..., None]).max() <= 0.5 + 1e-6
+    assert len(np.unique(crop)) == 32
+
+
+@pytest.mark.parametrize("shape", [(1, 30_000), (30_000, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
+def test_a_very_long_picture_is_never_resized_whole(tmp_path, monkeypatch, shape, size):
+    """Shortest edge to 224, a PNG of 200 bytes would become 224 x 6,720,000 pixels: 4.5 GB."""
+    levels = np.full((*shape, 3), 10, np.uint8)
+    levels[shape[0] // 4 : -(shape[0] // 4) or None, shape[1] // 4 : -(shape[1] // 4) or None] = 200
+    Image.fromarray(levels).save(tmp_path / "long.png")
+    made = []
+    resize = Image.Image.resize
+
+    def watched(picture, to, *arguments, **options):
+        made.append(to[0] * to[1])
+        return resize(picture, to, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert (read_crop(tmp_path / "long.png", preprocess(size)) == 200).all()  # the middle
+    assert made and max(made) <= 100 * size[0] * size[1]
+
+
+def jpeg():
+    out = io.BytesIO()
+    picture("RGB", 200, 200).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("half.jpg", jpeg()[: len(jpeg()) // 2], "truncated or damaged"),
+        ("headless.jpg", jpeg()[:30], "not a picture|truncated or damaged"),
+        ("empty.jpg", b"", "not a picture"),
+        ("text.jpg", b"this is not a picture\n", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_skipped_with_a_reason(tmp_path, name, data, reason):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UnreadablePictureError, match=reason):
+        read_crop(tmp_path / name, preprocess())
+
+
+def test_what_is_no_file_is_skipped_too(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    for path in (tmp_path, tmp_path / "missing.jpg", tmp_path / "loop.jpg"):
+        with pytest.raises(UnreadablePictureError):
+            read_crop(path, preprocess())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_picture_without_permission_is_skipped(tmp_path):
+    path = tmp_path / "mine.jpg"
+    path.write_bytes(jpeg())
+    path.chmod(0)
+    with pytest.raises(UnreadablePictureError, match="permission"):
+        read_crop(path, preprocess())
+
+
+@pytest.mark.parametrize("limit", [200 * 200 - 1, 200 * 200 // 2 - 1])  # Pillow's warning, and its error
+def test_a_decompression_bomb_is_skipped(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    (tmp_path / "bomb.jpg").write_bytes(jpeg())
+    with pytest.raises(UnreadablePictureError, match="too many pixels"):
+        read_crop(tmp_path / "bomb.jpg", preprocess())
+
+
+def saved(format_name):
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if format_name in ("JPEG", "PNG", "TIFF", "WEBP") else {}
+    picture("RGB", 24, 20).save(out, format_name, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM", "ICO", "TGA"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_picture_is_a_crop_or_a_reason(tmp_path, format_name):
+    original = saved(format_name)
+    path = tmp_path / f"mutant.{format_name.lower()}"
+
+    @given(
+        changes=st.lists(
+            st.tuples(st.integers(0, len(original) - 1), st.integers(0, 255)), min_size=1, max_size=6
+        ),
+        length=st.integers(0, len(original)) | st.just(len(original)),
+    )
+    @settings(max_examples=100, deadline=None, database=None)
+    def check(changes, length):
+        data = bytearray(original)
+        for at, byte in changes:
+            data[at] = byte
+        path.write_bytes(data[:length])
+        try:
+            assert read_crop(path, preprocess()).shape == (32, 32, 3)
+        except UnreadablePictureError as reason:
+            assert str(reason)
+
+    check()
+
+
+def test_skipped_pictures_are_counted_by_reason(tmp_path):
+    skipped = Skipped()
+    for name, reason in (("a", "not a picture"), ("b", "truncated"), ("c", "not a picture")):
+        skipped.add(tmp_path / name, reason)
+    first, second = skipped.lines()
+    assert first == f"skipped 2 pictures: not a picture (for example {tmp_path / 'a'})"
+    assert second.startswith("skipped 1 picture: truncated")
+
+
+# Pixels -------------------------------------------------------------------------------------------
+
+
+def test_to_pixels_by_hand():
+    how = Preprocess((1, 2), "RGB", (0.5, 0.0, 0.2), (0.5, 1.0, 0.1), "bicubic", "squash", 0)
+    crops = np.array([[[[0, 51, 255], [255, 0, 51]]]], np.uint8)
+    pixels = to_pixels(crops, how)
+    assert pixels.shape == (1, 3, 1, 2) and pixels.dtype == np.float32 and pixels.flags.c_contiguous
+    expected = [[[[-1.0, 1.0]], [[0.2, 0.0]], [[8.0, 0.0]]]]
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)

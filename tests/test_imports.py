@@ -1,0 +1,115 @@
+"""The import ladder: what each file may know of the others, and of the world."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sharpzo_edge
+
+ROOT = Path(sharpzo_edge.__file__).parent
+WORKSTATION = {"torch", "onnx", "open_clip", "sharpzo_export"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports_of(module: str) -> list[tuple[str, bool]]:
+    """Absolute names of what a module imports, and whether a function of it does (lazily)."""
+    path = MODULES[module]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    lazy = {
+        inner
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef)
+        for inner in ast.walk(outer)
+        if inner is not outer
+    }
+    found: list[tuple[str, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node in lazy) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.append((inner if inner in MODULES else base, node in lazy))
+    return found
+
+
+def tops(module: str) -> set[str]:
+    return {name.partition(".")[0] for name, _ in imports_of(module)}
+
+
+def test_only_the_export_command_knows_the_workstation_and_only_lazily():
+    found = [
+        (module, name, lazy)
+        for module in MODULES
+        for name, lazy in imports_of(module)
+        if name.partition(".")[0] in WORKSTATION
+    ]
+    assert {(module, lazy) for module, _, lazy in found} == {("sharpzo_edge.cli", True)}
+    assert {name.partition(".")[0] for _, name, _ in found} == {"sharpzo_export"}
+
+
+@pytest.mark.parametrize(("library", "owner"), [("onnxruntime", "towers"), ("PIL", "images")])
+def test_a_heavy_library_has_one_owner(library, owner):
+    assert [m for m in MODULES if library in tops(m)] == [f"sharpzo_edge.{owner}"]
+
+
+@pytest.mark.parametrize("module", ["estimators", "stage1_cmaes", "stage2_sparse_zo"])
+def test_the_optimisers_know_nothing_of_clip(module):
+    allowed = {"sharpzo_edge.errors", "sharpzo_edge.estimators"}
+    for name, _ in imports_of(f"sharpzo_edge.{module}"):
+        top = name.partition(".")[0]
+        assert top == "numpy" or top in sys.stdlib_module_names or name in allowed, name
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = {m: {name for name, _ in imports_of(m) if name in MODULES} - {m} for m in MODULES}
+    assert graph["sharpzo_edge.tune"] >= {"sharpzo_edge.bundle", "sharpzo_edge.stages"}  # it sees something
+    while leaves := [m for m, known in graph.items() if not known & graph.keys()]:
+        for leaf in leaves:
+            del graph[leaf]
+    assert not graph, f"a cycle among {sorted(graph)}"
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh process holds after it ran `code`."""
+    report = f"{code}\nimport sys\nprint('MODULES', *{{m.partition('.')[0] for m in sys.modules}})"
+    child = subprocess.run(
+        [sys.executable, "-c", report],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT.parent), "PATH": ""},
+    )
+    assert child.returncode == 0, child.stderr
+    return set(child.stdout.splitlines()[-1].split())
+
+
+def test_the_command_line_starts_light():
+    assert not modules_after("import sharpzo_edge.cli") & {"numpy", "onnxruntime", "rich", "PIL"}
+
+
+@pytest.mark.oldest_onnxruntime
+def test_a_whole_evaluation_never_meets_the_workstation(pictures):
+    loaded = modules_after(
+        "from pathlib import Path\n"
+        "from sharpzo_edge.evaluate import evaluate\n"
+        "from sharpzo_edge.progress import Progress\n"
+        f"result = evaluate(Path({str(ROOT / 'demo' / 'bundle')!r}), Path({str(pictures)!r}), Progress())\n"
+        "assert result['n_images'] == 6 and result['n_classes'] == 2, result"
+    )
+    assert "onnxruntime" in loaded
+    assert not loaded & WORKSTATION

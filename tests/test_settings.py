@@ -1,0 +1,162 @@
+"""Presets are the paper's numbers, and every value that a run cannot use is refused before it begins."""
+
+import dataclasses
+
+import pytest
+
+from sharpzo_edge import stage1_cmaes, stage2_sparse_zo
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, parse_bounds, settings_for
+
+# SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
+TABLE = {
+    "pets": (0.1, 1e-3, 100, 1e-3, 0.2),
+    "flowers": (0.4, 1e-3, 500, 1e-3, 0.2),
+    "fgvc": (0.2, 1e-3, 400, 1e-3, 0.2),
+    "dtd": (0.4, 1e-5, 300, 1e-3, 1.0),
+    "eurosat": (0.4, 1e-3, 500, 1e-3, 1.0),
+    "cars": (1.0, 1e-3, 100, 1e-3, 0.2),
+    "food": (0.1, 1e-3, 100, 1e-3, 0.2),
+    "sun": (0.4, 1e-3, 400, 1e-1, 0.2),
+    "caltech": (0.4, 1e-3, 200, 1e-3, 0.2),
+    "ucf": (0.1, 1e-3, 200, 1e-3, 0.2),
+    "imagenet": (1.0, 1e-5, 200, 1e-1, 1.0),
+}
+# Its section 5: what all datasets share.
+SHARED = {
+    "population": 40,
+    "dim": 512,
+    "rho": 0.1,
+    "mu_rge": 1e-3,
+    "prune_interval": 200,
+    "prune_ratio": 0.5,
+    "steps": 20_000,
+    "bounds": None,
+    "covariance": "full",
+}
+
+
+@pytest.mark.parametrize("dataset", TABLE)
+def test_a_paper_preset_has_the_papers_values(dataset):
+    found = dataclasses.asdict(PRESETS[f"paper:{dataset}"])
+    sigma0, mu_cge, change_point, eta, std = TABLE[dataset]
+    assert found == SHARED | {
+        "preset": f"paper:{dataset}",
+        "sigma0": sigma0,
+        "mu_cge": mu_cge,
+        "change_point": change_point,
+        "eta": eta,
+        "projection_std": std,
+    }
+
+
+def test_the_plain_paper_preset_and_the_list_of_all():
+    assert {name for name in PRESETS if name.startswith("paper:")} == {f"paper:{name}" for name in TABLE}
+    plain = dataclasses.asdict(PRESETS["paper"])
+    assert plain == SHARED | {
+        "preset": "paper",
+        "sigma0": 0.4,
+        "mu_cge": 1e-3,
+        "change_point": 100,
+        "eta": 1e-3,
+        "projection_std": 1.0,
+    }
+
+
+def stage_settings(settings):
+    """The settings of both stages, field by field of one name."""
+    values = dataclasses.asdict(settings)
+    return [
+        kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values})
+        for kind in (stage1_cmaes.Settings, stage2_sparse_zo.Settings)
+    ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_can_be_run(preset):
+    settings, _ = settings_for(preset, {})
+    assert PRESETS[preset].preset == preset
+    first, second = stage_settings(settings)
+    assert first.dim == second.dim == settings.dim
+    assert settings.change_point == AUTO or 0 <= settings.change_point <= settings.steps
+    assert settings.projection_std > 0
+
+
+def test_options_replace_what_they_name_and_none_keeps_the_preset():
+    settings, notes = settings_for("paper:eurosat", {"eta": 0.5, "rho": 0.0, "sigma0": None})
+    assert settings == dataclasses.replace(PRESETS["paper:eurosat"], eta=0.5, rho=0.0)
+    assert notes == []
+
+
+@pytest.mark.parametrize("name", ["mu_cge", "mu_rge"])
+def test_a_mu_that_drowns_in_float32_is_raised_and_said(name):
+    settings, notes = settings_for("paper", {name: 1e-5})
+    assert getattr(settings, name) == SMALLEST_MU_FP32 == 1e-3
+    (note,) = notes
+    assert all(part in note for part in (name.replace("_", "-"), "1e-05", "raised to 0.001"))
+
+
+@pytest.mark.parametrize("preset", ["paper:dtd", "paper:imagenet"])
+def test_the_papers_own_small_mu_is_raised_and_said(preset):
+    settings, notes = settings_for(preset, {})
+    assert settings.mu_cge == 1e-3 and len(notes) == 1
+    assert settings_for(preset, {"mu_cge": 1e-2})[1] == []
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    for preset in ("papers", "paper:mnist", ""):
+        with pytest.raises(UsageError, match=r"--preset .*paper:eurosat"):
+            settings_for(preset, {})
+
+
+@pytest.mark.parametrize(("given", "kept"), [("auto", AUTO), ("0", 0), ("500", 500), (7, 7)])
+def test_change_points(given, kept):
+    assert settings_for("paper", {"change_point": given})[0].change_point == kept
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "", "soon", "1e2", -5])
+def test_change_points_that_are_none(given):
+    with pytest.raises(UsageError, match=r"--change-point .*Try --change-point 100"):
+        settings_for("paper", {"change_point": given})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("steps", 0),
+        ("dim", 0),
+        ("population", 3),
+        ("sigma0", 0.0),
+        ("sigma0", float("nan")),
+        ("rho", -0.1),
+        ("mu_cge", 0.0),
+        ("mu_rge", -1e-3),
+        ("mu_rge", float("nan")),
+        ("covariance", "round"),
+        ("prune_interval", 0),
+        ("prune_ratio", 1.0),
+        ("eta", 0.0),
+        ("eta", float("inf")),
+        ("projection_std", 0.0),
+        ("projection_std", -1.0),
+        ("projection_std", float("nan")),
+    ],
+)
+def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value):
+    """Not after the pictures are encoded, or when stage 2 begins hours later."""
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} "):
+        settings_for("paper", {option: value})
+
+
+def test_bounds():
+    paper = PRESETS["paper"]
+    boxed = dataclasses.replace(paper, bounds=2.0)
+    assert parse_bounds(paper, "5") == dataclasses.replace(paper, bounds=5.0)
+    assert parse_bounds(boxed, "none") == paper
+    assert parse_bounds(boxed, None) == boxed
+
+
+@pytest.mark.parametrize("value", ["", "five", "-5", "0", "nan", "inf", "-5,5"])
+def test_bounds_that_are_no_box(value):
+    with pytest.raises(UsageError, match=r"--bounds .*Try --bounds 5"):
+        parse_bounds(PRESETS["paper"], value)

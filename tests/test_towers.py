@@ -1,0 +1,186 @@
+"""The towers of the embedded bundle: resident and streamed agree, and no candidate sees another."""
+
+import numpy as np
+import pytest
+
+from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.class_prompts import class_prompts, context_from_words, random_context
+from sharpzo_edge.errors import BundleError
+from sharpzo_edge.towers import (
+    ResidentImageTower,
+    ResidentTextTower,
+    StreamedImageTower,
+    StreamedTextTower,
+    causal_mask,
+)
+
+NAMES = ["red apple and green leaf", "cat", "hot dog", "dog", "a small yellow car", "flag"]
+# Unit features in float32: one unit in the last place is 6e-8, and a GEMM of another shape sums in
+# another order.
+SAME = 1e-6
+ACROSS_BATCHES = 2e-6
+
+pytestmark = pytest.mark.oldest_onnxruntime
+
+
+@pytest.fixture(scope="module")
+def resident(bundle: Bundle):
+    with ResidentTextTower(bundle, threads=1) as tower:
+        yield tower
+
+
+@pytest.fixture(scope="module")
+def streamed(bundle: Bundle):
+    with StreamedTextTower(bundle, threads=1) as tower:
+        yield tower
+
+
+@pytest.fixture(params=["resident", "streamed"])
+def tower(request):
+    return request.getfixturevalue(request.param)
+
+
+def contexts(bundle, n, m):
+    """n contexts of m vectors: embeddings' length, so that the tower is fed what it knows."""
+    rng = np.random.default_rng(n * 100 + m)
+    return np.stack([random_context(bundle, m, rng) * 2 for _ in range(n)])
+
+
+@pytest.mark.parametrize("m", [1, 4, 7, 16])
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_streamed_equals_resident(bundle, resident, streamed, n, m):
+    context = contexts(bundle, n, m)
+    for class_chunk in (1, 4, 128):
+        prompts = class_prompts(bundle, NAMES, m, class_chunk)
+        whole = resident.class_features(context, prompts)
+        assert whole.shape == (n, len(NAMES), bundle.manifest.embed_dim) and whole.dtype == np.float32
+        np.testing.assert_allclose(streamed.class_features(context, prompts), whole, rtol=0, atol=SAME)
+
+
+def test_features_are_unit_vectors_that_differ(bundle, tower):
+    features = tower.class_features(contexts(bundle, 2, 4), class_prompts(bundle, NAMES, 4))
+    np.testing.assert_allclose(np.linalg.norm(features, axis=-1), 1, atol=1e-6)
+    flat = features.reshape(-1, features.shape[-1])
+    similarity = flat @ flat.T - np.eye(len(flat))
+    assert similarity.max() < 0.999  # neither two classes nor two contexts give the same
+
+
+def test_a_class_does_not_see_the_other_classes(bundle, tower):
+    context = context_from_words(bundle, "a photo of a")[None]
+    together = tower.class_features(context, class_prompts(bundle, NAMES, 4))
+    backwards = tower.class_features(context, class_prompts(bundle, NAMES[::-1], 4, class_chunk=4))
+    np.testing.assert_allclose(backwards[:, ::-1], together, rtol=0, atol=ACROSS_BATCHES)
+    for k, name in enumerate(NAMES):
+        alone = tower.class_features(context, class_prompts(bundle, [name], 4))
+        np.testing.assert_allclose(alone[:, 0], together[:, k], rtol=0, atol=ACROSS_BATCHES)
+
+
+def test_a_candidate_does_not_see_the_other_candidates(bundle, tower):
+    prompts = class_prompts(bundle, NAMES, 4)
+    context = contexts(bundle, 5, 4)
+    before = tower.class_features(context, prompts)
+    changed = context.copy()
+    changed[2, 3] = -changed[2, 3]  # not a constant more: the layer norm would take that away
+    after = tower.class_features(changed, prompts)
+    others = [0, 1, 3, 4]
+    np.testing.assert_allclose(after[others], before[others], rtol=0, atol=ACROSS_BATCHES)
+    assert np.abs(after[2] - before[2]).max(axis=1).min() > 1e-3  # every class of that candidate moved
+    for i in range(5):
+        alone = tower.class_features(context[i : i + 1], prompts)
+        np.testing.assert_allclose(alone[0], before[i], rtol=0, atol=ACROSS_BATCHES)
+
+
+def test_every_context_vector_and_their_order_matter(bundle, tower):
+    prompts = class_prompts(bundle, NAMES, 4)
+    context = contexts(bundle, 1, 4)
+    base = tower.class_features(context, prompts)
+    for row in range(4):
+        moved = context.copy()
+        moved[0, row] = -moved[0, row]
+        assert np.abs(tower.class_features(moved, prompts) - base).max() > 1e-3
+    assert np.abs(tower.class_features(context[:, ::-1].copy(), prompts) - base).max() > 1e-3
+
+
+def test_the_same_input_twice_gives_the_same_bits(bundle, tower):
+    prompts, context = class_prompts(bundle, NAMES, 4), contexts(bundle, 3, 4)
+    first = tower.class_features(context, prompts)
+    kept = first.copy()
+    tower.class_features(context + 0.1, prompts)
+    second = tower.class_features(context, prompts)
+    assert second.tobytes() == first.tobytes() == kept.tobytes()  # and a later run wrote on no answer
+
+
+def test_a_new_tower_gives_the_same_bits(bundle, resident):
+    prompts, context = class_prompts(bundle, NAMES, 4), contexts(bundle, 3, 4)
+    with ResidentTextTower(bundle, threads=1) as again:
+        assert (
+            again.class_features(context, prompts).tobytes()
+            == resident.class_features(context, prompts).tobytes()
+        )
+
+
+def test_the_causal_mask_hides_the_future_alone():
+    expected = [[0, -np.inf, -np.inf], [0, 0, -np.inf], [0, 0, 0]]
+    np.testing.assert_array_equal(causal_mask(3), expected)
+
+
+def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle):
+    how = bundle.manifest.preprocess
+    pixels = np.random.default_rng(0).standard_normal((4, 3, *how.size)).astype(np.float32)
+    with ResidentImageTower(bundle, threads=1) as tower:
+        together = tower.image_features(pixels)
+        alone = np.concatenate([tower.image_features(pixels[i : i + 1]) for i in range(4)])
+    assert together.shape == (4, bundle.manifest.embed_dim) and together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(alone, together, rtol=0, atol=ACROSS_BATCHES)
+    assert (together @ together.T - np.eye(4)).max() < 0.999
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tower", [ResidentTextTower, StreamedTextTower, ResidentImageTower])
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_damaged_graph_is_a_bundle_error(bundle_copy, tower, cut):
+    for name in ("text.onnx", "text_block.onnx", "image.onnx"):
+        data = (bundle_copy.folder / name).read_bytes()
+        bundle_copy.replace(name, [data[: len(data) // 2], b"", b"no graph"][cut])
+    with pytest.raises(BundleError, match=r"sharpzo-edge doctor --bundle"):
+        tower(bundle_copy.open())
+
+
+def test_a_graph_of_another_tower_is_a_bundle_error(bundle_copy):
+    bundle_copy.replace("image.onnx", (bundle_copy.folder / "text_head.onnx").read_bytes())
+    pixels = np.zeros((1, 3, 64, 64), np.float32)
+    with pytest.raises(BundleError), ResidentImageTower(bundle_copy.open()) as tower:
+        tower.image_features(pixels)
+
+
+def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
+    opened = bundle_copy.open()
+    data = bundle_copy.folder / "text.data"
+    with StreamedTextTower(opened) as tower:
+        data.write_bytes(data.read_bytes()[:-400_000])  # a copy that broke off after the check
+        with pytest.raises(BundleError, match=r"text\.data"):
+            tower.class_features(contexts(opened, 1, 4), class_prompts(opened, NAMES, 4))
+
+
+def test_short_weights_are_a_bundle_error_when_resident(bundle_copy):
+    bundle_copy.replace("text.data", (bundle_copy.folder / "text.data").read_bytes()[:-400_000])
+    with pytest.raises(BundleError, match=r"text\.(onnx|data)"):
+        ResidentTextTower(bundle_copy.open())
+
+
+def test_a_tower_that_cannot_be_streamed_says_so(bundle):
+    assert bundle.manifest.image.steps == ()
+    with pytest.raises(BundleError):
+        StreamedImageTower(bundle)
+
+
+def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
+    def starved(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", starved)
+    with pytest.raises(MemoryError):
+        ResidentTextTower(bundle)
