@@ -4,7 +4,7 @@ EXPORT := .venv-export
 OLDEST := .venv-oldest
 OLDEST_ONNXRUNTIME := 1.23.2
 PIP := -m pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml $(shell find runtime export -name '*.py')
+SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
 .PHONY: help demo test test-device test-oldest test-export lint demo-bundle bench-backbones clean
 
@@ -41,11 +41,11 @@ clean:  ## remove the environments and caches
 	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(DEVICE)/bin/python $(EXPORT)/bin/python $(OLDEST)/bin/python:
-	$(PYTHON) -m venv $(@D)/..
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)
 	$@ $(PIP) --upgrade pip
 
 $(DEVICE)/installed: $(SOURCES) | $(DEVICE)/bin/python
-	$(DEVICE)/bin/python $(PIP) --editable .
+	$(DEVICE)/bin/python $(PIP) .
 	@touch $@
 
 $(DEVICE)/tests-installed: $(DEVICE)/installed

@@ -101,9 +101,11 @@ DEMO = TuneSettings(
     dim=32,
     sigma0=1.0,
     projection_std=1.0,
+    mu_cge=1e-2,
+    mu_rge=1e-2,
     change_point=60,
     steps=1_060,
-    eta=5.0,
+    eta=200.0,
 )
 
 PRESETS = {

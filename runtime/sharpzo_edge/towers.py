@@ -181,6 +181,8 @@ def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads  # 0: one a physical core
     options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the time of whatever else runs on a small board.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     path: Path = bundle.path(graph)
     try:
