@@ -7,27 +7,12 @@ derivatives vanish, up to round-off (about machine precision of the loss / mu).
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Doubles
 from .errors import NumericsError, UsageError
-
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Points that an optimiser wants to know about.
-
-    points: (n, d) float64, one point a row; n is 0 when there is nothing left to ask
-    wants:  "losses", one number a point; "features", the class features of every point
-    """
-
-    points: Array
-    wants: Literal["losses", "features"] = "losses"
 
 
 class CoordinateWise:
@@ -59,7 +44,7 @@ class CoordinateWise:
         """Queries of one estimate: 2 d."""
         return 2 * self._centre.size
 
-    def points(self, start: int, stop: int) -> Array:
+    def points(self, start: int, stop: int) -> Doubles:
         """Points start..stop-1 as (stop - start, d) float64; only these rows are ever made.
 
         Point 2i is centre + mu e_i, point 2i + 1 is centre - mu e_i.
@@ -70,7 +55,7 @@ class CoordinateWise:
         rows[np.arange(which.size), which // 2] += np.where(which % 2 == 0, self._mu, -self._mu)
         return rows
 
-    def gradient(self, losses: npt.ArrayLike) -> Array:
+    def gradient(self, losses: npt.ArrayLike) -> Doubles:
         """The estimate (d,) float64 from the losses (2 d,) at all points, in their order.
 
         Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
@@ -106,7 +91,7 @@ class Randomised:
         """Queries of one estimate: 2 q."""
         return 2 * len(self._directions)
 
-    def points(self, start: int, stop: int) -> Array:
+    def points(self, start: int, stop: int) -> Doubles:
         """Points start..stop-1 as (stop - start, d) float64.
 
         Point 2j is centre + mu u_j, point 2j + 1 is centre - mu u_j.
@@ -116,7 +101,7 @@ class Randomised:
         steps = np.where(which % 2 == 0, self._mu, -self._mu)[:, np.newaxis]
         return self._centre + steps * self._directions[which // 2]
 
-    def gradient(self, losses: npt.ArrayLike) -> Array:
+    def gradient(self, losses: npt.ArrayLike) -> Doubles:
         """The estimate (d,) float64 from the losses (2 q,) at all points, in their order.
 
         Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
@@ -129,12 +114,12 @@ class Randomised:
         return total / len(self._directions)
 
 
-def central_differences(losses: Array, mu: float) -> Array:
+def central_differences(losses: Doubles, mu: float) -> Doubles:
     """[L(+) - L(-)] / (2 mu) of every pair: (2 n,) -> (n,) (SharpZO eq. 1)."""
     return (losses[0::2] - losses[1::2]) / (2 * mu)
 
 
-def refuse_non_finite(losses: Array, kind: str, option: str, start: int = 0) -> None:
+def refuse_non_finite(losses: Doubles, kind: str, option: str, start: int = 0) -> None:
     """Raise NumericsError for the first loss of a finite difference that is not finite.
 
     losses: (n,) answers to points start..start+n-1;  kind: what a pair of points differs in;
@@ -167,7 +152,7 @@ def _range(start: int, stop: int, n_points: int) -> npt.NDArray[np.intp]:
     return np.arange(start, stop)
 
 
-def _all_answers(losses: npt.ArrayLike, n_points: int) -> Array:
+def _all_answers(losses: npt.ArrayLike, n_points: int) -> Doubles:
     answers = np.asarray(losses, dtype=np.float64)
     if answers.shape != (n_points,):
         raise ValueError(f"losses have shape {answers.shape}; {n_points} points were to be answered")

@@ -12,17 +12,16 @@ reason at 1e14 instead. Mirrored samples for populations below 6 are left out, t
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Doubles
+from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
 from .errors import NumericsError, UsageError
-from .estimators import Ask, CoordinateWise, refuse_non_finite
-
-Array = npt.NDArray[np.float64]
+from .estimators import CoordinateWise, refuse_non_finite
 
 CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
@@ -51,16 +50,16 @@ class Settings:
     covariance: Literal["full", "diagonal", "identity"] = "full"
 
     def __post_init__(self) -> None:
-        _require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
-        _require(self.population >= 4, "--population", self.population, "at least 4", "40")
-        _require(0 < self.sigma0 < math.inf, "--sigma0", self.sigma0, "a positive number", "0.4")
-        _require(0 <= self.rho < math.inf, "--rho", self.rho, "0 or a positive number", "0.1")
-        _require(0 < self.mu_cge < math.inf, "--mu-cge", self.mu_cge, "a positive number", "1e-3")
-        _require(
+        require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
+        require(self.population >= 4, "--population", self.population, "at least 4", "40")
+        require(0 < self.sigma0 < math.inf, "--sigma0", self.sigma0, "a positive number", "0.4")
+        require(0 <= self.rho < math.inf, "--rho", self.rho, "0 or a positive number", "0.1")
+        require(0 < self.mu_cge < math.inf, "--mu-cge", self.mu_cge, "a positive number", "1e-3")
+        require(
             self.bounds is None or self.mu_cge <= self.bounds < math.inf,
             "--bounds", self.bounds, f"a number of at least --mu-cge ({self.mu_cge})", "5",
         )  # fmt: skip
-        _require(
+        require(
             self.covariance in ("full", "diagonal", "identity"),
             "--covariance", self.covariance, "full, diagonal or identity", "full",
         )  # fmt: skip
@@ -79,7 +78,7 @@ class Rates:
     lazy_gap:        generations between two eigendecompositions of C
     """
 
-    weights: Array
+    weights: Doubles
     mu_eff: float
     c_sigma: float
     d_sigma: float
@@ -114,19 +113,19 @@ class State:
     """
 
     generation: int
-    mean: Array
+    mean: Doubles
     sigma: float
-    p_sigma: Array
-    p_c: Array | None
-    C: Array | None
-    eigenvectors: Array | None
-    D: Array | None
+    p_sigma: Doubles
+    p_c: Doubles | None
+    C: Doubles | None
+    eigenvectors: Doubles | None
+    D: Doubles | None
     decomposed_at: int
-    candidates: Array
-    answers: Array
+    candidates: Doubles
+    answers: Doubles
     answered: int
-    best_losses: Array
-    last_losses: Array
+    best_losses: Doubles
+    last_losses: Doubles
     rng: dict[str, Any]
 
 
@@ -149,9 +148,8 @@ class SharpnessAwareCMAES:
         _check_shapes(settings, state)
         self._settings = settings
         self._rates = rates(settings)
-        self._state = _copy(state)
-        self._generator = np.random.Generator(np.random.PCG64(0))
-        self._generator.bit_generator.state = state.rng
+        self._state = own_copy(state)
+        self._generator = generator_of(state.rng)
 
     @classmethod
     def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
@@ -177,7 +175,7 @@ class SharpnessAwareCMAES:
         return self._state
 
     @property
-    def solution(self) -> Array:
+    def solution(self) -> Doubles:
         """The mean, (d,) float64, a copy: what stage 2 starts from."""
         return self._state.mean.copy()
 
@@ -250,13 +248,13 @@ class SharpnessAwareCMAES:
         return CoordinateWise(centre, settings.mu_cge)
 
     @property
-    def _perturbation(self) -> Array:
+    def _perturbation(self) -> Doubles:
         if self._n_sweep == 0:
             return np.zeros(self._settings.dim)
         gradient = self._sweep.gradient(self._state.answers[: self._n_sweep])
         return sharpness_step(gradient, self._settings.rho)
 
-    def _updated(self, losses: Array) -> State:
+    def _updated(self, losses: Doubles) -> State:
         """The next generation's state from all candidates' losses (S,): eq. 41 to 47, 38 to 40."""
         old, rate = self._state, self._rates
         order, weights = ranked(losses, rate.weights)
@@ -291,17 +289,17 @@ class SharpnessAwareCMAES:
 # The formulas, in the order of a generation.
 
 
-def sharpness_step(gradient: Array, rho: float) -> Array:
+def sharpness_step(gradient: Doubles, rho: float) -> Doubles:
     """eps = rho g / ||g||_2, and 0 where g is 0: (d,) -> (d,) (SharpZO eq. 3)."""
     largest = np.abs(gradient).max()
     if largest == 0:
         return np.zeros_like(gradient)
     scaled = gradient / largest  # the squares of a tiny or huge gradient would leave float64
-    step: Array = rho * (scaled / np.linalg.norm(scaled))
+    step: Doubles = rho * (scaled / np.linalg.norm(scaled))
     return step
 
 
-def ranked(losses: Array, weights: Array) -> tuple[npt.NDArray[np.intp], Array]:
+def ranked(losses: Doubles, weights: Doubles) -> tuple[npt.NDArray[np.intp], Doubles]:
     """Order of the candidates, best first, ties by index, and their weights: (S,), (S,).
 
     What is not finite ranks last. Should a positive weight fall on it, that weight is 0 and the
@@ -325,7 +323,7 @@ def ranked(losses: Array, weights: Array) -> tuple[npt.NDArray[np.intp], Array]:
     return order, weights
 
 
-def without_negative_weights_of_clipped(x: Array, weights: Array, bounds: float | None) -> Array:
+def without_negative_weights_of_clipped(x: Doubles, weights: Doubles, bounds: float | None) -> Doubles:
     """Negative weights only for what was sampled from N(mean, sigma^2 C): (S,).
 
     A point that the box has moved is none of these. pycma gives such injected points no negative
@@ -338,24 +336,24 @@ def without_negative_weights_of_clipped(x: Array, weights: Array, bounds: float 
     return np.where(clipped, np.maximum(weights, 0), weights)
 
 
-def recombined(x: Array, weights: Array) -> Array:
+def recombined(x: Doubles, weights: Doubles) -> Doubles:
     """Weighted mean of the best candidates x (S, d), sorted: (d,) (eq. 41 and 42, c_m = 1)."""
     positive = weights > 0
-    mean: Array = weights[positive] @ x[positive]
+    mean: Doubles = weights[positive] @ x[positive]
     return mean
 
 
-def step_size_path(old: State, shift: Array, rate: Rates) -> Array:
+def step_size_path(old: State, shift: Doubles, rate: Rates) -> Doubles:
     """p_sigma <- (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu_eff) C^(-1/2) shift / sigma (eq. 43).
 
     shift: (d,) new mean - old mean
     """
     gain = (rate.c_sigma * (2 - rate.c_sigma) * rate.mu_eff) ** 0.5 / old.sigma
-    path: Array = (1 - rate.c_sigma) * old.p_sigma + gain * whitened(old, shift)
+    path: Doubles = (1 - rate.c_sigma) * old.p_sigma + gain * whitened(old, shift)
     return path
 
 
-def path_is_short(p_sigma: Array, generation: int, rate: Rates) -> bool:
+def path_is_short(p_sigma: Doubles, generation: int, rate: Rates) -> bool:
     """h_sigma: no jump of the mean is under way, so p_c may learn (pycma's, on squared lengths).
 
     ||p_sigma||^2 / (1 - (1 - c_s)^(2 generation)) / d < 2 + 4 / (d + 1)
@@ -364,18 +362,18 @@ def path_is_short(p_sigma: Array, generation: int, rate: Rates) -> bool:
     return unbiased / p_sigma.size - 1 < 1 + 4 / (p_sigma.size + 1)
 
 
-def covariance_path(old: State, shift: Array, h_sigma: bool, rate: Rates) -> Array | None:
+def covariance_path(old: State, shift: Doubles, h_sigma: bool, rate: Rates) -> Doubles | None:
     """p_c <- (1 - c_c) p_c + h_sigma sqrt(c_c (2 - c_c) mu_eff) shift / sigma (eq. 45)."""
     if old.p_c is None:
         return None
     gain = (rate.c_c * (2 - rate.c_c) * rate.mu_eff) ** 0.5 / old.sigma
-    path: Array = (1 - rate.c_c) * old.p_c + h_sigma * gain * shift
+    path: Doubles = (1 - rate.c_c) * old.p_c + h_sigma * gain * shift
     return path
 
 
 def covariance(
-    old: State, p_c: Array | None, steps: Array, weights: Array, h_sigma: bool, rate: Rates
-) -> Array | None:
+    old: State, p_c: Doubles | None, steps: Doubles, weights: Doubles, h_sigma: bool, rate: Rates
+) -> Doubles | None:
     """C <- decay C + c_1 p_c p_c^T + c_mu sum w_i y_i y_i^T (eq. 46 and 47), or its diagonal.
 
     steps: (S, d) y_i = (x_i - mean) / sigma, best first.
@@ -395,7 +393,7 @@ def covariance(
     return C
 
 
-def bounded_negative_weights(weights: Array, steps: Array, lengths: Array) -> Array:
+def bounded_negative_weights(weights: Doubles, steps: Doubles, lengths: Doubles) -> Doubles:
     """w_i d / ||C^(-1/2) y_i||^2 for negative w_i, so that C stays definite (eq. 46): (S,).
 
     steps: (S, d) y_i;  lengths: (S,) their Mahalanobis lengths ||C^(-1/2) y_i||
@@ -404,13 +402,13 @@ def bounded_negative_weights(weights: Array, steps: Array, lengths: Array) -> Ar
     return np.where(weights < 0, weights * (dim / (lengths + 1e-9) ** 2), weights)
 
 
-def step_size(sigma: float, p_sigma: Array, rate: Rates) -> float:
+def step_size(sigma: float, p_sigma: Doubles, rate: Rates) -> float:
     """sigma <- sigma exp((||p_sigma|| / chi_d - 1) c_s / d_s) (eq. 44), by at most e a step."""
     log_change = (np.linalg.norm(p_sigma) / rate.chi_d - 1) * (rate.c_sigma / rate.d_sigma)
     return float(sigma * np.exp(np.clip(log_change, -1, 1)))
 
 
-def history(best_losses: Array, best: float, settings: Settings) -> Array:
+def history(best_losses: Doubles, best: float, settings: Settings) -> Doubles:
     """The best losses of the last 10 + 30 d / S generations, newest last (pycma's length)."""
     kept = int(10 + 30 * settings.dim / settings.population)
     return np.append(best_losses, best)[-kept:]
@@ -421,7 +419,7 @@ def decomposition_is_due(state: State, rate: Rates) -> bool:
     return state.eigenvectors is not None and state.generation >= state.decomposed_at + rate.lazy_gap
 
 
-def eigensystem(C: Array) -> tuple[Array, Array]:
+def eigensystem(C: Doubles) -> tuple[Doubles, Doubles]:
     """Ascending eigenvalues (d,) and eigenvectors, columns of (d, d), of a symmetric C.
 
     LAPACK leaves every vector's sign to chance; here its largest entry is positive, so that a seed
@@ -474,14 +472,14 @@ def sampled(state: State, settings: Settings, generator: np.random.Generator) ->
 # The search distribution's shape: C^(1/2) and C^(-1/2) for the three kinds of covariance.
 
 
-def coloured(state: State, z: Array) -> Array:
+def coloured(state: State, z: Doubles) -> Doubles:
     """B D z of every row: (n, d) -> (n, d) (eq. 39)."""
     if state.eigenvectors is not None and state.D is not None:
         return (state.D * z) @ state.eigenvectors
     return z if state.C is None else np.sqrt(state.C) * z
 
 
-def whitened(state: State, y: Array) -> Array:
+def whitened(state: State, y: Doubles) -> Doubles:
     """C^(-1/2) y = B D^-1 B^T y: (d,) -> (d,), with the C last decomposed."""
     if state.eigenvectors is not None and state.D is not None:
         y = state.eigenvectors.T @ ((state.eigenvectors @ y) / state.D)
@@ -489,13 +487,13 @@ def whitened(state: State, y: Array) -> Array:
     return y if state.C is None else y / np.sqrt(state.C)
 
 
-def mahalanobis_lengths(state: State, steps: Array) -> Array:
+def mahalanobis_lengths(state: State, steps: Doubles) -> Doubles:
     """||C^(-1/2) y|| of every row: (n, d) -> (n,), with the C last decomposed."""
     if state.eigenvectors is not None and state.D is not None:
         steps = (steps @ state.eigenvectors.T) / state.D
     elif state.C is not None:
         steps = steps / np.sqrt(state.C)
-    lengths: Array = np.linalg.norm(steps, axis=1)
+    lengths: Doubles = np.linalg.norm(steps, axis=1)
     return lengths
 
 
@@ -528,17 +526,17 @@ def rates(settings: Settings) -> Rates:
     )
 
 
-def raw_weights(population: int) -> Array:
+def raw_weights(population: int) -> Doubles:
     """ln((S + 1) / 2) - ln i, i = 1..S, best first: (S,) (eq. 49)."""
     return np.array([math.log((population + 1) / 2) - math.log(i + 1) for i in range(population)])
 
 
-def effective_number(weights: Array) -> float:
+def effective_number(weights: Doubles) -> float:
     """mu_eff = (sum |w|)^2 / sum w^2."""
     return float(np.sum(weights) ** 2 / np.sum(weights**2))
 
 
-def recombination_weights(raw: Array, d: int, c_1: float, c_mu: float) -> Array:
+def recombination_weights(raw: Doubles, d: int, c_1: float, c_mu: float) -> Doubles:
     """Positive weights sum to 1, negative ones to the least of three bounds (eq. 50 to 53)."""
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
     mu_eff, mu_eff_minus = effective_number(positive), effective_number(negative)
@@ -546,7 +544,7 @@ def recombination_weights(raw: Array, d: int, c_1: float, c_mu: float) -> Array:
     by_mu_eff = 1 + 2 * mu_eff_minus / (mu_eff + 2)  # eq. 51
     definite = (1 - c_1 - c_mu) / (d * c_mu)  # eq. 52
     bound = min(no_decay, by_mu_eff, definite)
-    weights: Array = positive / positive.sum() - negative / negative.sum() * bound
+    weights: Doubles = positive / positive.sum() - negative / negative.sum() * bound
     return weights
 
 
@@ -626,14 +624,14 @@ def stop_reasons(settings: Settings, state: State) -> dict[str, float]:
     return found
 
 
-def coordinate_deviations(state: State) -> Array:
+def coordinate_deviations(state: State) -> Doubles:
     """Square roots of C's diagonal: (d,). Times sigma, the candidates' standard deviations."""
     if state.C is None:
         return np.ones_like(state.mean)
     return np.sqrt(np.diagonal(state.C) if state.C.ndim == 2 else state.C)
 
 
-def axis_variances(state: State) -> Array:
+def axis_variances(state: State) -> Doubles:
     """Variances along C's axes: eigenvalues, D squared. (d,), or (1,) for "identity"."""
     if state.D is not None:
         return state.D**2
@@ -648,7 +646,7 @@ def n_sweep(settings: Settings) -> int:
     return 2 * settings.dim if settings.rho > 0 else 0
 
 
-def _first_state(settings: Settings, mean: Array, generator: np.random.Generator) -> State:
+def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generator) -> State:
     d, kind = settings.dim, settings.covariance
     state = State(
         generation=0,
@@ -673,15 +671,6 @@ def _first_state(settings: Settings, mean: Array, generator: np.random.Generator
     return sampled(state, settings, generator)
 
 
-def _copy(state: State) -> State:
-    """Own, C-ordered arrays: their order in memory decides the last bits of a product."""
-    own: dict[str, Any] = {
-        name: np.array(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
-        for name, value in vars(state).items()
-    }
-    return State(**own)
-
-
 def _check_shapes(settings: Settings, state: State) -> None:
     d, square = settings.dim, (settings.dim, settings.dim)
     full, identity = settings.covariance == "full", settings.covariance == "identity"
@@ -695,24 +684,8 @@ def _check_shapes(settings: Settings, state: State) -> None:
         "candidates": (settings.population, d),
         "answers": (n_sweep(settings) + settings.population,),
     }
-    for name, shape in expected.items():
-        value = getattr(state, name)
-        found = None if value is None else value.shape
-        if found != shape:
-            raise UsageError(
-                f"The checkpoint was made with other settings: its {name} has shape {found}. "
-                f"These settings need {shape}. Repeat --dim, --population, --rho and "
-                f"--covariance as they were, or start again without the checkpoint."
-            )
+    require_shapes(state, expected, "--dim, --population, --rho and --covariance")
 
 
-def _into_box(x: Array, bounds: float | None) -> Array:
+def _into_box(x: Doubles, bounds: float | None) -> Doubles:
     return x if bounds is None else np.clip(x, -bounds, bounds)
-
-
-def _require(fits: bool, option: str, value: object, allowed: str, example: str) -> None:
-    if not fits:
-        raise UsageError(
-            f"A setting of stage 1 cannot be used: {option} is {value}. "
-            f"It must be {allowed}. Try {option} {example}."
-        )

@@ -8,17 +8,17 @@ gradient buffer, which it does not clear, is not in the paper and not here.
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import NumericsError, UsageError
-from .estimators import Ask, CoordinateWise, Randomised, refuse_non_finite
+from .arrays import Doubles
+from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
+from .errors import NumericsError
+from .estimators import CoordinateWise, Randomised, refuse_non_finite
 
-Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -48,17 +48,17 @@ class Settings:
     directions: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
-        _require(self.steps >= 0, "--steps", self.steps, "0 or more", "20000")
+        require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
+        require(self.steps >= 0, "--steps", self.steps, "0 or more", "20000")
         for option, value in (
             ("--eta", self.eta),
             ("--mu-rge", self.mu_rge),
             ("--mu-cge", self.mu_cge),
         ):
-            _require(0 < value < math.inf, option, value, "a positive number", "1e-3")
-        _require(self.prune_interval >= 1, "--prune-interval", self.prune_interval, "at least 1", "200")
-        _require(0 <= self.prune_ratio < 1, "--prune-ratio", self.prune_ratio, "in [0, 1)", "0.5")
-        _require(self.directions >= 1, "directions", self.directions, "at least 1", "1")
+            require(0 < value < math.inf, option, value, "a positive number", "1e-3")
+        require(self.prune_interval >= 1, "--prune-interval", self.prune_interval, "at least 1", "200")
+        require(0 <= self.prune_ratio < 1, "--prune-ratio", self.prune_ratio, "in [0, 1)", "0.5")
+        require(self.directions >= 1, "directions", self.directions, "at least 1", "1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +78,10 @@ class State:
     """
 
     step: int
-    w: Array
+    w: Doubles
     mask: Mask
-    directions: Array
-    answers: Array
+    directions: Doubles
+    answers: Doubles
     answered: int
     rng: dict[str, Any]
 
@@ -105,9 +105,8 @@ class SparseZOSGD:
         """
         _check_shapes(settings, state)
         self._settings = settings
-        self._state = _copy(state)
-        self._generator = np.random.Generator(np.random.PCG64(0))
-        self._generator.bit_generator.state = state.rng
+        self._state = own_copy(state)
+        self._generator = generator_of(state.rng)
 
     @classmethod
     def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
@@ -125,7 +124,7 @@ class SparseZOSGD:
         return self._state
 
     @property
-    def solution(self) -> Array:
+    def solution(self) -> Doubles:
         """The present w, (d,) float64, a copy."""
         return self._state.w.copy()
 
@@ -217,7 +216,7 @@ class SparseZOSGD:
 # The formulas.
 
 
-def z_score(x: Array) -> Array:
+def z_score(x: Doubles) -> Doubles:
     """z(x) = (x - mean) / std, with the population's std; 0 when all x are equal: (d,) (eq. 4).
 
     >>> z_score(np.array([1.0, 1.0, 4.0, 4.0]))
@@ -225,11 +224,11 @@ def z_score(x: Array) -> Array:
     """
     if np.ptp(x) == 0:  # std itself may come out as round-off instead of 0
         return np.zeros_like(x)
-    z: Array = (x - x.mean()) / x.std()
+    z: Doubles = (x - x.mean()) / x.std()
     return z
 
 
-def pruning_score(w: Array, gradient: Array) -> Array:
+def pruning_score(w: Doubles, gradient: Doubles) -> Doubles:
     """w^2 z(g^2), high for a coordinate worth keeping: (d,) (eq. 4).
 
     All scores are 0 at w = 0, where a mask then keeps the lower indices.
@@ -246,7 +245,7 @@ def pruning_score(w: Array, gradient: Array) -> Array:
     return scores
 
 
-def keep_mask(scores: Array, prune_ratio: float) -> Mask:
+def keep_mask(scores: Doubles, prune_ratio: float) -> Mask:
     """Omega: the round((1 - ratio) d) highest scores, at least one (eq. 5): (d,) -> (d,) bool.
 
     Halves round up; of equal scores the lower index is kept.
@@ -260,12 +259,12 @@ def keep_mask(scores: Array, prune_ratio: float) -> Mask:
     return mask
 
 
-def masked(directions: Array, mask: Mask) -> Array:
+def masked(directions: Doubles, mask: Mask) -> Doubles:
     """Omega u of every row: (q, d) -> (q, d) (algorithm 1)."""
     return np.where(mask, directions, 0.0)
 
 
-def sgd_step(w: Array, gradient: Array, eta: float) -> Array:
+def sgd_step(w: Doubles, gradient: Doubles, eta: float) -> Doubles:
     """w - eta g: (d,) (algorithm 1). Raises NumericsError when it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         stepped = w - eta * gradient
@@ -287,7 +286,9 @@ def n_sweep(settings: Settings, step: int) -> int:
     return 2 * settings.dim if due else 0
 
 
-def _step_begun(settings: Settings, step: int, w: Array, mask: Mask, generator: np.random.Generator) -> State:
+def _step_begun(
+    settings: Settings, step: int, w: Doubles, mask: Mask, generator: np.random.Generator
+) -> State:
     # All d are drawn whatever the mask, so that the stream does not depend on pruning; and also
     # after the last step, so that a later run with more steps goes on as if it had been longer.
     directions = generator.standard_normal((settings.directions, settings.dim))
@@ -302,14 +303,6 @@ def _step_begun(settings: Settings, step: int, w: Array, mask: Mask, generator: 
     )
 
 
-def _copy(state: State) -> State:
-    own: dict[str, Any] = {
-        name: np.array(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
-        for name, value in vars(state).items()
-    }
-    return State(**own)
-
-
 def _check_shapes(settings: Settings, state: State) -> None:
     expected = {
         "w": (settings.dim,),
@@ -317,19 +310,4 @@ def _check_shapes(settings: Settings, state: State) -> None:
         "directions": (settings.directions, settings.dim),
         "answers": (n_sweep(settings, state.step) + 2 * settings.directions,),
     }
-    for name, shape in expected.items():
-        found = getattr(state, name).shape
-        if found != shape:
-            raise UsageError(
-                f"The checkpoint was made with other settings: its {name} has shape {found}. "
-                f"These settings need {shape}. Repeat --dim, --prune-interval and "
-                f"--prune-ratio as they were, or start again without the checkpoint."
-            )
-
-
-def _require(fits: bool, option: str, value: object, allowed: str, example: str) -> None:
-    if not fits:
-        raise UsageError(
-            f"A setting of stage 2 cannot be used: {option} is {value}. "
-            f"It must be {allowed}. Try {option} {example}."
-        )
+    require_shapes(state, expected, "--dim, --prune-interval and --prune-ratio")
