@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sharpzo_edge import images
 from sharpzo_edge.bundle import Preprocess
 from sharpzo_edge.errors import ImagesError
 from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, read_folder, to_pixels
@@ -304,3 +305,16 @@ def test_to_pixels_by_hand():
     assert pixels.shape == (1, 3, 1, 2) and pixels.dtype == np.float32 and pixels.flags.c_contiguous
     expected = [[[[-1.0, 1.0]], [[0.2, 0.0]], [[8.0, 0.0]]]]
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_a_large_jpeg_decodes_small_and_nearly_the_same(tmp_path, monkeypatch):
+    """Reduced decoding changes a crop by a few levels of 255, and only that of a large JPEG."""
+    y, x = np.mgrid[0:2400, 0:3200]
+    waves = [127 + 100 * np.sin(x / a + y / b) for a, b in ((91, 140), (37, 61), (300, 23))]
+    path = tmp_path / "large.jpg"
+    Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path, quality=90)
+    small = images.read_crop(path, preprocess((224, 224))).astype(int)
+    monkeypatch.setattr(images, "LARGE_JPEG_PIXELS", 1 << 40)
+    full = images.read_crop(path, preprocess((224, 224))).astype(int)
+    difference = np.abs(small - full)
+    assert 0 < difference.max() <= 4 and difference.mean() <= 0.5
