@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNet
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
 from sharpzo_edge import bundle
@@ -54,7 +54,7 @@ def _is_plain_vit(visual: nn.Module) -> bool:
         and visual.attn_pool is None
         and visual.pool_type in ("tok", "avg")
         and visual.proj is not None
-        and type(visual.transformer.resblocks[0]).__name__ == "ResidualAttentionBlock"
+        and type(visual.transformer.resblocks[0]) is ResidualAttentionBlock
     )
 
 
@@ -239,6 +239,7 @@ class _UnitFeatures(nn.Module):
 
 def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bundle.ImageTower:
     """Other towers (timm's) through torch.onnx.export; export's parity check decides on them."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
     try:
         program = torch.onnx.export(
@@ -257,6 +258,8 @@ def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bun
             f"torch.onnx.export fails on {type(visual).__name__} ({type(error).__name__})",
             "plain vision transformers, CLIP's ResNets, and what torch.onnx.export can trace",
         ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
     model = program.model_proto
     model.ir_version = IR_VERSION
     model.graph.doc_string = model.doc_string = ""

@@ -96,7 +96,7 @@ def _differences(bundle: Bundle, clip: LoadedClip) -> Iterator[tuple[str, float]
     expected = clip.model.encode_text(full, normalize=True).numpy()
     context = class_prompts.context_from_words(bundle, words)
     prompts = class_prompts.class_prompts(bundle, names, len(context), class_chunk=4)
-    other = context + np.float32(0.1)
+    other = context + np.float32(0.1)  # a candidate between two equal ones, which it must not touch
     for stage, kind in (
         ("class_features", towers.ResidentTextTower),
         ("class_features_streamed", towers.StreamedTextTower),

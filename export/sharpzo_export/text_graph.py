@@ -52,7 +52,6 @@ STEM, BLOCK, LAST_BLOCK, HEAD = (
     "text_head.onnx",
 )
 VOCABULARY_SIZE = EOT_ID + 1
-ROWS = ("B", "P+KL", "D")
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
     )
 
 
-def write_text_graphs(folder: Path, tower: TextTower, sos_id: int, embed_dim: int) -> bundle.TextTower:
+def write_text_graphs(folder: Path, tower: TextTower, sos_id: int) -> bundle.TextTower:
     """Write text.data, text.onnx and the four step graphs; returns the manifest's part."""
     form = tower.form
     data = DataFile(folder / DATA)
@@ -142,25 +141,28 @@ def write_text_graphs(folder: Path, tower: TextTower, sos_id: int, embed_dim: in
     masks = _mask_inputs(whole)
     for i, block in enumerate(blocks):
         weights = {t.name: whole.weight(t, f"block.{i}.") for t in block}
-        if i < len(blocks) - 1:
-            rows = _block(whole, rows, weights, form, *masks)
-    rows = _last_block(whole, rows, weights, form, *masks)
-    _head(whole, rows, edge, tower.final_norm.eps, embed_dim)
+        builder = _last_block if block is blocks[-1] else _block
+        rows = builder(whole, rows, weights, form, *masks)
+    _head(whole, rows, edge, tower)
     whole.save(folder / GRAPH)
 
     stem = Graph("text_stem", data)
-    stem.output("rows", _stem(stem, edge, form), ROWS)
+    all_rows = ("B", "P+KL", form.width)
+    stem.output("rows", _stem(stem, edge, form), all_rows)
     stem.save(folder / STEM)
-    for name, builder, out_shape in ((BLOCK, _block, ROWS), (LAST_BLOCK, _last_block, ("B", "K", "D"))):
+    for name, builder, out_shape in (
+        (BLOCK, _block, all_rows),
+        (LAST_BLOCK, _last_block, ("B", "K", form.width)),
+    ):
         step = Graph(name.removesuffix(".onnx"), data)
-        rows = step.input("rows", ("B", "P+KL", form.width))
+        rows = step.input("rows", all_rows)
         masks = _mask_inputs(step)
         weights = {t.name: step.weight_input(t) for t in blocks[0]}
         step.output("rows_out", builder(step, rows, weights, form, *masks), out_shape)
         step.save(folder / name)
     head = Graph("text_head", data)
     rows = head.input("rows", ("B", "K", form.width))
-    _head(head, rows, edge, tower.final_norm.eps, embed_dim)
+    _head(head, rows, edge, tower)
     head.save(folder / HEAD)
 
     steps = [bundle.Step(STEM, ())]
@@ -294,13 +296,15 @@ def _split_rows(g: Graph, x: str, n_first: str, axis: int) -> list[str]:
     return [g.slice(x, 0, n_first, axis), g.slice(x, n_first, np.iinfo(np.int64).max, axis)]
 
 
-def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], epsilon: float, embed_dim: int) -> None:
+def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], tower: TextTower) -> None:
     """EOT rows (B, K, D) -> unit class features (B, K, E)."""
-    x = g.layer_norm(rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), epsilon)
+    x = g.layer_norm(
+        rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), tower.final_norm.eps
+    )
     if "projection.weight" in edge:
         bias = edge.get("projection.bias")
         x = g.linear(x, g.weight(edge["projection.weight"]), g.weight(bias) if bias else None)
-    g.output("class_features", g.unit(x), ("B", "K", embed_dim))
+    g.output("class_features", g.unit(x), ("B", "K", tower.embed_dim))
 
 
 def _matrix(projection: Any) -> np.ndarray | None:

@@ -19,7 +19,7 @@ from open_clip.tokenizer import default_bpe
 from sharpzo_edge import __version__, bundle
 from sharpzo_edge.checkpoint import cannot_write, sync_folder
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.tokenizer import MERGES
+from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID
 
 from .image_graph import write_image_graphs
 from .load_clip import LoadedClip, load_clip
@@ -54,11 +54,12 @@ def export(
             f"The output {output} exists already. Export writes a new folder and replaces none. "
             f"Remove it first, or choose another --output"
         )
+    kept = _read_vocabulary(vocabulary) if vocabulary else None
     clip = load_clip(model, pretrained, quick_gelu)
     beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
     try:
         beside.mkdir(parents=True)
-        _write(beside, clip, vocabulary, weights)
+        _write(beside, clip, kept, weights)
         for path in beside.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -71,7 +72,7 @@ def export(
     return bundle.Bundle.open(output), clip.notes
 
 
-def _write(folder: Path, clip: LoadedClip, vocabulary: Path | None, weights: str) -> None:
+def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights: str) -> None:
     tower = find_text_tower(clip.model, clip.tokenizer)
     if tower.embed_dim != clip.embed_dim:
         raise refuse(
@@ -80,10 +81,9 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: Path | None, weights: str
             "towers with features of one size",
         )
     preprocess = _preprocess(clip.preprocess)
-    sos, eot = clip.tokenizer.sot_token_id, clip.tokenizer.eot_token_id
-    text = write_text_graphs(folder, tower, sos, tower.embed_dim)
+    text = write_text_graphs(folder, tower, SOS_ID)
     image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim)
-    _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer, sos, eot))
+    _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer))
     _write_merges(folder / bundle.MERGES_FILE)
     manifest = bundle.Manifest(
         format=bundle.FORMAT,
@@ -142,21 +142,26 @@ def _preprocess(config: dict[str, Any]) -> bundle.Preprocess:
         raise refuse("image", str(error), f"RGB, {', '.join(known)}, and three means and stds") from error
 
 
-def _kept_tokens(path: Path | None, tokenizer: Any, sos: int, eot: int) -> np.ndarray | None:
-    """Sorted token ids of a vocabulary file, with what every prompt needs; None keeps all."""
-    if path is None:
-        return None
+def _read_vocabulary(path: Path) -> list[int]:
+    """The token ids in a vocabulary file. Raises UsageError."""
     try:
-        ids = json.loads(path.read_text())
-        if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < eot + 1 for i in ids):
+        ids = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(ids, list) or not all(type(i) is int and 0 <= i <= EOT_ID for i in ids):
             raise ValueError("it is not a list of token ids")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"The vocabulary file {path} cannot be used: {error}. It must hold a JSON list of token "
-            f"ids from 0 to {eot}. Correct it, or leave out --vocabulary to keep all words"
+            f"ids from 0 to {EOT_ID}. Correct it, or leave out --vocabulary to keep all words"
         ) from error
-    always = [sos, eot, *tokenizer.encode("."), *tokenizer.encode(INITIAL_CONTEXT)]
-    return np.unique(np.array([*ids, *always], np.int32))
+    return ids
+
+
+def _kept_tokens(vocabulary: list[int] | None, tokenizer: Any) -> np.ndarray | None:
+    """Sorted token ids of a vocabulary, with what every prompt needs; None keeps all."""
+    if vocabulary is None:
+        return None
+    always = [SOS_ID, EOT_ID, *tokenizer.encode("."), *tokenizer.encode(INITIAL_CONTEXT)]
+    return np.unique(np.array([*vocabulary, *always], np.int32))
 
 
 def _write_token_table(folder: Path, table: np.ndarray, kept: np.ndarray | None) -> None:

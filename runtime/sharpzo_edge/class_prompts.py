@@ -73,12 +73,12 @@ def class_prompts(
     room = bundle.manifest.text.context_length - 1 - n_context
     seen: dict[tuple[int, ...], str] = {}
     for name, tokens in zip(names, ids, strict=True):
-        twin = seen.setdefault(tuple(tokens), name)
-        if twin is not name:
+        if (twin := seen.get(tuple(tokens))) is not None:
             raise ClassNameError(
                 f"The class names {twin!r} and {name!r} are the same words to the model. Every class needs "
                 f"words of its own. Rename a folder, or give it words with --class-names FILE"
             )
+        seen[tuple(tokens)] = name
         if len(tokens) > room:
             raise ClassNameError(
                 f"The class name {name!r} has {len(tokens)} tokens with its full stop and end mark. "

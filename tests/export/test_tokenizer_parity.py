@@ -20,6 +20,7 @@ ftfy = pytest.importorskip("ftfy")
 regex = pytest.importorskip("regex")
 
 from open_clip.tokenizer import SimpleTokenizer, default_bpe, whitespace_clean  # noqa: E402
+
 from sharpzo_edge.tokenizer import MERGES, Tokenizer  # noqa: E402
 
 BATCH = 100  # the device reads its merges once a batch

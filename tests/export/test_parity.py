@@ -1,0 +1,141 @@
+"""Exported bundles against open_clip itself: any context, any batch, any chunking, on both kinds of tower.
+
+The reference never sees our layout: encode_text over all positions of whole prompts, one prompt a class,
+with the context written over the token embeddings. It runs in float64, so that what is measured is our
+rounding alone.
+"""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("open_clip")
+pytest.importorskip("onnx")
+
+from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
+from tiny_clip import RECIPES, name_of  # noqa: E402
+
+from sharpzo_edge import towers  # noqa: E402
+from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
+
+# Largest absolute differences of unit features.
+TEXT_TOLERANCE = 2e-6
+IMAGE_TOLERANCE = 2e-6
+STREAMED_TOLERANCE = 1e-6
+
+TOKENIZER = SimpleTokenizer()
+FILLER_ID = 320  # stands where the context goes; its embedding is written over
+NAME_LENGTHS = (3, 58, 1, 2, 20, 9, 1, 5)  # unsorted, and two of a length
+CHUNKS = (1, 2, 5, None)
+BATCHES = (1, 3, 8)
+
+OTHER_PICTURE_TOWERS = ("resnet", "traced vit", "traced timm")  # their text tower is that of "gelu"
+
+
+def float64(model):
+    return copy.deepcopy(model).double()
+
+
+def torch_class_features(model, context, names):
+    """(B, m, D), K names -> (B, K, E), by open_clip's encode_text over all positions."""
+    carrier = getattr(model, "text", model)
+    m = context.shape[1]
+    tokens = torch.zeros(len(names), len(carrier.positional_embedding), dtype=torch.int64)
+    for row, name in zip(tokens, names, strict=True):
+        ids = [
+            TOKENIZER.sot_token_id,
+            *[FILLER_ID] * m,
+            *TOKENIZER.encode(f"{name}."),
+            TOKENIZER.eot_token_id,
+        ]
+        row[: len(ids)] = torch.tensor(ids)
+    features = []
+    for vectors in torch.from_numpy(context).double():
+
+        def write_context(module, inputs, output, vectors=vectors):
+            return torch.cat([output[:, :1], vectors.expand(len(names), -1, -1), output[:, 1 + m :]], 1)
+
+        hook = carrier.token_embedding.register_forward_hook(write_context)
+        try:
+            features.append(model.encode_text(tokens, normalize=True))
+        finally:
+            hook.remove()
+    return torch.stack(features).numpy()
+
+
+def largest(a, b):
+    assert a.shape == b.shape and a.dtype == np.float32
+    return np.abs(a - b).max()
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r not in OTHER_PICTURE_TOWERS])
+def test_text_towers_equal_open_clip(exported, recipe):
+    """Every context length with every chunking, the batch sizes in turn."""
+    it = exported(recipe)
+    model, text = float64(it.model), it.bundle.manifest.text
+    rng = np.random.default_rng(0)
+    batches = itertools.cycle(BATCHES)
+    with (
+        towers.ResidentTextTower(it.bundle, threads=1) as resident,
+        towers.StreamedTextTower(it.bundle, threads=1) as streamed,
+    ):
+        for m, chunk in itertools.product((1, 4, 7, 16), CHUNKS):
+            n_batch = next(batches)
+            longest = text.context_length - m - 3  # beside SOS, the context, "." and EOT
+            names = [name_of(min(n, longest), i) for i, n in enumerate(NAME_LENGTHS)]
+            context = rng.normal(0, 0.05, (n_batch, m, text.width)).astype(np.float32)
+            prompts = class_prompts(it.bundle, names, m, class_chunk=chunk or len(names))
+            expected = torch_class_features(model, context, names)
+            answer = resident.class_features(context, prompts)
+            case = f"m = {m}, chunks of {chunk}, batch {n_batch}"
+            assert largest(answer, expected) <= TEXT_TOLERANCE, case
+            assert largest(streamed.class_features(context, prompts), answer) <= STREAMED_TOLERANCE, case
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_image_towers_equal_open_clip(exported, recipe):
+    it = exported(recipe)
+    model, rng = float64(it.model), np.random.default_rng(1)
+    streams = bool(it.bundle.manifest.image.steps)
+    assert streams == (it.bundle.manifest.image.kind == "vit")
+    for n_batch in (1, 2, 5):
+        pixels = rng.normal(0, 1, (n_batch, 3, *it.bundle.manifest.preprocess.size)).astype(np.float32)
+        expected = model.encode_image(torch.from_numpy(pixels).double(), normalize=True).numpy()
+        with towers.ResidentImageTower(it.bundle, threads=1) as resident:
+            answer = resident.image_features(pixels)
+        assert largest(answer, expected) <= IMAGE_TOLERANCE, n_batch
+        if streams:
+            with towers.StreamedImageTower(it.bundle, threads=1) as streamed:
+                assert largest(streamed.image_features(pixels), answer) <= STREAMED_TOLERANCE, n_batch
+
+
+def test_context_of_words_is_open_clips_whole_sentence(exported):
+    """From text to features, without any vectors of ours: tokenizer and token table included."""
+    it = exported("gelu")
+    names = ["cat", "red-winged blackbird", "hand: fingers partial", "Boeing 737-800"]
+    context = context_from_words(it.bundle, "a photo of a")
+    expected = it.model.encode_text(TOKENIZER([f"a photo of a {name}." for name in names]), normalize=True)
+    with towers.ResidentTextTower(it.bundle, threads=1) as tower:
+        answer = tower.class_features(context[None], class_prompts(it.bundle, names, len(context)))
+    assert largest(answer[0], expected.numpy()) <= TEXT_TOLERANCE
+
+
+def test_recipes_cover_every_way_of_building_a_tower(exported):
+    """Against the tests: a recipe that fell back to tracing would prove nothing of the built graphs."""
+    images = {recipe: exported(recipe).bundle.manifest.image.kind for recipe in RECIPES}
+    assert {r for r, kind in images.items() if kind == "traced"} == {"traced vit", "traced timm"}
+    assert {r for r, kind in images.items() if kind == "resnet"} == {"resnet"}
+    activations = {exported(recipe).bundle.manifest.text.activation for recipe in RECIPES}
+    assert activations == {"gelu", "gelu_tanh", "quick_gelu"}
+
+
+@pytest.mark.parametrize("recipe", ["gelu", "resnet", "traced timm"])
+def test_logit_scale_and_parity_figures_are_the_models_own(exported, recipe):
+    manifest = exported(recipe).bundle.manifest
+    assert manifest.logit_scale == pytest.approx(np.exp(3.21), rel=1e-6)
+    stages = {"pixels", "image_features", "token_ids", "class_features", "class_features_streamed"}
+    assert set(manifest.parity) == stages | ({"image_features_streamed"} if recipe == "gelu" else set())
+    assert max(manifest.parity.values()) < 1e-5
