@@ -196,6 +196,7 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
         (["tune", "--preset", "papyrus"], ["papyrus", "--preset paper"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
+        (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
         (["tune", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
         (["tune", "--change-point", "soon"], ["--change-point soon", "auto"]),
         (["tune", "--population", "1"], ["population", "at least 4"]),

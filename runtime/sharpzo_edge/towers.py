@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from .arrays import Floats
 from .bundle import Bundle, Step
 from .class_prompts import ClassPrompts, NameChunk
-from .errors import BundleError
+from .errors import BundleError, UsageError
+
+MOST_THREADS = 256  # each takes memory of its own
 
 
 class TextTower(Protocol):
@@ -178,6 +180,11 @@ def causal_mask(n: int) -> Floats:
 
 
 def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(
+            f"--threads {threads} is not a number of threads. It takes 0 (one a core) to {MOST_THREADS}. "
+            f"Try --threads 0"
+        )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads  # 0: one a physical core
     options.inter_op_num_threads = 1

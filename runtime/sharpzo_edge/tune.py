@@ -179,7 +179,6 @@ def _check(request: TuneRequest) -> None:
         ("--seed", request.seed, 0),
         ("--max-queries", request.max_queries, 1),
         ("--max-minutes", request.max_minutes, 0),
-        ("--threads", request.threads, 0),
     ):
         if value is not None and not value >= least:
             raise UsageError(
