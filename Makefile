@@ -6,7 +6,7 @@ OLDEST_ONNXRUNTIME := 1.23.2
 PIP := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-bundle bench-backbones clean
+.PHONY: help demo test test-device test-oldest test-export lint demo-model bench-demo bench-backbones clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,8 @@ lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/ruff check .
 	$(DEVICE)/bin/mypy
 
-demo-bundle: $(EXPORT)/installed  ## export the embedded model again (MODEL=folder, VOCABULARY=file)
-	rm -rf runtime/sharpzo_edge/demo/bundle
-	$(EXPORT)/bin/sharpzo-edge export --model local-dir:$(MODEL) --vocabulary $(VOCABULARY) \
-		--output runtime/sharpzo_edge/demo/bundle
+bench-demo: $(DEVICE)/installed  ## run the demo with three seeds, and write the README's table
+	$(DEVICE)/bin/python bench/demo.py
 
 bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (random weights), with parity
 	$(EXPORT)/bin/python bench/backbones.py

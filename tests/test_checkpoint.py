@@ -12,15 +12,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge.checkpoint import (
-    METADATA_KEY,
-    canonical_json,
-    load_state,
-    replacing,
-    save_state,
-    write_json,
-)
+from sharpzo_edge.checkpoint import METADATA_KEY, load_state, save_state
 from sharpzo_edge.errors import SharpzoError
+from sharpzo_edge.files import canonical_json, replacing, write_json
 
 
 @dataclass

@@ -160,25 +160,103 @@ def test_a_finished_output_is_replaced_only_with_restart(tuned: tuple[Path, dict
     assert path.read_bytes() != before
 
 
-def test_an_interrupted_run_goes_on_with_the_same_command(tuned: tuple[Path, dict], tmp_path: Path) -> None:
-    path = tmp_path / "p"
-    command = ["tune", "--bundle", BUNDLE, "--images", TRAIN, "--output", path, *QUICK]
+def interrupted(output: Path, *more: object, by: signal.Signals = signal.SIGTERM) -> None:
+    """A tune that gets a signal after its first look, long before its end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, command)],
+        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, long_tune(output)), *map(str, more)],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(RUNTIME)},
     )
-    log = Path(f"{path}.work") / "log.jsonl"
+    log = Path(f"{output}.work") / "log.jsonl"
     while process.poll() is None and not (log.exists() and "zero-shot" in log.read_text()):
         time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(by)
     _, text = process.communicate()
-    if process.returncode:  # it may have been done before the signal came
-        assert process.returncode == 128 + signal.SIGTERM
-        assert "type the same command again" in text
-        run(*command)
-    assert path.read_bytes() == tuned[0].read_bytes()
+    assert process.returncode == 128 + by
+    assert "type the same command again" in text
+
+
+def long_tune(output: Path) -> list[object]:
+    return ["tune", "--bundle", BUNDLE, "--images", TRAIN, "--output", output, "--preset", "demo"]
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tmp_path: Path) -> None:
+    output = tmp_path / "p"
+    interrupted(output, by=by)
+    assert not output.exists()
+    more = ["--max-queries", 3000]  # another command: refused by name
+    assert "another max-queries" in run(*long_tune(output), *more, code=2).stderr
+    assert "going on after" in run(*long_tune(output), "--max-minutes", 0.02).stderr
+    assert output.exists() and not Path(f"{output}.work", "checkpoint.safetensors").exists()
+
+
+def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    limit = ["--max-queries", 1500]
+    interrupted(tmp_path / "a", *limit)
+    run(*long_tune(tmp_path / "a"), *limit)
+    run(*long_tune(tmp_path / "b"), *limit)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_other_words_for_a_class_are_another_run(tmp_path: Path) -> None:
+    words = tmp_path / "words.json"
+    folder = sorted(p.name for p in TRAIN.iterdir())[0]
+    words.write_text(json.dumps({folder: "red heart"}))
+    interrupted(tmp_path / "p", "--class-names", words)
+    words.write_text(json.dumps({folder: "blue heart"}))
+    error = run(*long_tune(tmp_path / "p"), "--class-names", words, code=2).stderr
+    assert "another class-names" in error and "--restart" in error
+
+
+def test_a_run_begun_with_restart_can_be_gone_on_with(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+    output = tmp_path / "p"
+    shutil.copy(tuned[0], output)
+    interrupted(output, "--restart")
+    assert output.read_bytes() == tuned[0].read_bytes()  # kept until there is a new one
+    assert "going on after" in run(*long_tune(output), "--max-minutes", 0.02).stderr
+    assert output.read_bytes() != tuned[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--change-point", "auto", "--val", "0"],
+        ["--covariance", "diagonal", "--bounds", "2"],
+        ["--covariance", "identity", "--rho", "0"],
+        ["--context-tokens", "2"],
+        ["--context-init", "an icon of"],
+        ["--preset", "paper:dtd"],
+    ],
+    ids=" ".join,
+)
+def test_options_work(options: list[str], tmp_path: Path) -> None:
+    result = tune(tmp_path / "p", *options, "--max-queries", 120)
+    assert result["queries"] <= 120
+    assert (result["val_accuracy"] is None) == ("--val" in options)
+    prompt = json.loads(run("inspect", tmp_path / "p", "--json").stdout)
+    assert prompt["context_shape"][0] == (2 if "--context-tokens" in options else len(prompt_words(options)))
+
+
+def prompt_words(options: list[str]) -> list[str]:
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    return given.get("--context-init", "a photo of a").split()
+
+
+def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
+    done = run(*long_tune(tmp_path / "p"), "--max-queries", 20)
+    assert "ends in stage 1" in done.stderr and "not tuned" in done.stderr
+
+
+def test_words_given_to_eval_win_over_the_prompts_folders(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+    a, b, *_ = sorted(p.name for p in TEST.iterdir())
+    swap = tmp_path / "swap.json"
+    swap.write_text(json.dumps({a: b.replace("_", " "), b: a.replace("_", " ")}))
+    ours = ["eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json"]
+    plain = json.loads(run(*ours).stdout)
+    swapped = json.loads(run(*ours, "--class-names", swap).stdout)
+    assert swapped["accuracy"] != plain["accuracy"]
 
 
 def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sharpzo_edge import stage1_cmaes, stage2_sparse_zo
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, parse_bounds, settings_for
+from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, settings_for
 
 # SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
 TABLE = {
@@ -150,13 +150,12 @@ def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value
 
 def test_bounds():
     paper = PRESETS["paper"]
-    boxed = dataclasses.replace(paper, bounds=2.0)
-    assert parse_bounds(paper, "5") == dataclasses.replace(paper, bounds=5.0)
-    assert parse_bounds(boxed, "none") == paper
-    assert parse_bounds(boxed, None) == boxed
+    assert settings_for("paper", {"bounds": "5"})[0] == dataclasses.replace(paper, bounds=5.0)
+    assert settings_for("paper", {"bounds": "none"})[0] == paper
+    assert settings_for("paper", {"bounds": None})[0] == paper
 
 
 @pytest.mark.parametrize("value", ["", "five", "-5", "0", "nan", "inf", "-5,5"])
 def test_bounds_that_are_no_box(value):
     with pytest.raises(UsageError, match=r"--bounds .*Try --bounds 5"):
-        parse_bounds(PRESETS["paper"], value)
+        settings_for("paper", {"bounds": value})

@@ -68,6 +68,9 @@ class After:
         self.looks -= 1
         return 15 if self.looks < 0 else 0
 
+    def raise_if_received(self, what_is_kept: str) -> None:
+        raise InterruptedRunError(what_is_kept, 15)
+
 
 def pictures(n: int, seed: int) -> LabelledFeatures:
     rng = np.random.default_rng(seed)
@@ -120,7 +123,7 @@ def test_both_stages_lower_the_loss_each(tmp_path: Path) -> None:
 def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.to_the_end(After())
-    state, counted = run.state, run._objective.queries
+    state, counted = run.state, run.queries
     assert counted == 1 + state.stage1_queries + state.stage2_queries
     # 4 generations of 14 + 6 + 1 look; 26 steps of 2, three sweeps of 14, the look at the end.
     assert state.stage1_queries == 4 * (14 + 6 + 1)
@@ -133,7 +136,7 @@ def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
 def test_max_queries_holds_inside_generations_and_sweeps(limit: int, tmp_path_factory) -> None:
     run = make_run(tmp_path_factory.mktemp("run"), max_queries=limit)
     run.to_the_end(After())
-    spent = run._objective.queries
+    spent = run.queries
     assert spent <= limit
     # All of it is spent, but for the query kept back where w was looked at already.
     assert spent >= min(limit - 1, 180)
@@ -159,7 +162,7 @@ def test_resume_equals_no_interruption_bit_for_bit(
         last = run.to_the_end(After())
         assert np.array_equal(last.w, expected.w)
         assert np.array_equal(last.class_features, expected.class_features)
-        assert run._objective.queries == whole._objective.queries
+        assert run.queries == whole.queries
         assert run.state.stage1_queries == whole.state.stage1_queries
 
 

@@ -34,7 +34,7 @@ STEM, BLOCK, HEAD = "image_stem.onnx", "image_block.onnx", "image_head.onnx"
 
 def write_image_graphs(
     folder: Path, visual: nn.Module, size: tuple[int, int], embed_dim: int
-) -> bundle.ImageTower:
+) -> bundle.ImageSpec:
     """Write image.data and its graphs; returns the manifest's part. `size` is (height, width)."""
     if getattr(visual, "output_tokens", False):
         raise refuse("image", "it returns its tokens too (output_tokens)", "towers that return features")
@@ -60,7 +60,7 @@ def _is_plain_vit(visual: nn.Module) -> bool:
 
 def _write_vit(
     folder: Path, visual: VisionTransformer, size: tuple[int, int], embed_dim: int
-) -> bundle.ImageTower:
+) -> bundle.ImageSpec:
     form = block_form(visual.transformer.resblocks, "image")
     data = DataFile(folder / DATA)
     edges = {
@@ -98,7 +98,7 @@ def _write_vit(
     head.save(folder / HEAD)
 
     steps = [bundle.Step(STEM, ()), *(bundle.Step(BLOCK, b) for b in blocks), bundle.Step(HEAD, ())]
-    return bundle.ImageTower(graph=GRAPH, data=DATA, steps=tuple(steps), kind="vit")
+    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=tuple(steps), kind="vit")
 
 
 def _vit_stem(
@@ -146,7 +146,7 @@ def _norm(g: Graph, x: str, name: str, module: nn.Module, edge: dict[str, bundle
 
 def _write_resnet(
     folder: Path, visual: ModifiedResNet, size: tuple[int, int], embed_dim: int
-) -> bundle.ImageTower:
+) -> bundle.ImageSpec:
     data = DataFile(folder / DATA)
     g = Graph("image", data)
     x = g.input("pixels", ("B", 3, *size))
@@ -161,7 +161,7 @@ def _write_resnet(
     g.output("image_features", g.unit(features), ("B", embed_dim))
     data.close()
     g.save(folder / GRAPH)
-    return bundle.ImageTower(graph=GRAPH, data=DATA, steps=(), kind="resnet")
+    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=(), kind="resnet")
 
 
 def _bottleneck(g: Graph, x: str, name: str, block: Bottleneck) -> str:
@@ -202,7 +202,7 @@ def _average_pool(g: Graph, x: str, stride: int) -> str:
 def _attention_pool(g: Graph, x: str, pool: AttentionPool2d) -> str:
     """(B, C, h, w) -> (B, E): the mean row asks, all rows answer; only its answer is needed."""
     width = pool.k_proj.in_features
-    form = BlockForm(width, pool.num_heads, "gelu", 0.0)
+    heads, head_width = pool.num_heads, width // pool.num_heads
     rows = g.transpose(g.reshape(x, 0, width, -1), 0, 2, 1)
     mean = g.op("ReduceMean", rows, g.constant([1]), keepdims=1)
     positions = g.data.append("pool.positions", as_array(pool.positional_embedding))
@@ -214,11 +214,11 @@ def _attention_pool(g: Graph, x: str, pool: AttentionPool2d) -> str:
         bias = g.data.append(f"pool.{name}.bias", as_array(linear.bias) * np.float32(scale))
         return g.linear(y, g.weight(weight), g.weight(bias))
 
-    scale = form.head_width**-0.5
+    scale = head_width**-0.5
     q, k, v = (
-        by_head(g, project(query, "q", pool.q_proj, scale), form),
-        by_head(g, project(rows, "k", pool.k_proj), form),
-        by_head(g, project(rows, "v", pool.v_proj), form),
+        by_head(g, project(query, "q", pool.q_proj, scale), heads, head_width),
+        by_head(g, project(rows, "k", pool.k_proj), heads, head_width),
+        by_head(g, project(rows, "v", pool.v_proj), heads, head_width),
     )
     scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
     mixed = g.reshape(g.transpose(g.op("MatMul", scores, v), 0, 2, 1, 3), 0, width)
@@ -237,7 +237,7 @@ class _UnitFeatures(nn.Module):
         return nn.functional.normalize(self.visual(pixels), dim=-1)
 
 
-def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bundle.ImageTower:
+def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bundle.ImageSpec:
     """Other towers (timm's) through torch.onnx.export; export's parity check decides on them."""
     was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form
@@ -276,4 +276,4 @@ def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bun
         size_threshold=1024,
     )
     (folder / DATA).touch()
-    return bundle.ImageTower(graph=GRAPH, data=DATA, steps=(), kind="traced")
+    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=(), kind="traced")

@@ -52,10 +52,11 @@ STEM, BLOCK, LAST_BLOCK, HEAD = (
     "text_head.onnx",
 )
 VOCABULARY_SIZE = EOT_ID + 1
+INITIAL_CONTEXT = "a photo of a"
 
 
 @dataclass(frozen=True)
-class TextTower:
+class TextParts:
     """A causal text tower with EOT pooling, whichever open_clip class carries it."""
 
     token_embedding: np.ndarray
@@ -71,7 +72,7 @@ class TextTower:
         return self.form.width if self.projection is None else self.projection.shape[1]
 
 
-def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
+def find_text_tower(model: nn.Module, tokenizer: Any) -> TextParts:
     """The parts of the model's text tower. Raises UsageError where the graph would not be exact."""
     if type(model) is CLIP:
         tower, pool, eos = model, model.text_pool_type, model.text_eos_id
@@ -105,9 +106,12 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
         raise refuse("text", f"its vocabulary has {tower.token_embedding.weight.shape[0]} tokens", "49,408")
     if tower.positional_embedding.shape[0] != n_positions:
         raise refuse("text", "its position table has another length than its context", "equal ones")
+    needed = len(tokenizer.encode(INITIAL_CONTEXT)) + 4  # [SOS], a token of name, ".", EOT
+    if n_positions < needed:
+        raise refuse("text", f"it has {n_positions} positions", f"at least {needed}, for {INITIAL_CONTEXT!r}")
     projection = tower.text_projection
     is_linear = isinstance(projection, nn.Linear)
-    return TextTower(
+    return TextParts(
         token_embedding=as_array(tower.token_embedding.weight),
         positional_embedding=as_array(tower.positional_embedding),
         blocks=tower.transformer.resblocks,
@@ -118,7 +122,7 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextTower:
     )
 
 
-def write_text_graphs(folder: Path, tower: TextTower, sos_id: int) -> bundle.TextTower:
+def write_text_graphs(folder: Path, tower: TextParts, sos_id: int) -> bundle.TextSpec:
     """Write text.data, text.onnx and the four step graphs; returns the manifest's part."""
     form = tower.form
     data = DataFile(folder / DATA)
@@ -168,7 +172,7 @@ def write_text_graphs(folder: Path, tower: TextTower, sos_id: int) -> bundle.Tex
     steps = [bundle.Step(STEM, ())]
     steps += [bundle.Step(BLOCK, block) for block in blocks[:-1]]
     steps += [bundle.Step(LAST_BLOCK, blocks[-1]), bundle.Step(HEAD, ())]
-    return bundle.TextTower(
+    return bundle.TextSpec(
         graph=GRAPH,
         data=DATA,
         steps=tuple(steps),
@@ -223,7 +227,7 @@ def _block(
 ) -> str:
     """One block on all rows (B, P + K L, D). (`eot_index` is unused, as all rows go on.)"""
     n_shared, length = g.size(context_mask, 0), g.size(name_mask, 0)
-    q, k, v = (by_head(g, x, form) for x in queries_keys_values(g, rows, w, form))
+    q, k, v = (by_head(g, x, form.heads, form.head_width) for x in queries_keys_values(g, rows, w, form))
     q, k, v = (_split_rows(g, x, n_shared, axis=2) for x in (q, k, v))
 
     scores = g.op("MatMul", q[0], g.transpose(k[0], 0, 1, 3, 2))
@@ -252,8 +256,8 @@ def _last_block(
     eot_rows = g.op("Add", g.op("Add", g.op("Mul", number, length), eot_index), n_shared)
 
     q, k, v = queries_keys_values(g, rows, w, form)
-    q = by_head(g, g.op("Gather", q, eot_rows, axis=1), form)
-    k, v = (_split_rows(g, by_head(g, x, form), n_shared, axis=2) for x in (k, v))
+    q = by_head(g, g.op("Gather", q, eot_rows, axis=1), form.heads, form.head_width)
+    k, v = (_split_rows(g, by_head(g, x, form.heads, form.head_width), n_shared, axis=2) for x in (k, v))
     eot_mask = g.op("Unsqueeze", g.op("Gather", name_mask, eot_index, axis=0), g.constant([1]))
     names = _attend_from_names(g, q, k, v, eot_mask, form, length, queries_per_name=1)
 
@@ -296,7 +300,7 @@ def _split_rows(g: Graph, x: str, n_first: str, axis: int) -> list[str]:
     return [g.slice(x, 0, n_first, axis), g.slice(x, n_first, np.iinfo(np.int64).max, axis)]
 
 
-def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], tower: TextTower) -> None:
+def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], tower: TextParts) -> None:
     """EOT rows (B, K, D) -> unit class features (B, K, E)."""
     x = g.layer_norm(
         rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), tower.final_norm.eps

@@ -90,9 +90,9 @@ def queries_keys_values(g: Graph, rows: str, w: Weights, form: BlockForm) -> lis
     return g.op("Split", qkv, sizes, n_outputs=3, axis=-1)
 
 
-def by_head(g: Graph, x: str, form: BlockForm) -> str:
+def by_head(g: Graph, x: str, heads: int, head_width: int) -> str:
     """(B, R, D) -> (B, heads, R, head width)."""
-    return g.transpose(g.reshape(x, 0, 0, form.heads, form.head_width), 0, 2, 1, 3)
+    return g.transpose(g.reshape(x, 0, 0, heads, head_width), 0, 2, 1, 3)
 
 
 def from_heads(g: Graph, x: str, form: BlockForm) -> str:
@@ -102,7 +102,7 @@ def from_heads(g: Graph, x: str, form: BlockForm) -> str:
 
 def full_attention_block(g: Graph, rows: str, w: Weights, form: BlockForm) -> str:
     """A picture tower's block: every row of (B, N, D) attends to every row."""
-    q, k, v = (by_head(g, x, form) for x in queries_keys_values(g, rows, w, form))
+    q, k, v = (by_head(g, x, form.heads, form.head_width) for x in queries_keys_values(g, rows, w, form))
     scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
     mixed = from_heads(g, g.op("MatMul", scores, v), form)
     rows = g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))

@@ -17,17 +17,16 @@ import numpy as np
 from open_clip.tokenizer import default_bpe
 
 from sharpzo_edge import __version__, bundle
-from sharpzo_edge.checkpoint import cannot_write, sync_folder
 from sharpzo_edge.errors import UsageError
+from sharpzo_edge.files import cannot_write, sync_folder
 from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID
 
 from .image_graph import write_image_graphs
 from .load_clip import LoadedClip, load_clip
 from .parity import check_parity
-from .text_graph import find_text_tower, write_text_graphs
+from .text_graph import INITIAL_CONTEXT, find_text_tower, write_text_graphs
 from .transformer import refuse
 
-INITIAL_CONTEXT = "a photo of a"
 WEIGHTS = ("fp32",)
 
 

@@ -79,7 +79,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class TextTower:
+class TextSpec:
     graph: str
     data: str
     steps: tuple[Step, ...]
@@ -92,7 +92,7 @@ class TextTower:
 
 
 @dataclass(frozen=True)
-class ImageTower:
+class ImageSpec:
     graph: str
     data: str
     steps: tuple[Step, ...]
@@ -141,8 +141,8 @@ class Manifest:
     embed_dim: int
     logit_scale: float
     initial_context: str
-    text: TextTower
-    image: ImageTower
+    text: TextSpec
+    image: ImageSpec
     preprocess: Preprocess
     files: dict[str, BundledFile]
     parity: dict[str, float]

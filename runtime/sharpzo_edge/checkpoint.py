@@ -1,77 +1,23 @@
-"""Files that survive a power cut: written beside, flushed to the disk, renamed.
-
-A checkpoint is one dataclass: its arrays are safetensors, the rest is JSON in the same file.
-"""
+"""A run's state on disk: one dataclass, its arrays as safetensors, the rest as JSON in the same file."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 import types
 import typing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from .errors import SharpzoError
+from .files import canonical_json, replacing
 
 METADATA_KEY = "sharpzo-edge checkpoint"
 ARRAY = "array"  # stands in the JSON where an array is
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside `path`; when the block ends well, `path` is replaced by it at once.
-
-    Whoever reads `path` sees the old bytes or the new ones, never a part. When the block raises,
-    the file beside is removed and `path` is as it was.
-    """
-    path = Path(path)
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries: a rename is only then safe from a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Any) -> None:
-    with replacing(path) as file:
-        file.write(canonical_json(value))
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one spelling of a JSON value: keys sorted, no spaces, UTF-8, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
 
 
 def save_state(path: Path, state: Any, made_for: dict[str, Any]) -> None:
@@ -143,16 +89,3 @@ def _put_arrays(kind: Any, tree: Any, where: str, arrays: dict[str, np.ndarray])
     if kind is not Any and type(tree) is not (origin or kind):
         raise ValueError(f"{where} is {tree!r:.40}")
     return tree
-
-
-def cannot_write(path: Path, error: OSError) -> SharpzoError:
-    return SharpzoError(
-        f"Cannot write {path}: {error.strerror or error}. The folder must exist, be writable and "
-        f"have room left. Free some space or choose another place with --output."
-    )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -25,7 +26,6 @@ CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="sharpzo-edge",
     help="Tune CLIP's prompt on a small board with forward passes alone.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -145,7 +145,7 @@ def tune(
 
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
-    from .settings import parse_bounds, settings_for
+    from .settings import settings_for
     from .tune import TuneRequest
     from .tune import tune as run
 
@@ -159,6 +159,7 @@ def tune(
             "mu_cge": mu_cge,
             "mu_rge": mu_rge,
             "projection_std": projection_std,
+            "bounds": bounds,
             "covariance": covariance,
             "change_point": change_point,
             "steps": steps,
@@ -167,7 +168,6 @@ def tune(
             "eta": eta,
         },
     )
-    settings = parse_bounds(settings, bounds)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     result = run(
@@ -355,11 +355,15 @@ def demo(
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(__version__)
         raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 def _names(value: str | None) -> list[str] | None:
@@ -392,9 +396,11 @@ def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if "--json" in sys.argv:
-        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
     print(f"error: {message}", file=sys.stderr)
+    if "--json" in sys.argv:
+        with contextlib.suppress(OSError):  # standard output may be what failed
+            print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False), flush=True)
+    sys.stdout = None  # nothing is left to flush at exit
     raise SystemExit(code)
 
 
@@ -403,7 +409,7 @@ def main() -> None:
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("Interrupted before a run had begun. Nothing is lost; type the same command again.", 130)
+        _fail("Interrupted. Type the same command again.", 130)
     except Exception as error:
         if os.environ.get("SHARPZO_DEBUG") == "1":
             raise
@@ -412,7 +418,10 @@ def main() -> None:
         if isinstance(error, CLICK_ERROR):
             _fail(f"{error.format_message().rstrip('.')}. Add --help to see what the command takes.", 2)
         if isinstance(error, MemoryError):
-            _fail("The machine has no memory left. Stop other programs, or tune with fewer classes.", 1)
+            _fail(
+                "No memory is left. Stop other programs, or lower --dim or the number of classes.",
+                1,
+            )
         _fail(
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
             f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where.",

@@ -41,7 +41,8 @@ def evaluate(
     if prompt and prompt_path:
         check_fits(prompt_path, prompt, bundle)
     names, features = _class_features(bundle, folder, prompt, classes, threads)
-    truth = _class_of_folder(folder, names, prompt if classes is None else None)
+    by_disk = prompt if classes is None and class_names is None else None
+    truth = _class_of_folder(folder, names, by_disk)
 
     files = [path for paths in folder.files for path in paths]
     labels = np.repeat(truth, [len(paths) for paths in folder.files])

@@ -1,14 +1,14 @@
 """From labelled pictures to unit image features: each picture is decoded and encoded once.
 
-Crops go to disk before a session opens, features go to disk before the image tower closes: so neither
-decoding, nor the image tower, nor the text tower are ever in memory together.
+For tuning, crops go to disk before a session opens, and features before the image tower closes: so decoding,
+the image tower and the text tower are never in memory together. eval and predict go picture by picture.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from .arrays import Floats, LabelledFeatures
 from .bundle import Bundle
-from .checkpoint import canonical_json, replacing, write_json
 from .errors import ImagesError
+from .files import canonical_json, replacing, write_json
 from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
+from .interrupt import Interrupt
 from .memory import IMAGES_IN_FLIGHT
+from .progress import Progress
 from .towers import ResidentImageTower
 
-Say = Callable[[str], None]
+NOTHING_KEPT = "No picture's features are kept yet. To begin again, type the same command"
 CROPS_FILE, FEATURES_FILE, PICTURES_FILE = "crops.u8", "features.npy", "pictures.json"
 
 
@@ -44,25 +46,27 @@ def training_features(
     n_val: int,
     seed: np.random.SeedSequence,
     work: Path,
-    say: Say,
+    progress: Progress,
+    interrupt: Interrupt,
     threads: int = 0,
 ) -> TrainingFeatures:
     """Draw `shots` and up to `n_val` further pictures a class by seed, and encode them.
 
     Features in `work` that were made from the same pictures by the same bundle are used again.
-    Raises ImagesError for a class without a readable picture. Costs no query.
+    Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
+    Costs no query.
     """
     key = _key(bundle, folder, shots, n_val, seed)
     drawn = _drawn_before(work, key, bundle.manifest.embed_dim)
     if drawn is None:
-        drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work)
-        _encode_crops(bundle, len(drawn["labels"]), work, say, threads)
+        drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt)
+        _encode_crops(bundle, len(drawn["labels"]), work, progress, interrupt, threads)
         write_json(work / PICTURES_FILE, drawn | {"key": key})
         (work / CROPS_FILE).unlink()
     else:
-        say(f"features of {len(drawn['labels'])} pictures are there from before")
+        progress.say(f"features of {len(drawn['labels'])} pictures are there from before")
     for line in drawn["said"]:
-        say(line)
+        progress.say(line)
     features = np.load(work / FEATURES_FILE, allow_pickle=False)
     labels = np.asarray(drawn["labels"], np.int64)
     is_val = np.asarray(drawn["is_val"], bool)
@@ -95,7 +99,14 @@ def stream_features(
 
 
 def _draw_and_crop(
-    bundle: Bundle, folder: LabelledFolder, shots: int, n_val: int, seed: np.random.SeedSequence, work: Path
+    bundle: Bundle,
+    folder: LabelledFolder,
+    shots: int,
+    n_val: int,
+    seed: np.random.SeedSequence,
+    work: Path,
+    progress: Progress,
+    interrupt: Interrupt,
 ) -> dict[str, Any]:
     """Write the crops of the drawn pictures; returns which they are, as JSON.
 
@@ -113,6 +124,8 @@ def _draw_and_crop(
             for i in np.random.default_rng(order).permutation(len(paths)):
                 if n_read == shots + n_val:
                     break
+                interrupt.raise_if_received(NOTHING_KEPT)
+                progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
                 try:
                     picture = read_crop(paths[i], bundle.manifest.preprocess)
                 except UnreadablePictureError as reason:
@@ -137,7 +150,9 @@ def _draw_and_crop(
     return {"files": files, "labels": labels, "is_val": is_val, "said": said}
 
 
-def _encode_crops(bundle: Bundle, n: int, work: Path, say: Say, threads: int) -> None:
+def _encode_crops(
+    bundle: Bundle, n: int, work: Path, progress: Progress, interrupt: Interrupt, threads: int
+) -> None:
     """crops.u8 -> features.npy, a few crops at a time."""
     how = bundle.manifest.preprocess
     shape = (*how.size, 3)
@@ -150,10 +165,12 @@ def _encode_crops(bundle: Bundle, n: int, work: Path, say: Say, threads: int) ->
     ):
         np.lib.format.write_array_header_1_0(out, header)
         for start in range(0, n, IMAGES_IN_FLIGHT):
+            interrupt.raise_if_received(NOTHING_KEPT)
+            progress.status(f"encoding picture {start + 1} of {n}")
             count = min(IMAGES_IN_FLIGHT, n - start)
             batch = np.frombuffer(crops.read(count * n_bytes), np.uint8).reshape(count, *shape)
             out.write(tower.image_features(to_pixels(batch, how)).astype("<f4").tobytes())
-    say(f"encoded {n} pictures")
+    progress.say(f"encoded {n} pictures")
 
 
 def _drawn_before(work: Path, key: str, embed_dim: int) -> dict[str, Any] | None:

@@ -139,6 +139,8 @@ def read_crop(path: Path, how: Preprocess) -> NDArray[np.uint8]:
         raise UnreadablePictureError("too many pixels") from error
     except MemoryError as error:
         raise UnreadablePictureError("too large for this machine's memory") from error
+    except FileNotFoundError as error:
+        raise UnreadablePictureError("no such file") from error
     except PermissionError as error:
         raise UnreadablePictureError("no permission to read it") from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
@@ -175,9 +177,13 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bits: Pillow's own conversion would cut everything above 255."""
+    if picture.mode == "F":
+        raise UnreadablePictureError("floating-point levels, whose scale is not known")
     if picture.mode not in SIXTEEN_BIT_MODES:
         return picture
     levels = np.clip(np.asarray(picture).astype(np.float32), 0, 65535)
+    if picture.mode == "I" and levels.max() <= 255:
+        levels *= 257  # a wide integer that holds 8 bits
     return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))
 
 

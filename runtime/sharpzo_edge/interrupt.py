@@ -6,6 +6,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from .errors import InterruptedRunError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -19,6 +21,11 @@ class Interrupt:
     @property
     def name(self) -> str:
         return signal.Signals(self.received).name
+
+    def raise_if_received(self, what_is_kept: str) -> None:
+        """Raises InterruptedRunError, once a signal has come."""
+        if self.received:
+            raise InterruptedRunError(f"Stopped by {self.name}. {what_is_kept}", self.received)
 
     def __enter__(self) -> Self:
         for number in SIGNALS:

@@ -57,6 +57,13 @@ def cross_entropies(logits: Floats, labels: NDArray[np.int64]) -> Doubles:
     return losses
 
 
+def softmax(logits: Floats) -> Doubles:
+    """Probabilities along the last axis: (N, K) float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    probabilities: Doubles = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
 def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -> Floats:
     """A: (n_out, dim) float32, entries ~ N(0, std²). Never stored; its seed is."""
     rng = np.random.default_rng(seed)

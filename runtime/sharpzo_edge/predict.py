@@ -12,7 +12,7 @@ from .bundle import Bundle
 from .errors import ImagesError, UsageError
 from .features import stream_features
 from .images import Skipped
-from .objective import logits_of
+from .objective import logits_of, softmax
 from .progress import Progress
 from .tuned_prompt import check_fits, load_prompt
 
@@ -38,7 +38,7 @@ def predict(
     predictions = []
     for numbers, features in stream_features(bundle, images, skipped, threads):
         logits = logits_of(features, prompt.class_features, bundle.manifest.logit_scale)
-        for i, row in zip(numbers, probabilities(logits), strict=True):
+        for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             predictions.append(
                 {
@@ -55,9 +55,3 @@ def predict(
             f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
         )
     return {"predictions": predictions}
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """softmax over the last axis, float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

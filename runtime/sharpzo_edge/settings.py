@@ -136,8 +136,11 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
             f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset paper"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
+    if "bounds" in given:
+        given["bounds"] = _bounds(given["bounds"])
+    if "change_point" in given:
+        given["change_point"] = _change_point(given["change_point"])
     settings = dataclasses.replace(PRESETS[preset], **given)
-    settings = dataclasses.replace(settings, change_point=_change_point(settings.change_point))
     notes = []
     for name in ("mu_cge", "mu_rge"):
         mu = getattr(settings, name)
@@ -165,15 +168,12 @@ def _change_point(value: int | str) -> int | str:
     return generations
 
 
-def parse_bounds(settings: TuneSettings, value: str | None) -> TuneSettings:
-    """`none`, or b for the box [-b, b]; None keeps the preset's. Raises UsageError."""
-    if value is None:
-        return settings
+def _bounds(value: float | str | None) -> float | None:
+    """b for the box [-b, b]; `none` and None are no box."""
     try:
-        box = None if value == "none" else float(value)
+        return None if value in (None, "none") else float(value)
     except ValueError as error:
         raise UsageError(
             f"--bounds {value} is not a box. It takes a positive number b, for [-b, b], or none. "
             f"Try --bounds 5"
         ) from error
-    return dataclasses.replace(settings, bounds=box)

@@ -17,7 +17,7 @@ import numpy as np
 from . import stage1_cmaes, stage2_sparse_zo
 from .arrays import Doubles, Floats, LabelledFeatures
 from .checkpoint import load_state, save_state
-from .errors import InterruptedRunError, NumericsError, UsageError
+from .errors import NumericsError, UsageError
 from .interrupt import Interrupt
 from .objective import Objective, Score, score
 from .progress import Progress, duration
@@ -106,6 +106,7 @@ class Run:
         self._saved = time.monotonic()
         self._optimiser = self._optimiser_at_work()
         if resumed is None:
+            self._warn_of_a_short_budget()
             self._show("zero-shot", always=True)
 
     def to_the_end(self, interrupt: Interrupt) -> Look:
@@ -116,10 +117,9 @@ class Run:
         while self.state.stage < 3 and (limit := self._affordable()) > 0:
             if interrupt.received:
                 self._save()
-                raise InterruptedRunError(
-                    f"Stopped by {interrupt.name} after {self._objective.queries} queries. The run is saved "
-                    f"in {self._checkpoint.parent}. To go on, type the same command again",
-                    interrupt.received,
+                interrupt.raise_if_received(
+                    f"The run is saved after {self.queries} queries, in {self._checkpoint.parent}. "
+                    f"To go on, type the same command again, without --restart"
                 )
             points = self._optimiser.ask(limit).points
             self._count(len(points))
@@ -130,6 +130,11 @@ class Run:
                 self._save()
         self._look()
         return self.state.look
+
+    @property
+    def queries(self) -> int:
+        """All so far, over all the processes that worked on this run."""
+        return self._objective.queries
 
     @property
     def seconds(self) -> float:
@@ -202,7 +207,7 @@ class Run:
     def _stage1_is_over(self) -> str:
         """Why it is, or nothing."""
         state, change = self.state, self._settings.change_point
-        limit = self._settings.steps if change == AUTO else min(int(change), self._settings.steps)
+        limit = generations(self._settings)
         if state.stage1.generation >= limit:
             return f"generation {limit} of {limit}"
         if change == AUTO and state.stale >= PATIENCE_GENERATIONS:
@@ -267,6 +272,16 @@ class Run:
 
     # The user, and the checkpoint.
 
+    def _warn_of_a_short_budget(self) -> None:
+        needed, limit = stage1_queries(self._settings), self._budget.max_queries
+        if self._settings.steps <= generations(self._settings):
+            self._progress.say(f"--steps {self._settings.steps} ends in stage 1: there will be no stage 2")
+        elif limit is not None and self._settings.change_point != AUTO and limit <= 1 + needed:
+            self._progress.say(
+                f"--max-queries {limit} ends in stage 1, which takes {needed:,} queries with these settings "
+                f"({queries_a_generation(self._settings):,} a generation); --change-point sets its length"
+            )
+
     def _show(self, where: str, always: bool = False) -> None:
         look, queries, seconds = self.state.look, self._objective.queries, self.seconds
         validation = f"  validation {100 * look.val.accuracy:.1f} %" if look.val else ""
@@ -325,12 +340,24 @@ class Run:
         return state
 
 
+def generations(settings: TuneSettings) -> int:
+    """Length of stage 1; with an automatic change of stage, as if it took all the steps."""
+    return (
+        settings.steps if settings.change_point == AUTO else min(int(settings.change_point), settings.steps)
+    )
+
+
+def queries_a_generation(settings: TuneSettings) -> int:
+    """The sweep, the population and a look."""
+    return stage1_cmaes.n_sweep(settings.stage1()) + settings.population + 1
+
+
+def stage1_queries(settings: TuneSettings) -> int:
+    return generations(settings) * queries_a_generation(settings)
+
+
 def expected_queries(settings: TuneSettings) -> int:
-    """Queries of a whole run; with an automatic change of stage, as if stage 1 took all the steps."""
-    s = settings
-    generations = s.steps if s.change_point == AUTO else min(int(s.change_point), s.steps)
-    sweep = 2 * s.dim
-    a_generation = s.population + 1 + (sweep if s.rho > 0 else 0)
-    steps = s.steps - generations
-    sweeps = math.ceil(steps / s.prune_interval) if s.prune_ratio > 0 else 0
-    return 1 + generations * a_generation + 2 * steps + sweeps * sweep + steps // STEPS_A_LOOK
+    """Queries of a whole run, the zero-shot look included."""
+    steps = settings.steps - generations(settings)
+    sweeps = math.ceil(steps / settings.prune_interval) if settings.prune_ratio > 0 else 0
+    return 1 + stage1_queries(settings) + 2 * steps + sweeps * 2 * settings.dim + steps // STEPS_A_LOOK

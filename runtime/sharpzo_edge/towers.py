@@ -8,7 +8,7 @@ the same features.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -157,7 +157,9 @@ def _span(step: Step) -> tuple[int, int]:
     return start, max(t.end for t in step.weights) - start
 
 
-def _by_chunk(context: Floats, prompts: ClassPrompts, chunk_features: Any) -> Floats:
+def _by_chunk(
+    context: Floats, prompts: ClassPrompts, chunk_features: Callable[[Floats, NameChunk], Floats]
+) -> Floats:
     """Run the chunks one after the other and put the classes back in their order."""
     features = [chunk_features(context, chunk) for chunk in prompts.chunks]
     result = np.empty((len(context), len(prompts.names), features[0].shape[-1]), np.float32)

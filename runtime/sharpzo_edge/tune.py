@@ -20,6 +20,7 @@ from .bundle import Bundle
 from .class_prompts import class_prompts, context_from_words, random_context
 from .errors import UsageError
 from .features import TrainingFeatures, training_features
+from .files import remove_leftovers
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
 from .memory import peak_rss_mib
@@ -71,7 +72,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     context = _initial_context(bundle, request)
     prompts = class_prompts(bundle, folder.names, len(context))
     _make_work_folder(request)
-    with Progress(request.work / LOG_FILE) as progress:
+    with Progress(request.work / LOG_FILE) as progress, Interrupt() as interrupt:
         pictures = training_features(
             bundle,
             folder,
@@ -79,7 +80,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             request.val,
             stream(request.seed, "split"),
             request.work,
-            progress.say,
+            progress,
+            interrupt,
             request.threads,
         )
         progress.say(
@@ -92,7 +94,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             request.settings.dim,
             request.settings.projection_std,
         )
-        with ResidentTextTower(bundle, request.threads) as tower, Interrupt() as interrupt:
+        with ResidentTextTower(bundle, request.threads) as tower:
             objective = Objective(tower, prompts, context, A, pictures.train, bundle.manifest.logit_scale)
             run = Run(
                 request.settings,
@@ -101,10 +103,12 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 pictures.val,
                 partial(stream, request.seed),
                 request.work / CHECKPOINT_FILE,
-                _made_for(request, bundle, pictures),
+                _made_for(request, bundle, folder, pictures),
                 progress,
             )
             last = run.to_the_end(interrupt)
+        if not last.w.any():
+            progress.say("the budget ended before the first update: the prompt is as it started, not tuned")
         save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
         (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
         result = _result(request, objective, run, last)
@@ -145,20 +149,30 @@ def _prompt(
             "model": bundle.manifest.model,
             "bundle": bundle.checksum,
             "seed": request.seed,
-            "settings": dataclasses.asdict(request.settings) | {"shots": request.shots},
+            "settings": {
+                **dataclasses.asdict(request.settings),
+                "shots": request.shots,
+                "val": request.val,
+                "context_init": _initial_words(bundle, request) if request.context_tokens is None else None,
+                "context_tokens": request.context_tokens,
+                "max_queries": request.max_queries,
+            },
             "queries": objective.queries,
             "train_loss": last.train.loss,
         },
     )
 
 
-def _made_for(request: TuneRequest, bundle: Bundle, pictures: TrainingFeatures) -> dict[str, Any]:
+def _made_for(
+    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, pictures: TrainingFeatures
+) -> dict[str, Any]:
     """What decides the run's numbers, by the names the user knows."""
     return {
         "bundle": bundle.checksum,
         "pictures": pictures.checksum,
+        "class-names": list(folder.names),
         "seed": request.seed,
-        "context-init": request.context_init or bundle.manifest.initial_context,
+        "context-init": _initial_words(bundle, request),
         "context-tokens": request.context_tokens,
         "max-queries": request.max_queries,
         **{k.replace("_", "-"): v for k, v in dataclasses.asdict(request.settings).items()},
@@ -169,7 +183,12 @@ def _initial_context(bundle: Bundle, request: TuneRequest) -> Floats:
     if request.context_tokens is not None:
         rng = np.random.default_rng(stream(request.seed, "context"))
         return random_context(bundle, request.context_tokens, rng)
-    return context_from_words(bundle, request.context_init or bundle.manifest.initial_context)
+    return context_from_words(bundle, _initial_words(bundle, request))
+
+
+def _initial_words(bundle: Bundle, request: TuneRequest) -> str:
+    words = request.context_init
+    return bundle.manifest.initial_context if words is None else words
 
 
 def _check(request: TuneRequest) -> None:
@@ -189,7 +208,8 @@ def _check(request: TuneRequest) -> None:
             f"The output {request.output} is a folder. The tuned prompt is one file. "
             f"Try --output {request.output / 'prompt.safetensors'}"
         )
-    if request.output.exists() and not request.restart:
+    is_unfinished = (request.work / CHECKPOINT_FILE).exists()  # of a run begun with --restart
+    if request.output.exists() and not request.restart and not is_unfinished:
         raise UsageError(
             f"The output {request.output} exists already. Tuning replaces no finished prompt by itself. "
             f"Choose another --output, or start over with --restart"
@@ -206,6 +226,7 @@ def _make_work_folder(request: TuneRequest) -> None:
         shutil.rmtree(request.work, ignore_errors=True)
     try:
         request.work.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(request.work)
     except OSError as error:
         raise UsageError(
             f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must be "

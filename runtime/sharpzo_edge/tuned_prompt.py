@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from .bundle import Bundle
-from .checkpoint import canonical_json, replacing
 from .errors import PromptFileError
+from .files import canonical_json, replacing
 
 FORMAT_VERSION = 1
 METADATA_KEY = "sharpzo-edge prompt"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import InterruptedRunError, UsageError
 from ..evaluate import evaluate
 from ..memory import peak_rss_mib
 from ..progress import Progress, duration
@@ -42,16 +42,21 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
         before = evaluate(BUNDLE, folder / "test", progress, threads=threads)
         progress.say("tuning the prompt, forward passes alone")
         prompt = Path(work) / "prompt.safetensors"
-        tuned = tune(
-            TuneRequest(
-                bundle=BUNDLE,
-                images=folder / "train",
-                output=prompt,
-                settings=PRESETS["demo"],
-                seed=seed,
-                threads=threads,
-            )
+        request = TuneRequest(
+            bundle=BUNDLE,
+            images=folder / "train",
+            output=prompt,
+            settings=PRESETS["demo"],
+            seed=seed,
+            threads=threads,
         )
+        try:
+            tuned = tune(request)
+        except InterruptedRunError as stopped:
+            raise InterruptedRunError(
+                "The demo was stopped. It keeps nothing. Begin again with: sharpzo-edge demo",
+                stopped.exit_code - 128,
+            ) from stopped
         progress.say("with the tuned prompt, on the same pictures")
         after = evaluate(BUNDLE, folder / "test", progress, prompt_path=prompt, threads=threads)
     return {
