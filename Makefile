@@ -3,6 +3,7 @@ DEVICE := .venv
 EXPORT := .venv-export
 OLDEST := .venv-oldest
 OLDEST_ONNXRUNTIME := 1.23.2
+WORK ?= build/demo-model
 PIP := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
@@ -28,6 +29,10 @@ test-export: $(EXPORT)/installed  ## the export's tests, in an environment with 
 lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/ruff check .
 	$(DEVICE)/bin/mypy
+
+demo-model: $(EXPORT)/installed  ## train a small CLIP from npm's emoji packages, and its tasks (an hour; WORK=folder)
+	$(EXPORT)/bin/python $(PIP) --group bench
+	PYTHONPATH=export $(EXPORT)/bin/python -m demo_model.recipe --work $(WORK)
 
 bench-demo: $(DEVICE)/installed  ## run the demo with three seeds, and write the README's table
 	$(DEVICE)/bin/python bench/demo.py
