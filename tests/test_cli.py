@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -318,6 +319,13 @@ def test_export_without_torch_says_what_to_install() -> None:
 
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in run("inspect", "nowhere", code=1, SHARPZO_DEBUG="1").stderr
+
+
+def test_on_the_demo_task_each_stage_lowers_the_loss(tmp_path: Path) -> None:
+    done = run(*long_tune(tmp_path / "p"), "--json")
+    result = json.loads(done.stdout)
+    (after_stage1,) = re.findall(r"stage 1 ends: .* loss ([0-9.]+)", done.stderr)
+    assert result["train_loss"] < float(after_stage1) < result["zero_shot_train_loss"]
 
 
 @pytest.mark.oldest_onnxruntime

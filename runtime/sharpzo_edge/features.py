@@ -59,6 +59,8 @@ def training_features(
     key = _key(bundle, folder, shots, n_val, seed)
     drawn = _drawn_before(work, key, bundle.manifest.embed_dim)
     if drawn is None:
+        # What stands there describes other features than those that are about to be written.
+        (work / PICTURES_FILE).unlink(missing_ok=True)
         drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt)
         _encode_crops(bundle, len(drawn["labels"]), work, progress, interrupt, threads)
         write_json(work / PICTURES_FILE, drawn | {"key": key})
