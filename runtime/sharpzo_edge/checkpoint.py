@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from .errors import SharpzoError
@@ -79,13 +80,19 @@ def _put_arrays(kind: Any, tree: Any, where: str, arrays: dict[str, np.ndarray])
                 for name, hint in hints.items()
             }
         )
-    if (origin or kind) is np.ndarray:
+    if (origin or kind) in (np.ndarray, NDArray):
         if tree != ARRAY or where not in arrays:
             raise ValueError(f"{where} is no array")
         array = arrays.pop(where)
-        if arguments and array.dtype != typing.get_args(arguments[1])[0]:
+        if arguments and array.dtype != _dtype_of(kind):
             raise ValueError(f"{where} has dtype {array.dtype}")
         return array
     if kind is not Any and type(tree) is not (origin or kind):
         raise ValueError(f"{where} is {tree!r:.40}")
     return tree
+
+
+def _dtype_of(annotation: Any) -> Any:
+    """np.float64 of NDArray[np.float64]: an alias of its own from numpy 2.5 on, spelt out before."""
+    arguments = typing.get_args(annotation)
+    return arguments[0] if typing.get_origin(annotation) is NDArray else typing.get_args(arguments[1])[0]
