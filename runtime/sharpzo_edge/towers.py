@@ -29,8 +29,6 @@ class TextTower(Protocol):
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
         """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries."""
 
-    def close(self) -> None: ...
-
 
 class _Closing:
     """A tower is a context manager; leaving it gives its memory back."""
