@@ -350,7 +350,8 @@ def test_a_mutated_npy_header_is_harmless(bundle_copy):
             data[at] = byte
         path.write_bytes(data)
         with contextlib.suppress(BundleError, ClassNameError):
-            assert Bundle(opened.folder, opened.manifest, "").token_embeddings([320]).shape == (1, 192)
+            assert Bundle(opened.folder, opened.manifest, "").token_embeddings([320]).shape == (1, width)
 
     opened = bundle_copy.open()
+    width = opened.manifest.text.width
     check()

@@ -267,3 +267,25 @@ def test_a_mutated_file_is_a_state_or_an_error(tmp_path):
         assert isinstance(found.mean, np.ndarray) and isinstance(found.here, Inner)
 
     check()
+
+
+@dataclass
+class Circle:
+    radius: float
+
+
+@dataclass
+class Square:
+    edge: float
+
+
+@dataclass
+class Shape:
+    kind: Circle | Square | None
+
+
+@pytest.mark.parametrize("kind", [Circle(1.0), Square(2.0), None])
+def test_one_of_several_states_comes_back_as_what_it_was(tmp_path, kind):
+    save_state(tmp_path / "a", Shape(kind), {})
+    found, _ = load_state(tmp_path / "a", Shape)
+    assert found == Shape(kind)

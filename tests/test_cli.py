@@ -86,6 +86,7 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "train_accuracy",
         "val_accuracy",
         "zero_shot_train_loss",
+        "plan",
         "prompt",
     }
     assert result["queries"] == 1 + result["stage1_queries"] + result["stage2_queries"]

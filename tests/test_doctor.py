@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sharpzo_edge import memory
+from sharpzo_edge import process_memory
 from sharpzo_edge.doctor import doctor
 
 
@@ -74,6 +74,6 @@ def test_an_interpreter_that_is_not_there_is_told(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("text", ["MemTotal: 5 kB\n", "", "no colon at all\n"])
 def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch, text):
-    monkeypatch.setattr(memory.Path, "read_text", lambda path: text)
-    assert memory.available_mib() is None
+    monkeypatch.setattr(process_memory.Path, "read_text", lambda path: text)
+    assert process_memory.available_mib() is None
     assert by_name(doctor(None))["free memory"].ok

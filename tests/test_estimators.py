@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.estimators import CoordinateWise, Randomised
+from sharpzo_edge.estimators import (
+    CoordinateWise,
+    FeatureSketch,
+    Randomised,
+    orthonormal_rows,
+    reach,
+)
 
 dims = st.integers(1, 9)
 seeds = st.integers(0, 2**32 - 1)
@@ -38,6 +44,53 @@ def test_randomised_is_the_mean_projection_on_linear_functions(dim, q, seed, mu)
     np.testing.assert_allclose(rge.gradient(losses), expected, rtol=0, atol=1e-10)
 
 
+@given(dim=dims, seed=seeds, step=steps)
+@settings(max_examples=50, deadline=None)
+def test_a_sketch_of_linear_features_is_their_jacobian_along_its_directions(dim, seed, step):
+    rng = np.random.default_rng(seed)
+    centre, jacobian = rng.standard_normal(dim), rng.standard_normal((dim, 3, 2))
+    directions = orthonormal_rows(rng.standard_normal((rng.integers(1, dim + 1), dim)))
+    sketch = FeatureSketch(centre, directions, step)
+    assert sketch.n_points == 1 + len(directions)
+    features = np.tensordot(sketch.points(0, sketch.n_points), jacobian, 1).astype(np.float32)
+    columns = sketch.columns(features)
+    assert columns.dtype == np.float32
+    # Round-off of float32 features, about 1e-6, over h.
+    np.testing.assert_allclose(columns, np.tensordot(directions, jacobian, 1), rtol=0, atol=1e-5 / step)
+    by_features = rng.standard_normal((3, 2))
+    gradient = np.tensordot(jacobian, by_features, 2)
+    exact = np.tensordot(directions, jacobian, 1).astype(np.float32)
+    np.testing.assert_allclose(
+        sketch.gradient(exact, by_features), directions.T @ directions @ gradient, rtol=0, atol=1e-5
+    )
+
+
+def test_a_sketch_leaves_out_directions_without_a_finite_answer():
+    sketch = FeatureSketch(np.zeros(2), np.eye(2), 0.5)
+    features = np.zeros((3, 1, 2), np.float32)
+    features[1] = 1
+    features[2, 0, 1] = np.inf
+    np.testing.assert_array_equal(sketch.columns(features), [[[2, 2]], [[0, 0]]])
+    for finite in ([1, 2], [0]):
+        told = np.full((3, 1, 2), np.nan, np.float32)
+        told[finite] = 0
+        with pytest.raises(NumericsError, match=rf"{len(finite)} of 3 answers are finite.*--sigma0"):
+            sketch.columns(told)
+
+
+def test_random_rows_become_orthonormal_and_keep_their_span():
+    rows = np.random.default_rng(0).standard_normal((3, 5))
+    U = orthonormal_rows(rows)
+    assert U.flags.c_contiguous
+    np.testing.assert_allclose(U @ U.T, np.eye(3), atol=1e-14)
+    np.testing.assert_allclose(rows @ U.T @ U, rows, atol=1e-14)
+
+
+def test_reach_is_1_at_the_origin_and_the_length_far_away():
+    assert reach(np.zeros(3)) == 1
+    assert reach(np.array([0.0, 3e4, 4e4])) == pytest.approx(5e4)
+
+
 def test_central_differences_have_no_first_order_bias():
     """On w^2 at w = 3 a forward difference with mu = 0.5 is 6.5, a central one 6."""
     cge = CoordinateWise([3.0], 0.5)
@@ -61,6 +114,7 @@ def test_a_part_of_the_points_has_the_bits_of_the_whole(seed, start, size):
     for estimator in (
         CoordinateWise(rng.standard_normal(6), 1e-3),
         Randomised(rng.standard_normal(6), rng.standard_normal((6, 6)), 1e-3),
+        FeatureSketch(rng.standard_normal(6), rng.standard_normal((11, 6)), 0.02),
     ):
         stop = min(start + size, 12)
         whole = estimator.points(0, 12)
@@ -71,11 +125,15 @@ def test_a_part_of_the_points_has_the_bits_of_the_whole(seed, start, size):
 
 def test_the_callers_arrays_are_neither_kept_nor_changed():
     centre, directions = np.ones(3), np.ones((2, 3))
-    for estimator in (CoordinateWise(centre, 0.1), Randomised(centre, directions, 0.1)):
-        before = estimator.points(0, 4)
+    for estimator in (
+        CoordinateWise(centre, 0.1),
+        Randomised(centre, directions, 0.1),
+        FeatureSketch(centre, directions, 0.1),
+    ):
+        before = estimator.points(0, 3)
         before[:] = 9
         centre[:], directions[:] = 5, 5
-        assert np.abs(estimator.points(0, 4)).max() < 2
+        assert np.abs(estimator.points(0, 3)).max() < 2
         centre[:], directions[:] = 1, 1
 
 
@@ -95,6 +153,8 @@ def test_an_unusable_step_is_refused(mu):
         CoordinateWise(np.zeros(2), mu)
     with pytest.raises(UsageError, match="--mu-rge"):
         Randomised(np.zeros(2), np.ones((1, 2)), mu)
+    with pytest.raises(ValueError, match="positive"):
+        FeatureSketch(np.zeros(2), np.ones((1, 2)), mu)
 
 
 def test_wrong_shapes_and_ranges_are_refused():
@@ -106,3 +166,7 @@ def test_wrong_shapes_and_ranges_are_refused():
         cge.gradient(np.zeros(5))
     with pytest.raises(ValueError, match="directions"):
         Randomised(np.zeros(3), np.ones(3), 0.1)
+    with pytest.raises(ValueError, match="directions"):
+        FeatureSketch(np.zeros(3), np.ones((1, 2)), 0.1)
+    with pytest.raises(ValueError, match="2 points"):
+        FeatureSketch(np.zeros(3), np.ones((1, 3)), 0.1).columns(np.zeros((3, 1, 1)))

@@ -14,10 +14,13 @@ from sharpzo_edge.errors import InterruptedRunError
 from sharpzo_edge.features import TrainingFeatures, training_features
 from sharpzo_edge.images import Skipped, read_folder
 from sharpzo_edge.interrupt import Interrupt
+from sharpzo_edge.memory import Work
 from sharpzo_edge.progress import Progress
+from sharpzo_edge.towers import plan_towers
 
 TRAIN = TASKS / DEFAULT_TASK / "train"
 SHOTS, N_VAL = 2, 1
+PLAN = plan_towers(Bundle.open(BUNDLE), Work(threads=1), "none")
 
 
 class Power:
@@ -42,6 +45,7 @@ def encode(work: Path, seed: int = 0, interrupt: Power | Interrupt | None = None
         work,
         Progress(),
         interrupt or Power(),
+        PLAN,
         threads=1,
     )
 
@@ -96,12 +100,12 @@ def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: P
     bad.write_bytes(b"no picture")
     files = [good[0], bad, *good[1:], bad]
     skipped = Skipped()
-    parts = list(features.stream_features(Bundle.open(BUNDLE), files, skipped, threads=1))
+    parts = list(features.stream_features(Bundle.open(BUNDLE), files, skipped, PLAN, threads=1))
     numbers = [n for batch, _ in parts for n in batch]
     assert numbers == [i for i, path in enumerate(files) if path is not bad]
     assert skipped.counts == {"not a picture": 2}
     one_by_one = [
-        next(features.stream_features(Bundle.open(BUNDLE), [path], Skipped(), threads=1))[1][0]
+        next(features.stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN, threads=1))[1][0]
         for path in good[:3]
     ]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6

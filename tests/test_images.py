@@ -13,7 +13,15 @@ from PIL import Image
 from sharpzo_edge import images
 from sharpzo_edge.bundle import Preprocess
 from sharpzo_edge.errors import ImagesError
-from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, read_folder, to_pixels
+from sharpzo_edge.images import (
+    ORIENTATION,
+    Skipped,
+    UnreadablePictureError,
+    decoding_bytes,
+    read_crop,
+    read_folder,
+    to_pixels,
+)
 
 
 def preprocess(size=(32, 32), resize_mode="shortest", interpolation="bicubic", fill_color=0):
@@ -244,12 +252,44 @@ def test_a_picture_without_permission_is_skipped(tmp_path):
         read_crop(path, preprocess())
 
 
-@pytest.mark.parametrize("limit", [200 * 200 - 1, 200 * 200 // 2 - 1])  # Pillow's warning, and its error
-def test_a_decompression_bomb_is_skipped(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+def test_a_decompression_bomb_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200 // 2 - 1)
     (tmp_path / "bomb.jpg").write_bytes(jpeg())
     with pytest.raises(UnreadablePictureError, match="too many pixels"):
         read_crop(tmp_path / "bomb.jpg", preprocess())
+
+
+def test_what_decoding_takes_is_known_before_and_limited(tmp_path):
+    """Each of these is 1.2 megapixels; the bounds are what its own kind takes."""
+    flat = Image.new("RGB", (1200, 1000), "red")
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    saved = {
+        "plain.png": (flat, {}),
+        "clear.png": (flat.convert("RGBA"), {}),
+        "grey.png": (flat.convert("L"), {}),
+        "plain.jpg": (flat, {}),
+        "turned.jpg": (flat, {"exif": turned}),
+        "progressive.jpg": (flat, {"progressive": True, "subsampling": 2}),
+    }
+    taken = {}
+    for name, (picture, options) in saved.items():
+        picture.save(tmp_path / name, **options)
+        with Image.open(tmp_path / name) as opened:
+            taken[name] = decoding_bytes(opened, preprocess())
+    mega = 1200 * 1000
+    assert taken["grey.png"] < taken["plain.png"] == taken["plain.jpg"] < taken["clear.png"]
+    assert taken["turned.jpg"] == taken["clear.png"] == taken["plain.png"] + 4 * mega
+    assert taken["progressive.jpg"] == taken["plain.jpg"] + 3 * mega  # 1.5 coefficients a pixel, 2 bytes each
+    for name, n_bytes in taken.items():
+        assert read_crop(tmp_path / name, preprocess(), n_bytes).shape == (*preprocess().size, 3)
+        with pytest.raises(UnreadablePictureError, match="1 megapixels, too many for the budget"):
+            read_crop(tmp_path / name, preprocess(), n_bytes - 1)
+
+
+def test_a_large_jpeg_is_judged_by_the_scale_it_decodes_at(tmp_path):
+    Image.new("RGB", (4000, 3000), "red").save(tmp_path / "phone.jpg")
+    assert read_crop(tmp_path / "phone.jpg", preprocess(), 8 << 20).shape == (*preprocess().size, 3)
 
 
 def saved(format_name):

@@ -68,9 +68,12 @@ def test_a_heavy_library_has_one_owner(library, owner):
     assert [m for m in MODULES if library in tops(m)] == [f"sharpzo_edge.{owner}"]
 
 
-@pytest.mark.parametrize("module", ["estimators", "stage1_cmaes", "stage2_sparse_zo"])
+OPTIMISERS = ["estimators", "stage1_cmaes", "stage2_sparse_zo", "feature_loss", "stage2_feature_sketch"]
+
+
+@pytest.mark.parametrize("module", OPTIMISERS)
 def test_the_optimisers_know_nothing_of_clip(module):
-    allowed = {f"sharpzo_edge.{name}" for name in ("arrays", "ask_tell", "errors", "estimators")}
+    allowed = {f"sharpzo_edge.{name}" for name in ("arrays", "ask_tell", "errors", *OPTIMISERS)}
     for name, _ in imports_of(f"sharpzo_edge.{module}"):
         top = name.partition(".")[0]
         assert top == "numpy" or top in sys.stdlib_module_names or name in allowed, name

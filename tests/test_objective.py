@@ -1,22 +1,22 @@
 """The black box by hand: softmax, blocks, contexts, queries, and numbers that are none."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sharpzo_edge import memory
 from sharpzo_edge.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.memory import RESIDENT
 from sharpzo_edge.objective import (
     LabelledFeatures,
     Objective,
     cross_entropies,
     logits_of,
     projection,
-    score,
+    scores,
 )
-from sharpzo_edge.towers import ResidentTextTower
+from sharpzo_edge.towers import TextTower
 
 RNG = np.random.default_rng(0)
 SCALE = 16.3
@@ -45,12 +45,11 @@ class FakeTower:
         pass
 
 
-def objective(tower, A=None, p0=None, rows=10):
+def objective(tower, A=None, p0=None):
     p0 = unit(2, 3) if p0 is None else p0
     A = projection(np.random.SeedSequence(1), p0.size, 4, 1.0) if A is None else A
     pictures = LabelledFeatures(unit(7, 5), np.array([0, 1, 2, 0, 1, 2, 0]))
-    prompts = SimpleNamespace(rows_per_candidate=lambda m: rows)
-    return Objective(tower, prompts, p0, A, pictures, SCALE)
+    return Objective(tower, None, p0, A, pictures, SCALE, batch=3)
 
 
 # Scores -------------------------------------------------------------------------------------------
@@ -70,13 +69,14 @@ def test_extreme_logits_stay_finite_and_right():
     np.testing.assert_allclose(found, [0, 2e4, math.log(3)], rtol=1e-12)
 
 
-@pytest.mark.parametrize("in_flight", [1, 6, 7, 20, 31, 1 << 20])
-def test_score_is_the_same_in_blocks_of_any_size(monkeypatch, in_flight):
-    monkeypatch.setattr(memory, "LOGITS_IN_FLIGHT", in_flight)
+@pytest.mark.parametrize("n_bytes", [1, 177, 500, 2000, 1 << 20])
+def test_scores_are_the_same_in_blocks_of_any_size(monkeypatch, n_bytes):
+    monkeypatch.setattr(memory, "SCORING_BYTES", n_bytes)
     features, T, labels = unit(31, 8), unit(6, 8), RNG.integers(0, 6, 31)
     logits = SCALE * features.astype(np.float64) @ T.T.astype(np.float64)
     direct = np.mean([np.log(np.exp(row).sum()) - row[y] for row, y in zip(logits, labels, strict=True)])
-    found = score(T, LabelledFeatures(features, labels), SCALE)
+    found, turned = scores(np.stack([T, -T]), LabelledFeatures(features, labels), SCALE)
+    assert turned.loss != found.loss
     assert found.loss == pytest.approx(direct, abs=3e-6)  # logits near 16 in float32
     assert found.accuracy == np.mean(logits.argmax(axis=1) == labels)
     np.testing.assert_allclose(logits_of(features, T, SCALE), logits, atol=1e-5)
@@ -112,7 +112,7 @@ def test_losses_are_those_of_each_point_alone():
     assert together.shape == (5,) and together.dtype == np.float64
     for point, loss in zip(points, together, strict=True):
         features = box.class_features(point[None])[0]
-        assert loss == pytest.approx(score(features, box.pictures, SCALE).loss, rel=1e-5)
+        assert loss == pytest.approx(scores(features[None], box.pictures, SCALE)[0].loss, rel=1e-5)
     assert len(set(together)) == 5
 
 
@@ -124,13 +124,6 @@ def test_every_point_is_one_query():
     box.class_features(np.zeros((2, 4)))
     box.contexts(np.zeros((9, 4)))  # the network sees nothing of these
     assert box.queries == 5 == sum(len(context) for context in tower.seen)
-
-
-def test_a_batch_holds_a_candidate_at_least():
-    for rows in (1, 100, memory.ROWS_IN_FLIGHT, 10**6):
-        batch = objective(FakeTower(), rows=rows).batch
-        assert batch >= 1
-        assert batch == 1 or batch * rows <= memory.ROWS_IN_FLIGHT < (batch + 1) * rows
 
 
 @pytest.mark.parametrize("answer", [np.nan, np.inf, -np.inf])
@@ -148,12 +141,12 @@ def test_the_real_tower_answers_as_the_formula_says(bundle):
     A = projection(np.random.SeedSequence(0), p0.size, 16, 0.05)
     pictures = LabelledFeatures(unit(9, bundle.manifest.embed_dim), np.arange(9) % 3)
     w = np.random.default_rng(3).standard_normal(16)
-    with ResidentTextTower(bundle, threads=1) as tower:
-        box = Objective(tower, prompts, p0, A, pictures, bundle.manifest.logit_scale)
+    with TextTower(bundle, RESIDENT, threads=1) as tower:
+        box = Objective(tower, prompts, p0, A, pictures, bundle.manifest.logit_scale, batch=2)
         at_zero, at_w = box.losses(np.stack([np.zeros(16), w]))
         context = p0 + (A.astype(np.float64) @ w).reshape(p0.shape).astype(np.float32)
         by_hand = [
-            score(tower.class_features(c[None], prompts)[0], pictures, bundle.manifest.logit_scale).loss
+            scores(tower.class_features(c[None], prompts), pictures, bundle.manifest.logit_scale)[0].loss
             for c in (p0, context)
         ]
     np.testing.assert_allclose([at_zero, at_w], by_hand, atol=1e-5)

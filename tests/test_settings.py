@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from sharpzo_edge import stage1_cmaes, stage2_sparse_zo
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, settings_for
+from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
+from sharpzo_edge.stages import expected_queries, stage1_queries
 
 # SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
 TABLE = {
@@ -63,23 +64,37 @@ def test_the_plain_paper_preset_and_the_list_of_all():
     }
 
 
-def stage_settings(settings):
-    """The settings of both stages, field by field of one name."""
-    values = dataclasses.asdict(settings)
-    return [
-        kind(**{f.name: values[f.name] for f in dataclasses.fields(kind) if f.name in values})
-        for kind in (stage1_cmaes.Settings, stage2_sparse_zo.Settings)
-    ]
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_can_be_run(preset):
     settings, _ = settings_for(preset, {})
     assert PRESETS[preset].preset == preset
-    first, second = stage_settings(settings)
-    assert first.dim == second.dim == settings.dim
-    assert settings.change_point == AUTO or 0 <= settings.change_point <= settings.steps
-    assert settings.projection_std > 0
+    second = settings.stage2(7) if isinstance(settings, PaperSettings) else settings.stage2()
+    assert settings.stage1().dim == second.dim == settings.dim
+    assert 0 < stage1_queries(settings) < expected_queries(settings)
+    assert settings.projection_std_for(np.full((4, 8), 0.02, np.float32)) > 0
+
+
+def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices():
+    for preset in ("edge", "demo"):
+        settings, notes = settings_for(preset, {})
+        assert not notes
+        assert 0 < settings.default_queries <= 2000
+        assert settings.projection_std_for(np.full((4, 8), -0.02, np.float32)) == pytest.approx(0.02)
+        assert settings.stage1().covariance == "identity"
+        assert settings.sketch_rank == 2 * settings.rank
+    assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketch_rank == 0
+
+
+@pytest.mark.parametrize(
+    ("preset", "option", "value"), [("edge", "eta", 0.1), ("demo", "bounds", "5"), ("paper", "rank", 4)]
+)
+def test_an_option_that_a_preset_does_not_use_is_refused_with_those_it_does(preset, option, value):
+    taken = {"edge": "--rank", "demo": "--rank", "paper": "--eta"}[preset]
+    known = {"eta": None, "rank": None, "bounds": None, option: value}
+    with pytest.raises(
+        UsageError, match=f"--{option} {value} means nothing to --preset {preset}.*takes: .*{taken}.*Leave"
+    ):
+        settings_for(preset, known)
 
 
 def test_options_replace_what_they_name_and_none_keeps_the_preset():
@@ -146,6 +161,23 @@ def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value
     """Not after the pictures are encoded, or when stage 2 begins hours later."""
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} "):
         settings_for("paper", {option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("rank", 0),
+        ("label_smoothing", -0.1),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", float("nan")),
+        ("dim", 0),
+        ("rho", -1.0),
+        ("prune_ratio", 1.0),
+    ],
+)
+def test_a_value_that_our_own_stages_cannot_use_is_refused_before_the_run(option, value):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} "):
+        settings_for("edge", {option: value})
 
 
 def test_bounds():

@@ -480,3 +480,84 @@ def test_misuse_is_refused():
         start(x0=np.full(6, 1.5), bounds=1.0)
     with pytest.raises(UsageError, match="other settings"):
         SharpnessAwareCMAES(Settings(dim=6, population=8, rho=0.0), search.state)
+
+
+# The sharpness-aware step from a sketch of class features.
+
+D, K, E = 6, 2, 3
+JACOBIAN = np.random.default_rng(2).standard_normal((D, K, E))
+BY_FEATURES = np.random.default_rng(3).standard_normal((K, E))
+
+
+def linear_features(points):
+    return np.tensordot(points, JACOBIAN, 1).astype(np.float32)
+
+
+def start_sketched(seed=1, **options):
+    options = {"dim": D, "population": 8, "sigma0": 0.5, "rho": 0.1, "sketch_rank": 3} | options
+    own, x0 = Settings(covariance="identity", **options), np.ones(D)
+    return own, SharpnessAwareCMAES.start(own, x0, np.random.SeedSequence(seed), lambda _: BY_FEATURES)
+
+
+def answers(asked):
+    return linear_features(asked.points) if asked.wants == "features" else [sphere(x) for x in asked.points]
+
+
+def test_a_sketch_at_the_mean_then_candidates_shifted_by_rho_omega_along_its_gradient():
+    own, search = start_sketched()
+    sketch = search.ask(1000)
+    assert sketch.wants == "features" and len(sketch.points) == 4
+    mean = search.solution
+    np.testing.assert_array_equal(sketch.points[0], mean)
+    U = (sketch.points[1:] - mean) / (0.02 * np.sqrt(1 + mean @ mean))
+    np.testing.assert_allclose(U @ U.T, np.eye(3), atol=1e-12)
+    x = search.state.candidates
+    search.tell(answers(sketch))
+    candidates = search.ask(1000)
+    assert candidates.wants == "losses"
+    step = U.T @ U @ np.tensordot(JACOBIAN, BY_FEATURES, 2)
+    step *= own.rho * np.sqrt(1 + mean @ mean) / np.linalg.norm(step)
+    np.testing.assert_allclose(candidates.points - x, np.tile(step, (8, 1)), rtol=1e-4)
+    assert search.state.features.size == 0  # the sketch is dropped once it has served
+
+
+def test_sketch_or_sweep_rho_0_is_plain_cmaes_bit_for_bit():
+    _, sketched = start_sketched(rho=0.0)
+    plain = start(rho=0.0, dim=D, covariance="identity")
+    for _ in range(10):
+        assert one_generation(sketched, sphere).tobytes() == one_generation(plain, sphere).tobytes()
+    assert_same_bits(sketched.state, plain.state)
+
+
+def test_a_sketch_interrupted_at_every_single_answer_changes_no_bit():
+    own, whole = start_sketched()
+    while whole.state.generation < 3:
+        whole.tell(answers(whole.ask(1000)))
+    _, search = start_sketched()
+    while search.state.generation < 3:
+        search.tell(answers(search.ask(1)))
+        search = SharpnessAwareCMAES(own, through_a_file(search.state), lambda _: BY_FEATURES)
+    assert_same_bits(search.state, whole.state)
+
+
+def test_a_sketch_survives_a_lost_direction_and_refuses_a_lost_mean():
+    _, search = start_sketched()
+    told = answers(search.ask(1000))
+    before = copy.deepcopy(search.state)
+    with pytest.raises(NumericsError, match="no finite class features"):
+        search.tell(told * np.nan)
+    assert_same_bits(search.state, before)
+    told[2] = np.nan
+    search.tell(told)
+    assert np.linalg.norm(search.state.perturbation) == pytest.approx(0.1 * np.sqrt(1 + D))
+
+
+def test_misuse_of_a_sketch_is_refused():
+    for options in ({"sketch_rank": 0}, {"sketch_rank": 7}, {"sketch_rank": 3, "bounds": 5.0}):
+        with pytest.raises(ValueError, match="a sketch takes 1 to 6 directions"):
+            Settings(dim=6, **options)
+    _, search = start_sketched()
+    with pytest.raises(ValueError, match="4 are outstanding"):
+        search.tell(np.zeros(4))
+    with pytest.raises(ValueError, match="4 are outstanding"):
+        search.tell(np.zeros((5, K, E)))

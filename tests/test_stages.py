@@ -16,12 +16,12 @@ from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
 from sharpzo_edge.objective import Objective, projection
 from sharpzo_edge.progress import Progress
-from sharpzo_edge.settings import TuneSettings
+from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
 from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Run, expected_queries
 from sharpzo_edge.tune import stream
 
 K, E, M, D = 3, 8, 2, 5
-SMALL = TuneSettings(
+SMALL = PaperSettings(
     preset="test",
     population=6,
     dim=7,
@@ -32,6 +32,9 @@ SMALL = TuneSettings(
     steps=30,
     prune_interval=10,
     eta=0.05,
+)
+EDGE = EdgeSettings(
+    preset="test", population=6, dim=7, sigma0=0.4, rho=0.05, change_point=3, rank=4, queries=160
 )
 
 
@@ -87,8 +90,9 @@ def make_run(
     tower: SmoothTower | None = None,
 ) -> Run:
     chunk = NameChunk(np.arange(K), np.zeros((K, 2, D), np.float32), np.ones(K, np.int64))
-    A = projection(stream(0, "projection"), M * D, run_settings.dim, run_settings.projection_std)
     p0 = np.full((M, D), 0.1, np.float32)
+    std = run_settings.projection_std_for(p0)
+    A = projection(stream(0, "projection"), M * D, run_settings.dim, std)
     objective = Objective(
         tower or SmoothTower(),
         ClassPrompts(("a", "b", "c"), (chunk,)),
@@ -96,11 +100,11 @@ def make_run(
         A,
         pictures(30, 1),
         logit_scale=10.0,
+        batch=5,
     )
-    objective.batch = 5
     return Run(
         run_settings,
-        Budget(max_queries, None),
+        Budget(max_queries or run_settings.default_queries, None),
         objective,
         pictures(n_val, 2),
         partial(stream, 0),
@@ -142,28 +146,93 @@ def test_max_queries_holds_inside_generations_and_sweeps(limit: int, tmp_path_fa
     assert spent >= min(limit - 1, 180)
 
 
-@settings(max_examples=30, deadline=None)
-@given(moments=st.lists(st.integers(0, 12), min_size=1, max_size=4), limit=st.sampled_from([None, 77, 131]))
-def test_resume_equals_no_interruption_bit_for_bit(
-    moments: list[int], limit: int | None, tmp_path_factory
-) -> None:
-    whole = make_run(tmp_path_factory.mktemp("whole"), max_queries=limit, n_val=9)
+def assert_resumes_bit_for_bit(run_settings: TuneSettings, moments: list[int], limit, new_folder) -> None:
+    """One run on from wherever it was stopped ends as a run that never was."""
+    whole = make_run(new_folder("whole"), run_settings, max_queries=limit, n_val=9)
     expected = whole.to_the_end(After())
-    folder = tmp_path_factory.mktemp("parts")
+    folder = new_folder("parts")
     for looks in moments:
         try:
-            make_run(folder, max_queries=limit, n_val=9).to_the_end(After(looks))
+            make_run(folder, run_settings, max_queries=limit, n_val=9).to_the_end(After(looks))
         except InterruptedRunError as stopped:
             assert stopped.exit_code == 128 + 15
             continue
         break  # it was done before the interrupt came
     else:
-        run = make_run(folder, max_queries=limit, n_val=9)
+        run = make_run(folder, run_settings, max_queries=limit, n_val=9)
         last = run.to_the_end(After())
         assert np.array_equal(last.w, expected.w)
         assert np.array_equal(last.class_features, expected.class_features)
         assert run.queries == whole.queries
         assert run.state.stage1_queries == whole.state.stage1_queries
+
+
+@settings(max_examples=30, deadline=None)
+@given(moments=st.lists(st.integers(0, 12), min_size=1, max_size=4), limit=st.sampled_from([None, 77, 131]))
+def test_resume_equals_no_interruption_bit_for_bit(
+    moments: list[int], limit: int | None, tmp_path_factory
+) -> None:
+    assert_resumes_bit_for_bit(SMALL, moments, limit, tmp_path_factory.mktemp)
+
+
+@pytest.mark.parametrize("moment", range(45))
+def test_our_own_preset_resumes_at_every_ask(moment: int, tmp_path_factory) -> None:
+    pruned = dataclasses.replace(EDGE, prune_ratio=0.5, prune_interval=2)
+    assert_resumes_bit_for_bit(pruned, [moment], None, tmp_path_factory.mktemp)
+
+
+@settings(max_examples=10, deadline=None)
+@given(moments=st.lists(st.integers(0, 12), min_size=2, max_size=5), limit=st.sampled_from([25, 48, 77]))
+def test_our_own_preset_resumes_again_and_again(moments: list[int], limit: int, tmp_path_factory) -> None:
+    assert_resumes_bit_for_bit(EDGE, moments, limit, tmp_path_factory.mktemp)
+
+
+def test_our_own_preset_lowers_the_loss_with_both_stages(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EDGE)
+    first = make_run(tmp_path, EDGE, max_queries=1 + 3 * 11).to_the_end(After())
+    last = run.to_the_end(After())
+    assert last.train.loss < first.train.loss < run.state.zero_shot_loss
+
+
+def test_our_own_presets_looks_are_free_where_class_features_are_known(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EDGE)
+    run.to_the_end(After())
+    state = run.state
+    # 3 generations of a sketch of 1 + 7, 6 candidates; its first point is the look before it, so the last
+    # generation's look is all that is added, and the very first was counted before the stages.
+    assert state.stage1_queries == 3 * (7 + 6) + 3
+    rounds, rest = divmod(state.stage2_queries, 4 + 4)
+    assert rounds > 5 and run.queries == 1 + state.stage1_queries + state.stage2_queries
+    assert state.stage == 3 or (run.queries == 160 - 1 and rest >= 0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(limit=st.integers(1, 200))
+def test_max_queries_holds_in_our_own_preset(limit: int, tmp_path_factory) -> None:
+    run = make_run(tmp_path_factory.mktemp("run"), EDGE, max_queries=limit)
+    last = run.to_the_end(After())
+    assert run.queries <= limit
+    assert run.state.stage == 3 or run.queries >= min(limit - 1, 160)
+    assert last.train.loss == run.state.look.train.loss
+
+
+def test_our_own_preset_changes_the_stage_at_0_and_by_itself(tmp_path: Path) -> None:
+    at_once = make_run(tmp_path, dataclasses.replace(EDGE, change_point=0))
+    last = at_once.to_the_end(After())
+    assert at_once.state.stage1_queries == 0 and last.train.loss < at_once.state.zero_shot_loss
+    (tmp_path / "auto").mkdir()
+    still = dataclasses.replace(EDGE, change_point="auto", sigma0=1e-5, rho=0.0)
+    run = make_run(tmp_path / "auto", still)
+    run.to_the_end(After())
+    assert run.state.stage1.generation == PATIENCE_GENERATIONS + 1 and run.state.stage2 is not None
+
+
+def test_our_own_preset_survives_a_tower_that_breaks_far_out(tmp_path: Path) -> None:
+    tower = SmoothTower(breaks_beyond=0.5)
+    run = make_run(tmp_path, dataclasses.replace(EDGE, sigma0=1.0, rho=0.0), tower=tower)
+    last = run.to_the_end(After())
+    assert tower.broken > 0
+    assert last.train.loss < run.state.zero_shot_loss
 
 
 def test_a_checkpoint_of_another_command_is_refused_by_name(tmp_path: Path) -> None:

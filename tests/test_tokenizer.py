@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import sharpzo_edge
 from sharpzo_edge.errors import BundleError, ClassNameError
 from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID, Tokenizer, clean_text, split_words
+
+EMOJI_TEXTS = Path(__file__).with_name("golden") / "emoji_texts.json.gz"
+SHIPPED_MERGES = Path(sharpzo_edge.__file__).parent / "demo" / "bundle" / "bpe.txt.gz"
 
 # From open_clip 3.3.0 with ftfy 6.3.1, by tests/golden/make_tokenizer_golden.py.
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("tokenizer.json").read_text())
@@ -93,6 +97,19 @@ def test_long_word_needs_little_memory(tokenizer: Tokenizer) -> None:
     tracemalloc.stop()
     assert len(ids) < 10_000
     assert peak_mib < 4  # 1.8 with CLIP's own merges
+
+
+def test_the_vocabulary_is_never_held() -> None:
+    """With CLIP's own merges and a thousand names. As dictionaries the vocabulary would take 24 MiB."""
+    names = json.loads(gzip.decompress(EMOJI_TEXTS.read_bytes()))[::19]
+    assert len(names) > 1000
+    tokenizer = Tokenizer(SHIPPED_MERGES)
+    tracemalloc.start()
+    ids = tokenizer.encode(names)
+    peak_mib = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert max(map(max, filter(None, ids))) < SOS_ID
+    assert peak_mib < 4  # 1.6 measured
 
 
 def replaced(line: str) -> list[str]:

@@ -6,11 +6,10 @@ import pytest
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.class_prompts import class_prompts, context_from_words, random_context
 from sharpzo_edge.errors import BundleError
+from sharpzo_edge.memory import RESIDENT, STREAMED, TowerPlan
 from sharpzo_edge.towers import (
-    ResidentImageTower,
-    ResidentTextTower,
-    StreamedImageTower,
-    StreamedTextTower,
+    ImageTower,
+    TextTower,
     causal_mask,
 )
 
@@ -25,17 +24,29 @@ pytestmark = pytest.mark.oldest_onnxruntime
 
 @pytest.fixture(scope="module")
 def resident(bundle: Bundle):
-    with ResidentTextTower(bundle, threads=1) as tower:
+    with TextTower(bundle, RESIDENT, threads=1) as tower:
+        yield tower
+
+
+@pytest.fixture(scope="module")
+def mapped(bundle: Bundle):
+    with TextTower(bundle, TowerPlan("mapped", group=2, together=2), threads=1) as tower:
         yield tower
 
 
 @pytest.fixture(scope="module")
 def streamed(bundle: Bundle):
-    with StreamedTextTower(bundle, threads=1) as tower:
+    with TextTower(bundle, TowerPlan("streamed", group=3, together=8), threads=1) as tower:
         yield tower
 
 
-@pytest.fixture(params=["resident", "streamed"])
+@pytest.fixture(scope="module")
+def frugal(bundle: Bundle):
+    with TextTower(bundle, TowerPlan("frugal", group=3, together=8), threads=1) as tower:
+        yield tower
+
+
+@pytest.fixture(params=["resident", "mapped", "streamed", "frugal"])
 def tower(request):
     return request.getfixturevalue(request.param)
 
@@ -48,13 +59,14 @@ def contexts(bundle, n, m):
 
 @pytest.mark.parametrize("m", [1, 4, 7, 16])
 @pytest.mark.parametrize("n", [1, 3, 8])
-def test_streamed_equals_resident(bundle, resident, streamed, n, m):
+def test_streamed_and_mapped_equal_resident(bundle, resident, mapped, streamed, frugal, n, m):
     context = contexts(bundle, n, m)
     for class_chunk in (1, 4, 128):
         prompts = class_prompts(bundle, NAMES, m, class_chunk)
         whole = resident.class_features(context, prompts)
         assert whole.shape == (n, len(NAMES), bundle.manifest.embed_dim) and whole.dtype == np.float32
-        np.testing.assert_allclose(streamed.class_features(context, prompts), whole, rtol=0, atol=SAME)
+        for other in (mapped, streamed, frugal):
+            np.testing.assert_allclose(other.class_features(context, prompts), whole, rtol=0, atol=SAME)
 
 
 def test_features_are_unit_vectors_that_differ(bundle, tower):
@@ -112,7 +124,7 @@ def test_the_same_input_twice_gives_the_same_bits(bundle, tower):
 
 def test_a_new_tower_gives_the_same_bits(bundle, resident):
     prompts, context = class_prompts(bundle, NAMES, 4), contexts(bundle, 3, 4)
-    with ResidentTextTower(bundle, threads=1) as again:
+    with TextTower(bundle, RESIDENT, threads=1) as again:
         assert (
             again.class_features(context, prompts).tobytes()
             == resident.class_features(context, prompts).tobytes()
@@ -124,12 +136,13 @@ def test_the_causal_mask_hides_the_future_alone():
     np.testing.assert_array_equal(causal_mask(3), expected)
 
 
-def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle):
+@pytest.mark.parametrize("plan", [RESIDENT, TowerPlan("mapped", 4, 4), STREAMED], ids=lambda p: p.mode)
+def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle, plan):
     how = bundle.manifest.preprocess
     pixels = np.random.default_rng(0).standard_normal((4, 3, *how.size)).astype(np.float32)
-    with ResidentImageTower(bundle, threads=1) as tower:
-        together = tower.image_features(pixels)
-        alone = np.concatenate([tower.image_features(pixels[i : i + 1]) for i in range(4)])
+    with ImageTower(bundle, plan, threads=1) as tower:
+        together = tower.image_features([pixels])
+        alone = tower.image_features(pixels[i : i + 1] for i in range(4))
     assert together.shape == (4, bundle.manifest.embed_dim) and together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(alone, together, rtol=0, atol=ACROSS_BATCHES)
@@ -139,27 +152,30 @@ def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle):
 # Damage -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tower", [ResidentTextTower, StreamedTextTower, ResidentImageTower])
+@pytest.mark.parametrize("tower", [TextTower, ImageTower])
+@pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
 @pytest.mark.parametrize("cut", [0, 1, 2])
-def test_a_damaged_graph_is_a_bundle_error(bundle_copy, tower, cut):
-    for name in ("text.onnx", "text_block.onnx", "image.onnx"):
+def test_a_damaged_graph_is_a_bundle_error(bundle_copy, tower, plan, cut):
+    manifest = bundle_copy.open().manifest
+    steps = [step.graph for step in (*manifest.text.steps, *manifest.image.steps)]
+    for name in ("text.onnx", "image.onnx", *dict.fromkeys(steps)):
         data = (bundle_copy.folder / name).read_bytes()
         bundle_copy.replace(name, [data[: len(data) // 2], b"", b"no graph"][cut])
     with pytest.raises(BundleError, match=r"sharpzo-edge doctor --bundle"):
-        tower(bundle_copy.open())
+        tower(bundle_copy.open(), plan)
 
 
 def test_a_graph_of_another_tower_is_a_bundle_error(bundle_copy):
     bundle_copy.replace("image.onnx", (bundle_copy.folder / "text_head.onnx").read_bytes())
     pixels = np.zeros((1, 3, 64, 64), np.float32)
-    with pytest.raises(BundleError), ResidentImageTower(bundle_copy.open()) as tower:
-        tower.image_features(pixels)
+    with pytest.raises(BundleError), ImageTower(bundle_copy.open(), RESIDENT) as tower:
+        tower.image_features([pixels])
 
 
 def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
     opened = bundle_copy.open()
     data = bundle_copy.folder / "text.data"
-    with StreamedTextTower(opened) as tower:
+    with TextTower(opened, STREAMED) as tower:
         data.write_bytes(data.read_bytes()[:-400_000])  # a copy that broke off after the check
         with pytest.raises(BundleError, match=r"text\.data"):
             tower.class_features(contexts(opened, 1, 4), class_prompts(opened, NAMES, 4))
@@ -168,13 +184,15 @@ def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
 def test_short_weights_are_a_bundle_error_when_resident(bundle_copy):
     bundle_copy.replace("text.data", (bundle_copy.folder / "text.data").read_bytes()[:-400_000])
     with pytest.raises(BundleError, match=r"text\.(onnx|data)"):
-        ResidentTextTower(bundle_copy.open())
+        TextTower(bundle_copy.open(), RESIDENT)
 
 
-def test_a_tower_that_cannot_be_streamed_says_so(bundle):
-    assert bundle.manifest.image.steps == ()
-    with pytest.raises(BundleError):
-        StreamedImageTower(bundle)
+def test_a_tower_that_cannot_be_streamed_says_so(bundle_copy):
+    manifest = bundle_copy.manifest()
+    manifest["image"]["steps"] = []
+    bundle_copy.set_manifest(manifest)
+    with pytest.raises(BundleError, match="no steps for its image tower"):
+        ImageTower(bundle_copy.open(), STREAMED)
 
 
 def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
@@ -183,4 +201,4 @@ def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
 
     monkeypatch.setattr("onnxruntime.InferenceSession", starved)
     with pytest.raises(MemoryError):
-        ResidentTextTower(bundle)
+        TextTower(bundle, RESIDENT)

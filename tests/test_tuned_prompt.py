@@ -217,6 +217,7 @@ def test_a_mutated_file_is_a_prompt_or_refused(file, prompt, bundle):
     header = struct.unpack("<Q", whole[:8])[0] + 8
     place = st.integers(0, header - 1) | st.integers(0, len(whole) - 1)
     outcomes = {"prompt": 0, "refused": 0}
+    width = bundle.manifest.text.width
 
     @given(
         changes=st.lists(st.tuples(place, st.integers(0, 255)), min_size=1, max_size=4),
@@ -234,7 +235,7 @@ def test_a_mutated_file_is_a_prompt_or_refused(file, prompt, bundle):
         except PromptFileError:
             outcomes["refused"] += 1
         else:
-            assert np.isfinite(loaded.context).all() and loaded.context.shape[1] == 192
+            assert np.isfinite(loaded.context).all() and loaded.context.shape[1] == width
             json.dumps(loaded.about, allow_nan=False)
             outcomes["prompt"] += 1
 

@@ -2,11 +2,14 @@
 
 Clean initialisers, one layout for every graph that shares the weights, and a choice per linear
 layer: that is what building by hand gives over tracing.
+
+A weight is one array, or a packed matrix of three (quantize.py). It goes from an `Array` over a
+`Place` in the data file to a `Value` of a graph, and each function here takes either form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sharpzo_edge import __version__
-from sharpzo_edge.bundle import Tensor
+from sharpzo_edge.bundle import Step, Tensor
+
+from .quantize import BLOCK, Packed
 
 # Read by every onnxruntime the device side allows; fixed, so that a newer onnx package changes nothing.
 OPSET = 20
@@ -23,6 +28,14 @@ IR_VERSION = 9
 TENSOR_ALIGNMENT = 64
 PAGE_BYTES = 4096
 TINY_NORM = 1e-12  # as torch's normalize
+MICROSOFT = "com.microsoft"  # onnxruntime's own operators; an op set of version 1
+FLOAT32_ACTIVATIONS = 1  # MatMulNBits' accuracy_level: never round what is multiplied by the weights
+
+Array = np.ndarray | Packed[np.ndarray]
+Place = Tensor | Packed[Tensor]
+Value = str | Packed[str]
+Places = dict[str, Place]
+Values = dict[str, Value]
 
 
 class DataFile:
@@ -32,21 +45,27 @@ class DataFile:
         self.path = path
         self._file = path.open("wb")
 
-    def append(self, name: str, array: np.ndarray) -> Tensor:
+    def append(self, name: str, array: Array) -> Place:
+        """A packed matrix takes three places: `name`.blocks, `name`.scales, `name`.zero_points."""
+        if isinstance(array, Packed):
+            return array.map(lambda part, its_array: self._append_one(f"{name}.{part}", its_array))
+        return self._append_one(name, array)
+
+    def append_block(self, arrays: dict[str, Array]) -> Places:
+        """Weights that are read together: they lie together."""
+        self._pad_to(PAGE_BYTES)
+        return {name: self.append(name, array) for name, array in arrays.items()}
+
+    def close(self) -> None:
+        self._pad_to(PAGE_BYTES)
+        self._file.close()
+
+    def _append_one(self, name: str, array: np.ndarray) -> Tensor:
         self._pad_to(TENSOR_ALIGNMENT)
         array = np.ascontiguousarray(array)
         tensor = Tensor(name, str(array.dtype), tuple(array.shape), self._file.tell())
         self._file.write(array.tobytes())
         return tensor
-
-    def append_block(self, arrays: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
-        """Weights that are read together: they lie together."""
-        self._pad_to(PAGE_BYTES)
-        return tuple(self.append(name, array) for name, array in arrays.items())
-
-    def close(self) -> None:
-        self._pad_to(PAGE_BYTES)
-        self._file.close()
 
     def _pad_to(self, multiple: int) -> None:
         self._file.write(bytes(-self._file.tell() % multiple))
@@ -85,8 +104,28 @@ class Graph:
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def weight(self, tensor: Tensor, prefix: str = "") -> str:
+    def weight(self, place: Place, prefix: str = "") -> Any:
         """An initialiser that lies in the data file; `prefix` tells equal names of blocks apart."""
+        return _each(place, lambda tensor: self._initializer(tensor, prefix))
+
+    def weights(self, places: Places, prefix: str = "") -> Values:
+        return {name: self.weight(place, prefix) for name, place in places.items()}
+
+    def weight_inputs(
+        self, places: Places, shapes: Mapping[str, Sequence[int | str]] | None = None
+    ) -> Values:
+        """The same weights as inputs of the graph: whoever streams the tower feeds them.
+
+        `shapes` is for weights whose sizes differ between the blocks that one graph serves.
+        """
+
+        def feed(tensor: Tensor) -> str:
+            shape = tensor.shape if shapes is None else shapes[tensor.name]
+            return self.input(tensor.name, shape, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)))
+
+        return {name: _each(place, feed) for name, place in places.items()}
+
+    def _initializer(self, tensor: Tensor, prefix: str) -> str:
         proto = TensorProto(name=prefix + tensor.name, dims=tensor.shape)
         proto.data_type = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
         proto.data_location = TensorProto.EXTERNAL
@@ -96,17 +135,16 @@ class Graph:
         self._initializers[proto.name] = proto
         return proto.name
 
-    def weight_input(self, tensor: Tensor) -> str:
-        """The same weight as an input of the graph: whoever streams the tower feeds it."""
-        return self.input(tensor.name, tensor.shape, helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype)))
-
     def save(self, path: Path) -> None:
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
         )
+        domains = {"": OPSET}
+        if any(node.domain == MICROSOFT for node in self._nodes):
+            domains[MICROSOFT] = 1
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
             ir_version=IR_VERSION,
             producer_name="sharpzo-edge",
             producer_version=__version__,
@@ -115,9 +153,21 @@ class Graph:
 
     # Idioms that several towers share.
 
-    def linear(self, x: str, weight: str, bias: str | None) -> str:
+    def linear(self, x: str, weight: Value, bias: str | None) -> str:
         """x (…, in) @ weight (in, out) + bias: the one place where a linear layer is emitted."""
-        y = self.op("MatMul", x, weight)
+        if isinstance(weight, Packed):
+            y = self.op(
+                "MatMulNBits",
+                *(x, weight.blocks, weight.scales, weight.zero_points),
+                domain=MICROSOFT,
+                K=weight.n_in,
+                N=weight.n_out,
+                bits=weight.bits,
+                block_size=BLOCK,
+                accuracy_level=FLOAT32_ACTIVATIONS,
+            )
+        else:
+            y = self.op("MatMul", x, weight)
         return self.op("Add", y, bias) if bias else y
 
     def layer_norm(self, x: str, weight: str, bias: str, epsilon: float) -> str:
@@ -152,3 +202,16 @@ class Graph:
 
     def transpose(self, x: str, *order: int) -> str:
         return self.op("Transpose", x, perm=order)
+
+
+def step(graph: str, weights: Places) -> Step:
+    """The manifest's word on a graph that takes these weights as inputs."""
+    tensors: list[Tensor] = []
+    for place in weights.values():
+        _each(place, tensors.append)
+    return Step(graph, tuple(tensors))
+
+
+def _each(place: Place, use: Callable[[Tensor], Any]) -> Any:
+    """use(tensor) for the one tensor of a plain weight, or for each of a packed matrix."""
+    return place.map(lambda _, tensor: use(tensor)) if isinstance(place, Packed) else use(place)

@@ -1,11 +1,14 @@
 """The image tower: preprocessed pixels in, unit image features out.
 
-Vision transformers and CLIP's ModifiedResNet are built node by node; the transformer also in steps
-that can be streamed. Any other tower goes through torch's own exporter as one graph.
+Vision transformers and CLIP's ModifiedResNet are built node by node, in pieces: together they are the
+whole graph, and each is a step that can be streamed. Any other tower goes through torch's own exporter
+as one graph, its weights in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +20,99 @@ from torch import nn
 
 from sharpzo_edge import bundle
 
-from .graph import IR_VERSION, OPSET, DataFile, Graph
+from .graph import IR_VERSION, OPSET, Array, DataFile, Graph, Places, Values, step
+from .liveness import image_activations
+from .quantize import LinearWeights, times_columns
 from .transformer import (
-    BlockForm,
     as_array,
+    attention_weights,
     block_form,
-    block_weights,
     by_head,
-    full_attention_block,
+    full_attention_half,
+    mlp_half,
+    mlp_weights,
     refuse,
 )
 
 GRAPH, DATA = "image.onnx", "image.data"
-STEM, BLOCK, HEAD = "image_stem.onnx", "image_block.onnx", "image_head.onnx"
+
+Shapes = dict[str, tuple[int | str, ...]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the tower: part of the whole graph, and one step of the streamed tower.
+
+    graph    the step's file; pieces that share it compute the same with weights of their own
+    takes    names and shapes of what the piece before hands on
+    gives    likewise, what this one hands on
+    build    (graph, values taken, weights) -> values given
+    weights  what a streaming runtime feeds; other weights `build` brings into the graph itself
+    shapes   of these weights, where they differ between pieces that share a graph
+    name     tells equal names of weights apart in the whole graph
+    """
+
+    graph: str
+    takes: Shapes
+    gives: Shapes
+    build: Callable[[Graph, list[str], Values], list[str]]
+    weights: Places = field(default_factory=dict)
+    shapes: Shapes | None = None
+    name: str = ""
 
 
 def write_image_graphs(
-    folder: Path, visual: nn.Module, size: tuple[int, int], embed_dim: int
+    folder: Path, visual: nn.Module, size: tuple[int, int], embed_dim: int, linear: LinearWeights
 ) -> bundle.ImageSpec:
     """Write image.data and its graphs; returns the manifest's part. `size` is (height, width)."""
     if getattr(visual, "output_tokens", False):
         raise refuse("image", "it returns its tokens too (output_tokens)", "towers that return features")
+    pixels: Shapes = {"pixels": ("B", 3, *size)}
+    features: Shapes = {"image_features": ("B", embed_dim)}
     if _is_plain_vit(visual):
-        return _write_vit(folder, visual, size, embed_dim)
+        return _write_pieces(folder, "vit", lambda data: _vit(data, visual, linear, pixels, features))
     if type(visual) is ModifiedResNet:
-        return _write_resnet(folder, visual, size, embed_dim)
+        return _write_pieces(folder, "resnet", lambda data: _resnet(data, visual, linear, pixels, features))
     return _write_traced(folder, visual, size)
+
+
+def _write_pieces(folder: Path, kind: str, cut: Callable[[DataFile], list[Piece]]) -> bundle.ImageSpec:
+    """The weights of all pieces, the graph that joins them, and a graph for each kind of piece."""
+    data = DataFile(folder / DATA)
+    pieces = cut(data)
+    data.close()
+
+    whole = Graph("image", data)
+    values = [whole.input(name, shape) for name, shape in pieces[0].takes.items()]
+    for piece in pieces:
+        values = piece.build(whole, values, whole.weights(piece.weights, f"{piece.name}."))
+    _give(whole, values, pieces[-1].gives)
+    whole.save(folder / GRAPH)
+
+    for piece in {piece.graph: piece for piece in pieces}.values():
+        g = Graph(piece.graph.removesuffix(".onnx"), data)
+        values = [g.input(name, shape) for name, shape in piece.takes.items()]
+        values = piece.build(g, values, g.weight_inputs(piece.weights, piece.shapes))
+        _give(g, values, piece.gives)
+        g.save(folder / piece.graph)
+
+    return _spec(folder, kind, pieces[0].takes["pixels"], [step(p.graph, p.weights) for p in pieces])
+
+
+def _spec(
+    folder: Path, kind: str, pixels: tuple[int | str, ...], steps: list[bundle.Step]
+) -> bundle.ImageSpec:
+    """The manifest's part, with what a picture's intermediate results take."""
+    shape = tuple(int(edge) for edge in pixels[1:])
+    alive, carried = image_activations(folder, GRAPH, DATA, tuple(steps), shape)
+    return bundle.ImageSpec(
+        graph=GRAPH, data=DATA, steps=tuple(steps), kind=kind, activation_bytes=alive, carried_bytes=carried
+    )
+
+
+def _give(g: Graph, values: list[str], gives: Shapes) -> None:
+    for value, (name, shape) in zip(values, gives.items(), strict=True):
+        g.output(name, value, shape)
 
 
 # Vision transformer ------------------------------------------------------------------------------
@@ -58,84 +128,100 @@ def _is_plain_vit(visual: nn.Module) -> bool:
     )
 
 
-def _write_vit(
-    folder: Path, visual: VisionTransformer, size: tuple[int, int], embed_dim: int
-) -> bundle.ImageSpec:
+def _vit(
+    data: DataFile, visual: VisionTransformer, linear: LinearWeights, pixels: Shapes, features: Shapes
+) -> list[Piece]:
+    """Stem, halves of blocks, head. A pooled class token's row is computed alone in the last block."""
     form = block_form(visual.transformer.resblocks, "image")
-    data = DataFile(folder / DATA)
-    edges = {
+    edges: dict[str, Array] = {
         "patch.weight": as_array(visual.conv1.weight),
         "class_token": as_array(visual.class_embedding)[None, None],
         "positions": as_array(visual.positional_embedding),
-        "projection": as_array(visual.proj),
+        "projection": linear(visual.proj),
     }
     for name in ("ln_pre", "ln_post"):
         if isinstance(norm := getattr(visual, name), nn.LayerNorm):
             edges[f"{name}.weight"], edges[f"{name}.bias"] = as_array(norm.weight), as_array(norm.bias)
     edge = {name: data.append(name, array) for name, array in edges.items()}
-    blocks = [data.append_block(block_weights(b)) for b in visual.transformer.resblocks]
-    data.close()
 
-    whole = Graph("image", data)
-    rows = _vit_stem(whole, visual, edge, form, size)
+    all_rows = ("B", len(visual.positional_embedding), form.width)
+    pooled_rows = ("B", 1, form.width) if visual.pool_type == "tok" else all_rows
+    any_rows = ("B", "N", form.width)
+
+    def attention(first_row_only: bool) -> Callable[[Graph, list[str], Values], list[str]]:
+        return lambda g, taken, w: [full_attention_half(g, *taken, w, form, first_row_only)]
+
+    def mlp(g: Graph, taken: list[str], w: Values) -> list[str]:
+        return [mlp_half(g, *taken, w, form)]
+
+    pieces = [
+        Piece(
+            "image_stem.onnx",
+            takes=pixels,
+            gives={"rows": all_rows},
+            build=lambda g, taken, w: [_vit_stem(g, *taken, visual, edge)],
+        )
+    ]
+    blocks = visual.transformer.resblocks
     for i, block in enumerate(blocks):
-        weights = {t.name: whole.weight(t, f"block.{i}.") for t in block}
-        rows = full_attention_block(whole, rows, weights, form)
-    _vit_head(whole, visual, rows, edge, embed_dim)
-    whole.save(folder / GRAPH)
+        is_short = block is blocks[-1] and visual.pool_type == "tok"
+        pieces.append(
+            Piece(
+                "image_last_attention.onnx" if is_short else "image_attention.onnx",
+                takes={"rows": all_rows},
+                gives={"rows_out": pooled_rows if is_short else all_rows},
+                build=attention(is_short),
+                weights=data.append_block(attention_weights(block, linear)),
+                name=f"block.{i}",
+            )
+        )
+        pieces.append(
+            Piece(
+                "image_mlp.onnx",
+                takes={"rows": any_rows},
+                gives={"rows_out": any_rows},
+                build=mlp,
+                weights=data.append_block(mlp_weights(block, linear)),
+                name=f"block.{i}",
+            )
+        )
+    pieces.append(
+        Piece(
+            "image_head.onnx",
+            takes={"rows": pooled_rows},
+            gives=features,
+            build=lambda g, taken, w: [_vit_head(g, *taken, visual, edge)],
+        )
+    )
+    return pieces
 
-    n_rows = len(edges["positions"])
-    stem = Graph("image_stem", data)
-    stem.output("rows", _vit_stem(stem, visual, edge, form, size), ("B", n_rows, form.width))
-    stem.save(folder / STEM)
-    step = Graph("image_block", data)
-    rows = step.input("rows", ("B", n_rows, form.width))
-    weights = {t.name: step.weight_input(t) for t in blocks[0]}
-    step.output("rows_out", full_attention_block(step, rows, weights, form), ("B", n_rows, form.width))
-    step.save(folder / BLOCK)
-    head = Graph("image_head", data)
-    _vit_head(head, visual, head.input("rows", ("B", n_rows, form.width)), edge, embed_dim)
-    head.save(folder / HEAD)
 
-    steps = [bundle.Step(STEM, ()), *(bundle.Step(BLOCK, b) for b in blocks), bundle.Step(HEAD, ())]
-    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=tuple(steps), kind="vit")
-
-
-def _vit_stem(
-    g: Graph,
-    visual: VisionTransformer,
-    edge: dict[str, bundle.Tensor],
-    form: BlockForm,
-    size: tuple[int, int],
-) -> str:
+def _vit_stem(g: Graph, pixels: str, visual: VisionTransformer, edge: Places) -> str:
     """pixels (B, 3, H, W) -> rows (B, 1 + patches, D)."""
-    pixels = g.input("pixels", ("B", 3, *size))
     patch = list(visual.conv1.stride)
     patches = g.op("Conv", pixels, g.weight(edge["patch.weight"]), strides=patch, kernel_shape=patch)
-    patches = g.transpose(g.reshape(patches, 0, form.width, -1), 0, 2, 1)
+    patches = g.transpose(g.reshape(patches, 0, visual.conv1.out_channels, -1), 0, 2, 1)
     batch, one = g.size(pixels, 0), g.constant([1])
     token = g.op("Expand", g.weight(edge["class_token"]), g.op("Concat", batch, one, one, axis=0))
     rows = g.op("Add", g.op("Concat", token, patches, axis=1), g.weight(edge["positions"]))
     return _norm(g, rows, "ln_pre", visual.ln_pre, edge)
 
 
-def _vit_head(
-    g: Graph, visual: VisionTransformer, rows: str, edge: dict[str, bundle.Tensor], embed_dim: int
-) -> None:
+def _vit_head(g: Graph, rows: str, visual: VisionTransformer, edge: Places) -> str:
+    """rows (B, N, D), or the class token's (B, 1, D), -> features (B, E)."""
     if not visual.final_ln_after_pool:
         rows = _norm(g, rows, "ln_post", visual.ln_post, edge)
     if visual.pool_type == "tok":
-        pooled = g.op("Gather", rows, g.constant(0), axis=1)
+        pooled = g.op("Squeeze", rows, g.constant([1]))
     else:
         patches = g.slice(rows, 1, np.iinfo(np.int64).max, 1)
         pooled = g.op("ReduceMean", patches, g.constant([1]), keepdims=0)
     if visual.final_ln_after_pool:
         pooled = _norm(g, pooled, "ln_post", visual.ln_post, edge)
-    features = g.linear(pooled, g.weight(edge["projection"]), None)
-    g.output("image_features", g.unit(features), ("B", embed_dim))
+    return g.unit(g.linear(pooled, g.weight(edge["projection"]), None))
 
 
-def _norm(g: Graph, x: str, name: str, module: nn.Module, edge: dict[str, bundle.Tensor]) -> str:
+def _norm(g: Graph, x: str, name: str, module: nn.Module, edge: Places) -> str:
     if f"{name}.weight" not in edge:
         return x
     return g.layer_norm(x, g.weight(edge[f"{name}.weight"]), g.weight(edge[f"{name}.bias"]), module.eps)
@@ -144,52 +230,90 @@ def _norm(g: Graph, x: str, name: str, module: nn.Module, edge: dict[str, bundle
 # ModifiedResNet ----------------------------------------------------------------------------------
 
 
-def _write_resnet(
-    folder: Path, visual: ModifiedResNet, size: tuple[int, int], embed_dim: int
-) -> bundle.ImageSpec:
-    data = DataFile(folder / DATA)
-    g = Graph("image", data)
-    x = g.input("pixels", ("B", 3, *size))
-    for i in (1, 2, 3):
-        conv, norm = getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}")
-        x = g.op("Relu", _conv(g, x, f"stem.{i}", conv, norm))
-    x = _average_pool(g, x, 2)
+def _resnet(
+    data: DataFile, visual: ModifiedResNet, linear: LinearWeights, pixels: Shapes, features: Shapes
+) -> list[Piece]:
+    """Stem, residual blocks, and the attention pool in one piece a matrix."""
+    convolutions = [(getattr(visual, f"conv{i}"), getattr(visual, f"bn{i}")) for i in (1, 2, 3)]
+    stem = data.append_block(_folded({f"stem.{i}": pair for i, pair in enumerate(convolutions, 1)}))
+    maps = ("B", "C", "H", "W")
+    pieces = [
+        Piece(
+            "image_stem.onnx",
+            takes=pixels,
+            gives={"maps": maps},
+            build=lambda g, taken, w: [_resnet_stem(g, *taken, g.weights(stem), visual.conv1.stride)],
+        )
+    ]
     for i in (1, 2, 3, 4):
         for j, block in enumerate(getattr(visual, f"layer{i}")):
-            x = _bottleneck(g, x, f"layer{i}.{j}", block)
-    features = _attention_pool(g, x, visual.attnpool)
-    g.output("image_features", g.unit(features), ("B", embed_dim))
-    data.close()
-    g.save(folder / GRAPH)
-    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=(), kind="resnet")
+            pieces.append(_bottleneck_piece(data, block, f"layer{i}.{j}"))
+    return pieces + _attention_pool(data, visual.attnpool, linear, features)
 
 
-def _bottleneck(g: Graph, x: str, name: str, block: Bottleneck) -> str:
-    y = g.op("Relu", _conv(g, x, f"{name}.1", block.conv1, block.bn1))
-    y = g.op("Relu", _conv(g, y, f"{name}.2", block.conv2, block.bn2))
-    y = _average_pool(g, y, block.stride)
-    y = _conv(g, y, f"{name}.3", block.conv3, block.bn3)
+def _resnet_stem(g: Graph, pixels: str, w: Values, stride: tuple[int, int]) -> str:
+    """Three convolutions and a pool: pixels (B, 3, H, W) -> maps (B, C, H/4, W/4)."""
+    x = g.op("Relu", _conv(g, pixels, w, "stem.1", 3, stride))
+    x = g.op("Relu", _conv(g, x, w, "stem.2", 3))
+    x = g.op("Relu", _conv(g, x, w, "stem.3", 3))
+    return _average_pool(g, x, 2)
+
+
+def _bottleneck_piece(data: DataFile, block: Bottleneck, name: str) -> Piece:
+    """One graph serves all blocks that are alike but for the numbers of channels."""
+    convolutions = {i: (getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in "123"}
+    shapes: Shapes = {
+        "1.weight": ("M", "C", 1, 1),
+        "2.weight": ("M", "M", 3, 3),
+        "3.weight": ("C", "M", 1, 1),
+        "1.bias": ("M",),
+        "2.bias": ("M",),
+        "3.bias": ("C",),
+    }
+    kind, gives = "bottleneck", ("B", "C", "H", "W")
     if block.downsample is not None:
-        x = _average_pool(g, x, block.stride)
-        x = _conv(g, x, f"{name}.down", block.downsample[1], block.downsample[2])
+        convolutions["down"] = (block.downsample[1], block.downsample[2])
+        shapes |= {"3.weight": ("C_out", "M", 1, 1), "3.bias": ("C_out",)}
+        shapes |= {"down.weight": ("C_out", "C", 1, 1), "down.bias": ("C_out",)}
+        kind, gives = "bottleneck_down", ("B", "C_out", "H_out", "W_out")
+    return Piece(
+        f"image_{kind}_{block.stride}.onnx",
+        takes={"maps": ("B", "C", "H", "W")},
+        gives={"maps_out": gives},
+        build=lambda g, taken, w: [_bottleneck(g, *taken, w, block.stride)],
+        weights=data.append_block(_folded(convolutions)),
+        shapes=shapes,
+        name=name,
+    )
+
+
+def _bottleneck(g: Graph, x: str, w: Values, stride: int) -> str:
+    y = g.op("Relu", _conv(g, x, w, "1", 1))
+    y = g.op("Relu", _conv(g, y, w, "2", 3))
+    y = _conv(g, _average_pool(g, y, stride), w, "3", 1)
+    if "down.weight" in w:
+        x = _conv(g, _average_pool(g, x, stride), w, "down", 1)
     return g.op("Relu", g.op("Add", x, y))
 
 
-def _conv(g: Graph, x: str, name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> str:
-    """A convolution with its batch norm folded in (in float64, rounded once)."""
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    gain = norm.weight.double() / torch.sqrt(variance + norm.eps)
-    weight = conv.weight.double() * gain[:, None, None, None]
-    bias = norm.bias.double() - mean * gain
-    kernel, pad = list(conv.kernel_size), list(conv.padding)
+def _folded(convolutions: dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]) -> dict[str, Array]:
+    """Weights and biases with the batch norms folded in (in float64, rounded once)."""
+    arrays: dict[str, Array] = {}
+    for name, (conv, norm) in convolutions.items():
+        gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        arrays[f"{name}.weight"] = as_array(conv.weight.double() * gain[:, None, None, None])
+        arrays[f"{name}.bias"] = as_array(norm.bias.double() - norm.running_mean.double() * gain)
+    return arrays
+
+
+def _conv(g: Graph, x: str, w: Values, name: str, kernel: int, stride: tuple[int, int] = (1, 1)) -> str:
+    """A convolution that keeps height and width, but for its stride."""
     return g.op(
         "Conv",
-        x,
-        g.weight(g.data.append(f"{name}.weight", as_array(weight))),
-        g.weight(g.data.append(f"{name}.bias", as_array(bias))),
-        kernel_shape=kernel,
-        strides=list(conv.stride),
-        pads=pad * 2,
+        *(x, w[f"{name}.weight"], w[f"{name}.bias"]),
+        kernel_shape=[kernel] * 2,
+        strides=list(stride),
+        pads=[kernel // 2] * 4,
     )
 
 
@@ -199,30 +323,55 @@ def _average_pool(g: Graph, x: str, stride: int) -> str:
     return g.op("AveragePool", x, kernel_shape=[stride] * 2, strides=[stride] * 2)
 
 
-def _attention_pool(g: Graph, x: str, pool: AttentionPool2d) -> str:
-    """(B, C, h, w) -> (B, E): the mean row asks, all rows answer; only its answer is needed."""
-    width = pool.k_proj.in_features
-    heads, head_width = pool.num_heads, width // pool.num_heads
-    rows = g.transpose(g.reshape(x, 0, width, -1), 0, 2, 1)
-    mean = g.op("ReduceMean", rows, g.constant([1]), keepdims=1)
-    positions = g.data.append("pool.positions", as_array(pool.positional_embedding))
-    rows = g.op("Add", g.op("Concat", mean, rows, axis=1), g.weight(positions))
-    query = g.slice(rows, 0, 1, 1)
+def _attention_pool(
+    data: DataFile, pool: AttentionPool2d, linear: LinearWeights, features: Shapes
+) -> list[Piece]:
+    """(B, C, H, W) -> (B, E): the mean row asks, all rows answer; only its answer is needed."""
+    width, heads = pool.k_proj.in_features, pool.num_heads
+    head_width = width // heads
+    positions = data.append("pool.positions", as_array(pool.positional_embedding))
+    n_rows = len(pool.positional_embedding)
 
-    def project(y: str, name: str, linear: nn.Linear, scale: float = 1.0) -> str:
-        weight = g.data.append(f"pool.{name}.weight", as_array(linear.weight).T * np.float32(scale))
-        bias = g.data.append(f"pool.{name}.bias", as_array(linear.bias) * np.float32(scale))
-        return g.linear(y, g.weight(weight), g.weight(bias))
+    def weights(name: str, scale: float = 1.0) -> Places:
+        layer = getattr(pool, f"{name}_proj")
+        factors = np.full(layer.out_features, scale, np.float32)
+        matrix, bias = times_columns(linear(layer.weight.T), factors), as_array(layer.bias) * factors
+        return data.append_block({f"{name}.weight": matrix, f"{name}.bias": bias})
 
-    scale = head_width**-0.5
-    q, k, v = (
-        by_head(g, project(query, "q", pool.q_proj, scale), heads, head_width),
-        by_head(g, project(rows, "k", pool.k_proj), heads, head_width),
-        by_head(g, project(rows, "v", pool.v_proj), heads, head_width),
-    )
-    scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
-    mixed = g.reshape(g.transpose(g.op("MatMul", scores, v), 0, 2, 1, 3), 0, width)
-    return project(mixed, "c", pool.c_proj)
+    def project(g: Graph, x: str, w: Values, name: str) -> str:
+        return g.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    def build_q(g: Graph, taken: list[str], w: Values) -> list[str]:
+        rows = g.transpose(g.reshape(taken[0], 0, width, -1), 0, 2, 1)
+        mean = g.op("ReduceMean", rows, g.constant([1]), keepdims=1)
+        rows = g.op("Add", g.op("Concat", mean, rows, axis=1), g.weight(positions))
+        query = project(g, g.slice(rows, 0, 1, 1), w, "q")
+        return [rows, by_head(g, query, heads, head_width)]
+
+    def build_k(g: Graph, taken: list[str], w: Values) -> list[str]:
+        rows, q = taken
+        k = by_head(g, project(g, rows, w, "k"), heads, head_width)
+        return [rows, g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)]
+
+    def build_v(g: Graph, taken: list[str], w: Values) -> list[str]:
+        rows, scores = taken
+        v = by_head(g, project(g, rows, w, "v"), heads, head_width)
+        return [g.reshape(g.transpose(g.op("MatMul", scores, v), 0, 2, 1, 3), 0, width)]
+
+    def build_c(g: Graph, taken: list[str], w: Values) -> list[str]:
+        return [g.unit(project(g, *taken, w, "c"))]
+
+    rows, mixed = ("B", n_rows, width), ("B", width)
+    q, scores = ("B", heads, 1, head_width), ("B", heads, 1, n_rows)
+    return [
+        Piece(f"image_pool_{name}.onnx", takes, gives, build, weights(name, scale), name="pool")
+        for name, takes, gives, build, scale in (
+            ("q", {"maps": ("B", width, "H", "W")}, {"rows": rows, "q": q}, build_q, head_width**-0.5),
+            ("k", {"rows": rows, "q": q}, {"rows_out": rows, "scores": scores}, build_k, 1.0),
+            ("v", {"rows": rows, "scores": scores}, {"mixed": mixed}, build_v, 1.0),
+            ("c", {"mixed": mixed}, features, build_c, 1.0),
+        )
+    ]
 
 
 # Everything else ---------------------------------------------------------------------------------
@@ -276,4 +425,4 @@ def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bun
         size_threshold=1024,
     )
     (folder / DATA).touch()
-    return bundle.ImageSpec(graph=GRAPH, data=DATA, steps=(), kind="traced")
+    return _spec(folder, "traced", ("B", 3, *size), [])

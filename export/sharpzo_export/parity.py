@@ -2,6 +2,10 @@
 
 Each stage is compared on inputs of its own, so that a failure names the guilty one. Export fails when a
 stage differs by more than its tolerance; the figures go into the manifest.
+
+Rounded weights are no excuse: the bundle is compared with torch on the same rounded weights, just as
+tightly. What the rounding itself does is a figure beside it: the smallest cosine between the bundle's
+features and those of torch before rounding.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from sharpzo_edge import class_prompts, images, towers
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.bundle import COSINE, Bundle
 from sharpzo_edge.errors import SharpzoError
+from sharpzo_edge.memory import RESIDENT, STREAMED
 
 from .load_clip import LoadedClip
+from .quantize import LinearWeights
 
 # Largest absolute differences. Pixels are a mean and a std away from [0, 1]; features have length one.
 TOLERANCES = {
@@ -47,14 +53,16 @@ class ParityError(SharpzoError):
     """The exported graphs do not answer as the model does."""
 
 
-def check_parity(bundle: Bundle, clip: LoadedClip) -> dict[str, float]:
-    """Largest absolute difference by stage. Raises ParityError, naming the first stage beyond tolerance."""
+def check_parity(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> dict[str, float]:
+    """Largest absolute difference by stage, and what rounding cost. Raises ParityError, naming the first
+    stage beyond tolerance. The model is left with the weights that `linear` rounded.
+    """
     found: dict[str, float] = {}
-    for stage, difference in _differences(bundle, clip):
-        found[stage] = difference
-        if not difference <= TOLERANCES[stage]:
+    for stage, figure in _figures(bundle, clip, linear):
+        found[stage] = figure
+        if stage in TOLERANCES and not figure <= TOLERANCES[stage]:
             raise ParityError(
-                f"The exported model differs from torch in {stage.replace('_', ' ')}, by {difference:.3g}. "
+                f"The exported model differs from torch in {stage.replace('_', ' ')}, by {figure:.3g}. "
                 f"At most {TOLERANCES[stage]:.3g} is allowed. Nothing was written. "
                 f"Please report the model's name and this line; another --model may work"
             )
@@ -62,7 +70,7 @@ def check_parity(bundle: Bundle, clip: LoadedClip) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _differences(bundle: Bundle, clip: LoadedClip) -> Iterator[tuple[str, float]]:
+def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterator[tuple[str, float]]:
     preprocess = bundle.manifest.preprocess
     pictures = list(_pictures(preprocess.size))
     transform = image_transform_v2(PreprocessCfg(**clip.preprocess), is_train=False)
@@ -70,40 +78,56 @@ def _differences(bundle: Bundle, clip: LoadedClip) -> Iterator[tuple[str, float]
     crops = np.stack([np.asarray(images.crop(p, preprocess)) for p in pictures])
     yield "pixels", _largest(theirs.numpy(), images.to_pixels(crops, preprocess))
 
-    pixels = theirs.numpy()
-    expected = clip.model.encode_image(theirs, normalize=True).numpy()
-    with towers.ResidentImageTower(bundle) as tower:
-        yield "image_features", _largest(expected, tower.image_features(pixels))
-    if bundle.manifest.image.steps:
-        with towers.StreamedImageTower(bundle) as streamed:
-            yield "image_features_streamed", _largest(expected, streamed.image_features(pixels))
-
     words = bundle.manifest.initial_context
+    names, ids_of = _names(bundle, words)
+    full = clip.tokenizer([f"{words} {name}." for name in names])
+    padded = np.zeros(full.shape, np.int64)
+    for row, ids in zip(padded, ids_of, strict=True):
+        ours = [clip.tokenizer.sot_token_id, *ids]
+        row[: len(ours)] = ours
+    yield "token_ids", _largest(full.numpy(), padded)
+
+    def torch_features() -> tuple[np.ndarray, np.ndarray]:
+        """Of the pictures, and of the prompts the ordinary way: every position, one row a class."""
+        return (
+            clip.model.encode_image(theirs, normalize=True).numpy(),
+            clip.model.encode_text(full, normalize=True).numpy(),
+        )
+
+    of_pictures, of_classes = before = torch_features()
+    if linear.are_rounded:
+        linear.round_the_model()
+        of_pictures, of_classes = torch_features()
+
+    plans = {"image_features": RESIDENT, "image_features_streamed": STREAMED}
+    if not bundle.manifest.image.steps:
+        del plans["image_features_streamed"]
+    for stage, plan in plans.items():
+        with towers.ImageTower(bundle, plan) as image_tower:
+            answer = image_tower.image_features([theirs.numpy()])
+        yield stage, _largest(of_pictures, answer)
+    if linear.are_rounded:
+        yield "image_features" + COSINE, _smallest_cosine(before[0], answer)
+
+    context = class_prompts.context_from_words(bundle, words)
+    prompts = class_prompts.class_prompts(bundle, names, len(context), class_chunk=4)
+    other = context + np.float32(0.1)  # a candidate between two equal ones, which it must not touch
+    for stage, plan in (("class_features", RESIDENT), ("class_features_streamed", STREAMED)):
+        with towers.TextTower(bundle, plan) as text_tower:
+            answer = text_tower.class_features(np.stack([context, other, context]), prompts)
+        yield stage, max(_largest(of_classes, answer[0]), _largest(of_classes, answer[2]))
+    if linear.are_rounded:
+        yield "class_features" + COSINE, _smallest_cosine(before[1], answer[0])
+
+
+def _names(bundle: Bundle, words: str) -> tuple[list[str], list[list[int]]]:
+    """Names that the bundle's vocabulary and positions hold, and their prompts' ids but for [SOS]."""
     (*context_ids, stop, eot), *name_ids = class_prompts.name_token_ids(bundle, [words, *NAMES])
     room = bundle.manifest.text.context_length - 1 - len(context_ids)
     named = dict(zip(NAMES, name_ids, strict=True))
     ids_of = {name: ids for name, ids in named.items() if len(ids) <= room and bundle.knows(ids)}
     ids_of = ids_of or {words: [*context_ids, stop, eot]}
-    names = list(ids_of)
-    full = clip.tokenizer([f"{words} {name}." for name in names])
-    padded = np.zeros(full.shape, np.int64)
-    for row, ids in zip(padded, ids_of.values(), strict=True):
-        ours = [clip.tokenizer.sot_token_id, *context_ids, *ids]
-        row[: len(ours)] = ours
-    yield "token_ids", _largest(full.numpy(), padded)
-
-    # The ordinary way: every position of every prompt, one row of the batch a class.
-    expected = clip.model.encode_text(full, normalize=True).numpy()
-    context = class_prompts.context_from_words(bundle, words)
-    prompts = class_prompts.class_prompts(bundle, names, len(context), class_chunk=4)
-    other = context + np.float32(0.1)  # a candidate between two equal ones, which it must not touch
-    for stage, kind in (
-        ("class_features", towers.ResidentTextTower),
-        ("class_features_streamed", towers.StreamedTextTower),
-    ):
-        with kind(bundle) as text_tower:
-            answer = text_tower.class_features(np.stack([context, other, context]), prompts)
-        yield stage, max(_largest(expected, answer[0]), _largest(expected, answer[2]))
+    return list(ids_of), [[*context_ids, *ids] for ids in ids_of.values()]
 
 
 def _pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
@@ -127,3 +151,8 @@ def _pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
 
 def _largest(a: Any, b: Any) -> float:
     return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())
+
+
+def _smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two arrays of unit rows."""
+    return float((np.asarray(a, np.float64) * b).sum(axis=-1).min())

@@ -30,25 +30,27 @@ from torch import nn
 from sharpzo_edge import bundle
 from sharpzo_edge.tokenizer import EOT_ID
 
-from .graph import DataFile, Graph
+from .graph import Array, DataFile, Graph, Places, Values, step
+from .quantize import LinearWeights
 from .transformer import (
     BlockForm,
-    Weights,
     as_array,
+    attention_weights,
     block_form,
-    block_weights,
     by_head,
     from_heads,
-    mlp_branch,
+    mlp_half,
+    mlp_weights,
     queries_keys_values,
     refuse,
 )
 
 GRAPH, DATA = "text.onnx", "text.data"
-STEM, BLOCK, LAST_BLOCK, HEAD = (
+STEM, ATTENTION, LAST_ATTENTION, MLP, HEAD = (
     "text_stem.onnx",
-    "text_block.onnx",
-    "text_last_block.onnx",
+    "text_attention.onnx",
+    "text_last_attention.onnx",
+    "text_mlp.onnx",
     "text_head.onnx",
 )
 VOCABULARY_SIZE = EOT_ID + 1
@@ -64,7 +66,7 @@ class TextParts:
     blocks: nn.ModuleList
     form: BlockForm
     final_norm: nn.LayerNorm
-    projection: np.ndarray | None
+    projection: torch.Tensor | None  # (D, E)
     projection_bias: np.ndarray | None
 
     @property
@@ -117,36 +119,39 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextParts:
         blocks=tower.transformer.resblocks,
         form=block_form(tower.transformer.resblocks, "text"),
         final_norm=tower.ln_final,
-        projection=_matrix(projection),
+        projection=projection.weight.T if is_linear else projection,
         projection_bias=as_array(projection.bias) if is_linear and projection.bias is not None else None,
     )
 
 
-def write_text_graphs(folder: Path, tower: TextParts, sos_id: int) -> bundle.TextSpec:
-    """Write text.data, text.onnx and the four step graphs; returns the manifest's part."""
+def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: LinearWeights) -> bundle.TextSpec:
+    """Write text.data, text.onnx and the step graphs; returns the manifest's part."""
     form = tower.form
     data = DataFile(folder / DATA)
-    edges = {
+    edges: dict[str, Array] = {
         "sos": tower.token_embedding[sos_id][None, None],
         "positions": tower.positional_embedding,
         "ln_final.weight": as_array(tower.final_norm.weight),
         "ln_final.bias": as_array(tower.final_norm.bias),
     }
     if tower.projection is not None:
-        edges["projection.weight"] = tower.projection
+        edges["projection.weight"] = linear(tower.projection)
     if tower.projection_bias is not None:
         edges["projection.bias"] = tower.projection_bias
     edge = {name: data.append(name, array) for name, array in edges.items()}
-    blocks = [data.append_block(block_weights(block)) for block in tower.blocks]
+    halves = [
+        (data.append_block(attention_weights(b, linear)), data.append_block(mlp_weights(b, linear)))
+        for b in tower.blocks
+    ]
     data.close()
 
     whole = Graph("text", data)
     rows = _stem(whole, edge, form)
     masks = _mask_inputs(whole)
-    for i, block in enumerate(blocks):
-        weights = {t.name: whole.weight(t, f"block.{i}.") for t in block}
-        builder = _last_block if block is blocks[-1] else _block
-        rows = builder(whole, rows, weights, form, *masks)
+    for i, (attention, mlp) in enumerate(halves):
+        half = _attention_half if i < len(halves) - 1 else _last_attention_half
+        rows = half(whole, rows, whole.weights(attention, f"block.{i}."), form, *masks)
+        rows = mlp_half(whole, rows, whole.weights(mlp, f"block.{i}."), form)
     _head(whole, rows, edge, tower)
     whole.save(folder / GRAPH)
 
@@ -154,38 +159,44 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int) -> bundle.Tex
     all_rows = ("B", "P+KL", form.width)
     stem.output("rows", _stem(stem, edge, form), all_rows)
     stem.save(folder / STEM)
-    for name, builder, out_shape in (
-        (BLOCK, _block, all_rows),
-        (LAST_BLOCK, _last_block, ("B", "K", form.width)),
+    for name, half, out_shape in (
+        (ATTENTION, _attention_half, all_rows),
+        (LAST_ATTENTION, _last_attention_half, ("B", "K", form.width)),
     ):
-        step = Graph(name.removesuffix(".onnx"), data)
-        rows = step.input("rows", all_rows)
-        masks = _mask_inputs(step)
-        weights = {t.name: step.weight_input(t) for t in blocks[0]}
-        step.output("rows_out", builder(step, rows, weights, form, *masks), out_shape)
-        step.save(folder / name)
+        g = Graph(name.removesuffix(".onnx"), data)
+        rows = g.input("rows", all_rows)
+        masks = _mask_inputs(g)
+        g.output("rows_out", half(g, rows, g.weight_inputs(halves[0][0]), form, *masks), out_shape)
+        g.save(folder / name)
+    g = Graph(MLP.removesuffix(".onnx"), data)
+    any_rows = ("B", "R", form.width)
+    rows = g.input("rows", any_rows)
+    g.output("rows_out", mlp_half(g, rows, g.weight_inputs(halves[0][1]), form), any_rows)
+    g.save(folder / MLP)
     head = Graph("text_head", data)
     rows = head.input("rows", ("B", "K", form.width))
     _head(head, rows, edge, tower)
     head.save(folder / HEAD)
 
-    steps = [bundle.Step(STEM, ())]
-    steps += [bundle.Step(BLOCK, block) for block in blocks[:-1]]
-    steps += [bundle.Step(LAST_BLOCK, blocks[-1]), bundle.Step(HEAD, ())]
+    steps = [step(STEM, {})]
+    for i, (attention, mlp) in enumerate(halves):
+        graph = ATTENTION if i < len(halves) - 1 else LAST_ATTENTION
+        steps += [step(graph, attention), step(MLP, mlp)]
+    steps.append(step(HEAD, {}))
     return bundle.TextSpec(
         graph=GRAPH,
         data=DATA,
         steps=tuple(steps),
         width=form.width,
         heads=form.heads,
-        layers=len(blocks),
+        layers=len(halves),
         context_length=len(tower.positional_embedding),
         vocabulary=len(tower.token_embedding),
         activation=form.activation,
     )
 
 
-def _stem(g: Graph, edge: dict[str, bundle.Tensor], form: BlockForm) -> str:
+def _stem(g: Graph, edge: Places, form: BlockForm) -> str:
     """context (B, m, D), names (K, L, D) -> rows (B, P + K L, D), positions added."""
     context = g.input("context", ("B", "m", form.width))
     names = g.input("names", ("K", "L", form.width))
@@ -216,16 +227,16 @@ def _mask_inputs(g: Graph) -> tuple[str, str, str]:
     )
 
 
-def _block(
+def _attention_half(
     g: Graph,
     rows: str,
-    w: Weights,
+    w: Values,
     form: BlockForm,
     context_mask: str,
     name_mask: str,
     eot_index: str,
 ) -> str:
-    """One block on all rows (B, P + K L, D). (`eot_index` is unused, as all rows go on.)"""
+    """Attention on all rows (B, P + K L, D). (`eot_index` is unused, as all rows go on.)"""
     n_shared, length = g.size(context_mask, 0), g.size(name_mask, 0)
     q, k, v = (by_head(g, x, form.heads, form.head_width) for x in queries_keys_values(g, rows, w, form))
     q, k, v = (_split_rows(g, x, n_shared, axis=2) for x in (q, k, v))
@@ -236,20 +247,19 @@ def _block(
     names = _attend_from_names(g, q[1], k, v, name_mask, form, length)
 
     mixed = from_heads(g, g.op("Concat", shared, names, axis=2), form)
-    rows = g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
-    return mlp_branch(g, rows, w, form)
+    return g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
 
 
-def _last_block(
+def _last_attention_half(
     g: Graph,
     rows: str,
-    w: Weights,
+    w: Values,
     form: BlockForm,
     context_mask: str,
     name_mask: str,
     eot_index: str,
 ) -> str:
-    """The last block, for the EOT rows alone: (B, P + K L, D) -> (B, K, D)."""
+    """The last block's attention, for the EOT rows alone: (B, P + K L, D) -> (B, K, D)."""
     n_shared, length, n_names = g.size(context_mask, 0), g.size(name_mask, 0), g.size(eot_index, 0)
     zero, one = g.constant(0), g.constant(1)
     number = g.op("Range", zero, g.op("Squeeze", n_names), one)
@@ -262,8 +272,7 @@ def _last_block(
     names = _attend_from_names(g, q, k, v, eot_mask, form, length, queries_per_name=1)
 
     rows = g.op("Gather", rows, eot_rows, axis=1)
-    rows = g.op("Add", rows, g.linear(from_heads(g, names, form), w["out.weight"], w["out.bias"]))
-    return mlp_branch(g, rows, w, form)
+    return g.op("Add", rows, g.linear(from_heads(g, names, form), w["out.weight"], w["out.bias"]))
 
 
 def _attend_from_names(
@@ -300,7 +309,7 @@ def _split_rows(g: Graph, x: str, n_first: str, axis: int) -> list[str]:
     return [g.slice(x, 0, n_first, axis), g.slice(x, n_first, np.iinfo(np.int64).max, axis)]
 
 
-def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], tower: TextParts) -> None:
+def _head(g: Graph, rows: str, edge: Places, tower: TextParts) -> None:
     """EOT rows (B, K, D) -> unit class features (B, K, E)."""
     x = g.layer_norm(
         rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), tower.final_norm.eps
@@ -309,12 +318,3 @@ def _head(g: Graph, rows: str, edge: dict[str, bundle.Tensor], tower: TextParts)
         bias = edge.get("projection.bias")
         x = g.linear(x, g.weight(edge["projection.weight"]), g.weight(bias) if bias else None)
     g.output("class_features", g.unit(x), ("B", "K", tower.embed_dim))
-
-
-def _matrix(projection: Any) -> np.ndarray | None:
-    if projection is None:
-        return None
-    if isinstance(projection, nn.Linear):
-        return as_array(projection.weight).T.copy()
-    assert isinstance(projection, torch.Tensor)
-    return as_array(projection)

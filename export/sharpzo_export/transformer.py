@@ -1,7 +1,8 @@
-"""Transformer blocks as ONNX nodes: their weights from open_clip, their attention for text and pictures.
+"""Transformer blocks as ONNX nodes: their weights from open_clip, their attention for pictures.
 
-A block takes its twelve weights by name, so that one function serves the whole graph (weights as
-initialisers) and the streamed block (weights as inputs).
+A block has two halves, attention and MLP, which are streamed one after the other: so the larger half's
+weights are all that must be in memory. A half takes its weights by name, so that one function serves the
+whole graph (weights as initialisers) and the streamed one (weights as inputs).
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from torch import nn
 
 from sharpzo_edge.errors import UsageError
 
-from .graph import Graph
-
-Weights = dict[str, str]
+from .graph import Array, Graph, Values
+from .quantize import LinearWeights, times_columns
 
 
 @dataclass(frozen=True)
@@ -46,43 +46,48 @@ def block_form(blocks: nn.ModuleList, tower: str) -> BlockForm:
     return forms.pop()
 
 
-def block_weights(block: ResidualAttentionBlock) -> dict[str, np.ndarray]:
-    """One block's weights, matrices as (in, out).
+def attention_weights(block: ResidualAttentionBlock, linear: LinearWeights) -> dict[str, Array]:
+    """The weights of a block's first half, matrices as (in, out).
 
     Two things are folded in: the queries' scale 1/sqrt(head width), and LayerScale, which
     multiplies a branch's output column by column.
     """
     attention = block.attn
-    scale = np.float32((attention.embed_dim // attention.num_heads) ** -0.5)
-    qkv_weight = as_array(attention.in_proj_weight).T.copy()
-    qkv_bias = as_array(attention.in_proj_bias).copy()
-    qkv_weight[:, : attention.embed_dim] *= scale
-    qkv_bias[: attention.embed_dim] *= scale
-    after_attention, after_mlp = _layer_scale(block.ls_1), _layer_scale(block.ls_2)
+    width = attention.embed_dim
+    queries = np.ones(3 * width, np.float32)
+    queries[:width] = np.float32((width // attention.num_heads) ** -0.5)
+    after_attention = _layer_scale(block.ls_1, width)
     return {
         "ln_1.weight": as_array(block.ln_1.weight),
         "ln_1.bias": as_array(block.ln_1.bias),
-        "qkv.weight": qkv_weight,
-        "qkv.bias": qkv_bias,
-        "out.weight": as_array(attention.out_proj.weight).T * after_attention,
+        "qkv.weight": times_columns(linear(attention.in_proj_weight.T), queries),
+        "qkv.bias": as_array(attention.in_proj_bias) * queries,
+        "out.weight": times_columns(linear(attention.out_proj.weight.T), after_attention),
         "out.bias": as_array(attention.out_proj.bias) * after_attention,
+    }
+
+
+def mlp_weights(block: ResidualAttentionBlock, linear: LinearWeights) -> dict[str, Array]:
+    """The weights of a block's second half, matrices as (in, out), LayerScale folded in."""
+    after_mlp = _layer_scale(block.ls_2, block.attn.embed_dim)
+    return {
         "ln_2.weight": as_array(block.ln_2.weight),
         "ln_2.bias": as_array(block.ln_2.bias),
-        "fc.weight": as_array(block.mlp.c_fc.weight).T,
+        "fc.weight": linear(block.mlp.c_fc.weight.T),
         "fc.bias": as_array(block.mlp.c_fc.bias),
-        "proj.weight": as_array(block.mlp.c_proj.weight).T * after_mlp,
+        "proj.weight": times_columns(linear(block.mlp.c_proj.weight.T), after_mlp),
         "proj.bias": as_array(block.mlp.c_proj.bias) * after_mlp,
     }
 
 
-def mlp_branch(g: Graph, rows: str, w: Weights, form: BlockForm) -> str:
+def mlp_half(g: Graph, rows: str, w: Values, form: BlockForm) -> str:
     """rows + MLP(norm(rows)), for rows of any leading shape."""
     x = g.layer_norm(rows, w["ln_2.weight"], w["ln_2.bias"], form.epsilon)
     x = g.activation(g.linear(x, w["fc.weight"], w["fc.bias"]), form.activation)
     return g.op("Add", rows, g.linear(x, w["proj.weight"], w["proj.bias"]))
 
 
-def queries_keys_values(g: Graph, rows: str, w: Weights, form: BlockForm) -> list[str]:
+def queries_keys_values(g: Graph, rows: str, w: Values, form: BlockForm) -> list[str]:
     """Three of (B, R, D) from rows (B, R, D); the queries come scaled."""
     x = g.layer_norm(rows, w["ln_1.weight"], w["ln_1.bias"], form.epsilon)
     qkv = g.linear(x, w["qkv.weight"], w["qkv.bias"])
@@ -100,13 +105,18 @@ def from_heads(g: Graph, x: str, form: BlockForm) -> str:
     return g.reshape(g.transpose(x, 0, 2, 1, 3), 0, 0, form.width)
 
 
-def full_attention_block(g: Graph, rows: str, w: Weights, form: BlockForm) -> str:
-    """A picture tower's block: every row of (B, N, D) attends to every row."""
-    q, k, v = (by_head(g, x, form.heads, form.head_width) for x in queries_keys_values(g, rows, w, form))
+def full_attention_half(g: Graph, rows: str, w: Values, form: BlockForm, first_row_only: bool = False) -> str:
+    """A picture tower's attention: every row of (B, N, D) attends to every row.
+
+    With `first_row_only` nothing is computed that the class token does not need: (B, N, D) -> (B, 1, D).
+    """
+    q, k, v = queries_keys_values(g, rows, w, form)
+    if first_row_only:
+        q, rows = g.slice(q, 0, 1, 1), g.slice(rows, 0, 1, 1)
+    q, k, v = (by_head(g, x, form.heads, form.head_width) for x in (q, k, v))
     scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
     mixed = from_heads(g, g.op("MatMul", scores, v), form)
-    rows = g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
-    return mlp_branch(g, rows, w, form)
+    return g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
 
 
 def refuse(tower: str, what: str, allowed: str) -> UsageError:
@@ -143,5 +153,5 @@ def activation_kind(module: nn.Module, tower: str) -> str:
     raise refuse(tower, f"its activation is {type(module).__name__}", "GELU and QuickGELU")
 
 
-def _layer_scale(module: nn.Module) -> np.ndarray | np.float32:
-    return as_array(module.gamma) if isinstance(module, LayerScale) else np.float32(1)
+def _layer_scale(module: nn.Module, width: int) -> np.ndarray:
+    return as_array(module.gamma) if isinstance(module, LayerScale) else np.ones(width, np.float32)

@@ -24,10 +24,9 @@ from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID
 from .image_graph import write_image_graphs
 from .load_clip import LoadedClip, load_clip
 from .parity import check_parity
+from .quantize import LinearWeights
 from .text_graph import INITIAL_CONTEXT, find_text_tower, write_text_graphs
 from .transformer import refuse
-
-WEIGHTS = ("fp32",)
 
 
 def export(
@@ -41,12 +40,14 @@ def export(
 ) -> tuple[bundle.Bundle, tuple[str, ...]]:
     """Write the bundle of `model` to the folder `output`; returns it, and notes for the user.
 
+    `weights` is the precision of the linear layers; the rest, and all activations, are float32.
     Raises UsageError when the model, its weights or the output cannot be used, and ParityError when the
     exported graphs differ from torch; then `output` does not exist.
     """
-    if weights not in WEIGHTS:
+    if weights not in bundle.PRECISIONS:
         raise UsageError(
-            f"--weights {weights} is not known. This version writes {', '.join(WEIGHTS)}. Use --weights fp32"
+            f"--weights {weights} is not known. The linear layers' weights can be "
+            f"{', '.join(bundle.PRECISIONS)}; activations are fp32 always. Use --weights fp32"
         )
     if output.exists():
         raise UsageError(
@@ -68,7 +69,17 @@ def export(
         raise cannot_write(output, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return bundle.Bundle.open(output), clip.notes
+    written = bundle.Bundle.open(output)
+    return written, clip.notes + _notes(written.manifest)
+
+
+def _notes(manifest: bundle.Manifest) -> tuple[str, ...]:
+    if manifest.weights == "fp32" or manifest.image.kind != "traced":
+        return ()
+    return (
+        f"The weights of the image tower stay fp32: torch traced it, and only graphs that export builds "
+        f"itself can be {manifest.weights}. The text tower's are {manifest.weights}.",
+    )
 
 
 def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights: str) -> None:
@@ -80,8 +91,9 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
             "towers with features of one size",
         )
     preprocess = _preprocess(clip.preprocess)
-    text = write_text_graphs(folder, tower, SOS_ID)
-    image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim)
+    linear = LinearWeights(weights)
+    text = write_text_graphs(folder, tower, SOS_ID, linear)
+    image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim, linear)
     _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer))
     _write_merges(folder / bundle.MERGES_FILE)
     manifest = bundle.Manifest(
@@ -104,7 +116,7 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
         },
     )
     _write_manifest(folder, manifest)
-    parity = check_parity(bundle.Bundle.open(folder), clip)
+    parity = check_parity(bundle.Bundle.open(folder), clip, linear)
     _write_manifest(folder, dataclasses.replace(manifest, parity=parity))
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from .arrays import Doubles
+from .arrays import Doubles, Floats
 from .errors import UsageError
 
 S = TypeVar("S")
@@ -30,6 +31,32 @@ class Ask:
 
     points: Doubles
     wants: Literal["losses", "features"] = "losses"
+
+
+class Optimiser(Protocol):
+    """What the loop over the stages knows of an optimiser."""
+
+    @property
+    def state(self) -> Any:
+        """The checkpoint of this moment: a dataclass, and a value."""
+
+    @property
+    def solution(self) -> Doubles:
+        """(d,) float64: the point that an end at this moment would return."""
+
+    @property
+    def solution_features(self) -> Floats | None:
+        """Its class features (K, E), when they are known already."""
+
+    @property
+    def between_updates(self) -> bool:
+        """Whether no answer has been told since the last update."""
+
+    def ask(self, limit: int) -> Ask:
+        """The next at most `limit` points."""
+
+    def tell(self, answers: npt.ArrayLike, /) -> None:
+        """Losses (n,) or class features (n, K, E) of the first n points not yet answered."""
 
 
 def own_copy(state: S) -> S:

@@ -2,10 +2,10 @@
 
     manifest.json          this file's `Manifest`, as JSON
     text.onnx  text.data   context vectors in, unit class features out; weights as external data
-    text_stem.onnx text_block.onnx text_last_block.onnx text_head.onnx
-                           the same tower cut into steps; a block's weights are graph inputs, which
-                           the manifest finds in text.data
-    image.onnx image.data  pixels in, unit image features out (transformers: image_*.onnx likewise)
+    text_*.onnx            the same tower cut into steps: stem, halves of blocks, head; a half's weights
+                           are graph inputs, which the manifest finds in text.data
+    image.onnx image.data  pixels in, unit image features out
+    image_*.onnx           the same in steps, for transformers and CLIP's ResNets
     token_embedding.npy    (rows, width) float32; fetched row by row, never mapped
     token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent when the table is full
     bpe.txt.gz             CLIP's merges, for class names chosen on the device
@@ -41,7 +41,10 @@ TOKEN_EMBEDDING_FILE = "token_embedding.npy"
 TOKEN_IDS_FILE = "token_ids.npy"
 MERGES_FILE = "bpe.txt.gz"
 MANIFEST_LIMIT_BYTES = 4 << 20
+PRECISIONS = ("fp32", "int8", "int4")  # of the linear layers
+PACKED_BLOCK = 32  # inputs of a linear layer that share a scale, in int8 and int4
 WEIGHT_DTYPES = ("float32", "float16", "int8", "uint8")
+COSINE = "_cosine_to_fp32"  # ends the names of such figures in a manifest's parity
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
 LARGEST_CROP = 4096
@@ -65,6 +68,11 @@ class Tensor:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def is_packed(self) -> bool:
+        """Whether it holds the numbers of a packed matrix: (out, blocks, bytes of a block)."""
+        return self.name.endswith(".blocks")
+
+    @property
     def end(self) -> int:
         """Offset of the first byte behind it."""
         return self.offset + self.n_bytes
@@ -72,10 +80,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One graph of a streamed tower, and the weights it takes as inputs (none: it has its own)."""
+    """One graph of a streamed tower, and the weights it takes as inputs (none: it has its own).
+
+    What a step answers is, in order, what the next one takes first; its other inputs are these
+    weights and the caller's masks, by name.
+    """
 
     graph: str
     weights: tuple[Tensor, ...]
+
+    @property
+    def unpacking_bytes(self) -> int:
+        """The largest packed matrix in float32: onnxruntime unpacks one at a time to multiply by it."""
+        sizes = [math.prod(t.shape[:2]) * PACKED_BLOCK * 4 for t in self.weights if t.is_packed]
+        return max(sizes, default=0)
 
 
 @dataclass(frozen=True)
@@ -93,10 +111,16 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
+    """activation_bytes: alive at once in the hungriest run, for one picture, besides weights and inputs;
+    carried_bytes: the most that one picture carries from step to step.
+    """
+
     graph: str
     data: str
     steps: tuple[Step, ...]
     kind: str
+    activation_bytes: int
+    carried_bytes: int
 
 
 @dataclass(frozen=True)
@@ -147,6 +171,15 @@ class Manifest:
     files: dict[str, BundledFile]
     parity: dict[str, float]
     exporter: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.weights not in PRECISIONS:
+            raise ValueError(f"its weights are {self.weights!r}, not one of {PRECISIONS}")
+
+    @property
+    def largest_difference(self) -> float:
+        """From torch, among all stages of parity. (Cosines there say what rounding the weights did.)"""
+        return max((v for stage, v in self.parity.items() if not stage.endswith(COSINE)), default=0.0)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"

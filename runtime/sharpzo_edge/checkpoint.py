@@ -69,7 +69,7 @@ def _put_arrays(kind: Any, tree: Any, where: str, arrays: dict[str, np.ndarray])
     """A field of type `kind`; its arrays are taken out of `arrays`. Raises ValueError for another form."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if tree is None else _put_arrays(arguments[0], tree, where, arrays)
+        return None if tree is None else _put_arrays(_alternative(arguments, tree), tree, where, arrays)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = typing.get_type_hints(kind)
         if not isinstance(tree, dict) or set(tree) != set(hints):
@@ -90,6 +90,14 @@ def _put_arrays(kind: Any, tree: Any, where: str, arrays: dict[str, np.ndarray])
     if kind is not Any and type(tree) is not (origin or kind):
         raise ValueError(f"{where} is {tree!r:.40}")
     return tree
+
+
+def _alternative(kinds: tuple[Any, ...], tree: Any) -> Any:
+    """Which of a union's types a value has: the dataclass with its fields, otherwise the first."""
+    for kind in filter(dataclasses.is_dataclass, kinds):
+        if isinstance(tree, dict) and {f.name for f in dataclasses.fields(kind)} == set(tree):
+            return kind
+    return kinds[0]
 
 
 def _dtype_of(annotation: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .bundle import MERGES_FILE, Bundle
 from .errors import ClassNameError, UsageError
-from .memory import CLASSES_IN_FLIGHT
+from .memory import CLASS_CHUNKS, chunk_sizes
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
@@ -32,10 +32,6 @@ class NameChunk:
     embeddings: NDArray[np.float32]
     eot_index: NDArray[np.int64]
 
-    @property
-    def n_rows(self) -> int:
-        return len(self.classes) * int(self.embeddings.shape[1])
-
 
 @dataclass(frozen=True)
 class ClassPrompts:
@@ -43,10 +39,6 @@ class ClassPrompts:
 
     names: tuple[str, ...]
     chunks: tuple[NameChunk, ...]
-
-    def rows_per_candidate(self, n_context: int) -> int:
-        """Token rows of the largest chunk, the shared ones included."""
-        return 1 + n_context + max(chunk.n_rows for chunk in self.chunks)
 
 
 def name_token_ids(bundle: Bundle, names: Sequence[str]) -> list[list[int]]:
@@ -62,12 +54,27 @@ def name_token_ids(bundle: Bundle, names: Sequence[str]) -> list[list[int]]:
 
 
 def class_prompts(
-    bundle: Bundle, names: Sequence[str], n_context: int, class_chunk: int = CLASSES_IN_FLIGHT
+    bundle: Bundle, names: Sequence[str], n_context: int, class_chunk: int = CLASS_CHUNKS[0]
 ) -> ClassPrompts:
     """Fetch the embeddings of the class names. Costs no query.
 
-    Raises ClassNameError for a name that is empty, longer than the model's context leaves room for,
-    or outside the bundle's vocabulary.
+    class_chunk: most names in one run of the text graph
+    Raises ClassNameError as `checked_token_ids` does.
+    """
+    ids = checked_token_ids(bundle, names, n_context)
+    by_length = sorted(range(len(ids)), key=lambda k: (len(ids[k]), k))
+    chunks, start = [], 0
+    for size, _ in chunk_sizes([len(tokens) for tokens in ids], 1 + n_context, class_chunk):
+        chunks.append(_chunk(bundle, by_length[start : start + size], ids))
+        start += size
+    return ClassPrompts(tuple(names), tuple(chunks))
+
+
+def checked_token_ids(bundle: Bundle, names: Sequence[str], n_context: int) -> list[list[int]]:
+    """Token ids of `name.` and EOT behind n_context vectors, one list a name.
+
+    Raises ClassNameError for a name that is empty, the same words as another, longer than the model's
+    context leaves room for, or outside the bundle's vocabulary.
     """
     ids = name_token_ids(bundle, names)
     room = bundle.manifest.text.context_length - 1 - n_context
@@ -91,11 +98,7 @@ def class_prompts(
                 f"at export. Only words of the --vocabulary file are allowed. Use other words "
                 f"(--class-names FILE), or export the bundle with a larger vocabulary"
             )
-    by_length = sorted(range(len(ids)), key=lambda k: (len(ids[k]), k))
-    chunks = [
-        _chunk(bundle, by_length[i : i + class_chunk], ids) for i in range(0, len(by_length), class_chunk)
-    ]
-    return ClassPrompts(tuple(names), tuple(chunks))
+    return ids
 
 
 def _chunk(bundle: Bundle, classes: list[int], ids: list[list[int]]) -> NameChunk:

@@ -16,6 +16,7 @@ import typer
 
 from . import __version__
 from .errors import SharpzoError, UsageError
+from .process_memory import DEFAULT_BUDGET, return_freed_blocks
 
 if TYPE_CHECKING:
     from .bundle import Manifest
@@ -40,6 +41,13 @@ JsonOption = Annotated[
 ThreadsOption = Annotated[
     int, typer.Option("--threads", help="Threads of the towers; 0: one a physical core.")
 ]
+BudgetOption = Annotated[
+    str,
+    typer.Option(
+        "--memory-budget",
+        help="The most memory that the process may ever hold, such as 128MiB; none: no limit.",
+    ),
+]
 ClassNamesOption = Annotated[
     Path | None,
     typer.Option("--class-names", help="JSON object: folder name to the words to use."),
@@ -58,7 +66,9 @@ def export(
         bool | None,
         typer.Option("--quickgelu/--no-quickgelu", help="For checkpoint files: which GELU they want."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Precision of the weights: fp32.")] = "fp32",
+    weights: Annotated[
+        str, typer.Option(help="Precision of the linear layers: fp32, int8 or int4; all else is fp32.")
+    ] = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Turn an open_clip model into a bundle (workstation; needs the extra [export]).
@@ -73,6 +83,8 @@ def export(
             f"workstation only; a board that tunes does not need them. "
             f"Install them with: pip install 'sharpzo-edge[export]'"
         ) from error
+    from .bundle import COSINE
+
     bundle, notes = write_bundle.export(
         model, pretrained, output, vocabulary=vocabulary, quick_gelu=quickgelu, weights=weights
     )
@@ -92,7 +104,10 @@ def export(
         [
             f"wrote {output}: {manifest.model}, {_megabytes(manifest)} MB",
             "largest differences from torch:",
-            *(f"  {stage.replace('_', ' '):26}{value:.1e}" for stage, value in manifest.parity.items()),
+            *(
+                f"  {stage.replace('_', ' '):32}{value:{'.5f' if stage.endswith(COSINE) else '.1e'}}"
+                for stage, value in manifest.parity.items()
+            ),
             f"copy the folder to the board, then: sharpzo-edge tune --bundle {output} --images DIR "
             f"--output prompt.safetensors",
         ],
@@ -107,7 +122,7 @@ def tune(
     shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
     val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
     preset: Annotated[
-        str, typer.Option(help="Settings to begin with: paper, or paper:eurosat and its like.")
+        str, typer.Option(help="Settings to begin with: paper, or paper:eurosat and its like; edge; demo.")
     ] = "paper",
     context_init: Annotated[
         str | None, typer.Option(help='Words that the context starts from: "a photo of a".')
@@ -121,6 +136,10 @@ def tune(
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
     threads: ThreadsOption = 0,
+    memory_budget: BudgetOption = DEFAULT_BUDGET,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say how it would run and how long it would take, and stop.")
+    ] = False,
     population: Annotated[int | None, typer.Option(help="Candidates a generation (S).")] = None,
     dim: Annotated[int | None, typer.Option(help="Size of the tuned vector w (d).")] = None,
     sigma0: Annotated[float | None, typer.Option(help="First step size of CMA-ES.")] = None,
@@ -137,6 +156,10 @@ def tune(
     prune_interval: Annotated[int | None, typer.Option(help="Steps between two masks.")] = None,
     prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
     eta: Annotated[float | None, typer.Option(help="Learning rate of stage 2.")] = None,
+    rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="edge: share of the target spread over all classes in stage 2.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a prompt on a folder of labelled pictures.
@@ -146,7 +169,7 @@ def tune(
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
     from .settings import settings_for
-    from .tune import TuneRequest
+    from .tune import TuneRequest, preview
     from .tune import tune as run
 
     settings, notes = settings_for(
@@ -166,28 +189,33 @@ def tune(
             "prune_interval": prune_interval,
             "prune_ratio": prune_ratio,
             "eta": eta,
+            "rank": rank,
+            "label_smoothing": label_smoothing,
         },
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    result = run(
-        TuneRequest(
-            bundle=bundle,
-            images=images,
-            output=output,
-            settings=settings,
-            shots=shots,
-            val=val,
-            context_init=context_init,
-            context_tokens=context_tokens,
-            class_names=class_names,
-            seed=seed,
-            max_queries=max_queries,
-            max_minutes=max_minutes,
-            threads=threads,
-            restart=restart,
-        )
+    request = TuneRequest(
+        bundle=bundle,
+        images=images,
+        output=output,
+        settings=settings,
+        shots=shots,
+        val=val,
+        context_init=context_init,
+        context_tokens=context_tokens,
+        class_names=class_names,
+        seed=seed,
+        max_queries=max_queries,
+        max_minutes=max_minutes,
+        threads=threads,
+        memory_budget=memory_budget,
+        restart=restart,
     )
+    if plan:
+        _print_preview(as_json, preview(request))
+        return
+    result = run(request)
     validated = result["val_accuracy"]
     _print(
         as_json,
@@ -205,6 +233,21 @@ def tune(
     )
 
 
+def _print_preview(as_json: bool, result: dict[str, Any]) -> None:
+    from .progress import duration
+
+    _print(
+        as_json,
+        {key: value for key, value in result.items() if key != "said"},
+        [
+            *result["said"],
+            f"{result['pictures']} pictures at {result['pictures_per_second']:.1f} a second, "
+            f"{result['queries']:,} queries at {result['queries_per_second']:.1f} a second: "
+            f"about {duration(result['seconds'])}",
+        ],
+    )
+
+
 @app.command(name="eval")
 def evaluate(
     bundle: BundleOption,
@@ -216,6 +259,7 @@ def evaluate(
     ] = None,
     class_names: ClassNamesOption = None,
     threads: ThreadsOption = 0,
+    memory_budget: BudgetOption = DEFAULT_BUDGET,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the accuracy on a folder of labelled pictures.
@@ -234,6 +278,7 @@ def evaluate(
             classes=_names(classes),
             class_names=class_names,
             threads=threads,
+            memory_budget=memory_budget,
         )
     width = max(len(name) for name in result["per_class"])
     _print(
@@ -254,6 +299,7 @@ def predict(
     prompt: Annotated[Path, typer.Option(help="Tuned prompt.")],
     top: Annotated[int, typer.Option(help="Labels a picture.")] = 5,
     threads: ThreadsOption = 0,
+    memory_budget: BudgetOption = DEFAULT_BUDGET,
     as_json: JsonOption = False,
 ) -> None:
     """Label pictures with a tuned prompt.
@@ -264,7 +310,9 @@ def predict(
     from .progress import Progress
 
     with Progress() as progress:
-        result = run(bundle, prompt, pictures, progress, top=top, threads=threads)
+        result = run(
+            bundle, prompt, pictures, progress, top=top, threads=threads, memory_budget=memory_budget
+        )
     _print(
         as_json,
         result,
@@ -300,7 +348,7 @@ def inspect(
             f"{m.text.context_length} positions",
             f"  image tower   {m.image.kind}, {m.preprocess.size[1]} x {m.preprocess.size[0]} pixels",
             f"  features      {m.embed_dim} wide, logit scale {m.logit_scale:.2f}",
-            f"  parity        {max(m.parity.values()):.1e} at most, found at export",
+            f"  parity        {m.largest_difference:.1e} at most, found at export",
             f"  checksum      {found.checksum}",
         ]
     else:
@@ -340,6 +388,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
     task: Annotated[str | None, typer.Option(help="Which of the shipped tasks.")] = None,
     threads: ThreadsOption = 0,
+    memory_budget: BudgetOption = DEFAULT_BUDGET,
     as_json: JsonOption = False,
 ) -> None:
     """Tune the shipped small CLIP on shipped pictures, and show what it gained.
@@ -349,7 +398,7 @@ def demo(
     from .demo import lines
     from .demo import run as run_demo
 
-    result = run_demo(seed=seed, task=task, threads=threads)
+    result = run_demo(seed=seed, task=task, threads=threads, memory_budget=memory_budget)
     _print(as_json, result, lines(result))
 
 
@@ -406,6 +455,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """The edge: every error becomes a sentence and an exit code, unless SHARPZO_DEBUG=1."""
+    return_freed_blocks()
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
     except (typer.Abort, KeyboardInterrupt):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .bundle import Bundle
 from .errors import SharpzoError
-from .memory import available_mib
+from .process_memory import available_mib
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MIB = 128

@@ -34,6 +34,12 @@ class PromptFileError(UsageError):
     """The tuned prompt is missing, damaged, or belongs to another bundle."""
 
 
+class BudgetError(SharpzoError):
+    """The work does not fit in the memory budget."""
+
+    exit_code = 3
+
+
 class NumericsError(SharpzoError):
     """A tower or an estimate returned a number that cannot be used."""
 

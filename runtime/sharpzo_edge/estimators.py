@@ -1,9 +1,10 @@
-"""Gradients from losses alone: the points to ask for, and the estimate from the answers.
+"""Derivatives from answers alone: the points to ask for, and the estimate from what is told.
 
-Source: SharpZO (arXiv 2506.20990), eq. 1. An estimator is a value that lives for one estimate; it
-calls nothing and draws nothing, so any part of its points can be made again at any time. Both
-estimators here take central differences and are therefore exact on functions whose third
-derivatives vanish, up to round-off (about machine precision of the loss / mu).
+An estimator is a value that lives for one estimate; it calls nothing and draws nothing, so any part of
+its points can be made again at any time. CoordinateWise and Randomised are SharpZO's (arXiv 2506.20990,
+eq. 1): gradients from losses by central differences, and therefore exact on functions whose third
+derivatives vanish, up to round-off (about machine precision of the loss / mu). FeatureSketch is our own:
+it takes the class features themselves, of which one query returns K E numbers and not one.
 """
 
 import math
@@ -11,8 +12,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles
+from .arrays import Doubles, Floats
 from .errors import NumericsError, UsageError
+
+SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
 
 
 class CoordinateWise:
@@ -112,6 +115,105 @@ class Randomised:
         for slope, direction in zip(central_differences(answers, self._mu), self._directions, strict=True):
             total += slope * direction
         return total / len(self._directions)
+
+
+class FeatureSketch:
+    """Jacobian of the class features T(w) along r directions, by forward differences: 1 + r queries.
+
+    J_j = [T(w + h u_j) - T(w)] / h,  j = 1..r
+
+    centre:     (d,) float64, w; copied
+    directions: (r, d) float64, orthonormal rows u_j; copied. The caller draws them (and masks them)
+    step:       h, in units of w
+    Point 0 is w itself: a caller that knows T(w) asks for points(1, n_points) only, r queries.
+    Exact on linear T, up to round-off: about 1e-7, float32's, over h. Raises ValueError when shapes do
+    not fit or the step is not a positive number.
+
+    >>> import numpy as np
+    >>> sketch = FeatureSketch(np.zeros(2), np.eye(2), step=0.5)
+    >>> sketch.columns(sketch.points(0, 3)[:, np.newaxis] * 3)[:, 0]
+    array([[3., 0.],
+           [0., 3.]], dtype=float32)
+    """
+
+    def __init__(self, centre: npt.ArrayLike, directions: npt.ArrayLike, step: float) -> None:
+        self._centre = np.array(centre, dtype=np.float64)
+        self._directions = np.array(directions, dtype=np.float64)
+        if self._directions.ndim != 2 or self._directions.shape[1:] != self._centre.shape:
+            raise ValueError(
+                f"directions have shape {self._directions.shape}; "
+                f"with a centre of {self._centre.shape} it must be (r, {self._centre.size})"
+            )
+        if not (math.isfinite(step) and step > 0):
+            raise ValueError(f"the step of a sketch is {step}; it must be a positive number")
+        self._step = float(step)
+
+    @property
+    def n_points(self) -> int:
+        """Queries of one estimate: 1 + r."""
+        return 1 + len(self._directions)
+
+    def points(self, start: int, stop: int) -> Doubles:
+        """Points start..stop-1 as (stop - start, d) float64: w, then w + h u_j.
+
+        Raises ValueError when the range leaves 0..n_points.
+        """
+        which = _range(start, stop, self.n_points)
+        rows = np.repeat(self._centre[np.newaxis], which.size, axis=0)
+        rows[which > 0] += self._step * self._directions[which[which > 0] - 1]
+        return rows
+
+    def columns(self, features: npt.ArrayLike) -> Floats:
+        """J_j, (r, K, E) float32, from the class features (1 + r, K, E) at all points, in their order.
+
+        A point whose answer is not finite tells nothing about its direction: that column is 0.
+        Memory: r K E float32 for the result, as much as the answers. Raises NumericsError when T(w) is
+        not finite or no other point's answer is, ValueError when their number is wrong.
+        """
+        answers = np.asarray(features, dtype=np.float32)
+        if len(answers) != self.n_points:
+            raise ValueError(
+                f"features have shape {answers.shape}; {self.n_points} points were to be answered"
+            )
+        finite = np.array([bool(np.isfinite(T).all()) for T in answers])
+        if not (finite[0] and finite[1:].any()):
+            raise NumericsError(
+                f"The text tower gives no finite class features around a w of norm "
+                f"{np.linalg.norm(self._centre):.3g}: {finite.sum()} of {finite.size} answers are finite. "
+                f"Those at w itself and at one point beside it must be. Stay nearer to the initial words: "
+                f"a smaller --sigma0, or --change-point 0"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns: Floats = answers[1:] - answers[0]
+        columns[~finite[1:]] = 0
+        columns /= np.float32(self._step)
+        return columns
+
+    def gradient(self, columns: Floats, by_features: Doubles) -> Doubles:
+        """U^T (J_j . dL/dT)_j: (d,), the gradient's projection on the directions.
+
+        columns: (r, K, E);  by_features: (K, E) float64, dL/dT at w
+        For random directions its expected cosine with the gradient is sqrt(r / d).
+        """
+        slopes = np.array([np.vdot(by_features, column) for column in columns])
+        gradient: Doubles = slopes @ self._directions
+        return gradient
+
+
+def orthonormal_rows(normal: Doubles) -> Doubles:
+    """An orthonormal basis of the rows' span: (r, d) of full rank, r <= d -> (r, d) float64.
+
+    From standard normal rows: uniformly random directions.
+    """
+    return np.ascontiguousarray(np.linalg.qr(normal.T)[0].T)
+
+
+def reach(w: Doubles) -> float:
+    """omega(w) = sqrt(1 + |w|^2): what steps of w are measured by where the loss is nearly free of scale.
+
+    At |w| = 1, A w is as large as the initial context, when A is scaled to it.
+    """
+    return math.sqrt(1 + float(w @ w))
 
 
 def central_differences(losses: Doubles, mu: float) -> Doubles:

@@ -10,12 +10,14 @@ import numpy as np
 
 from .arrays import Floats
 from .bundle import Bundle
-from .class_prompts import class_prompts, context_from_words
+from .class_prompts import checked_token_ids, class_prompts, context_from_words
 from .errors import ImagesError
 from .features import stream_features
 from .images import LabelledFolder, Skipped, read_folder
+from .memory import Plan, Work
+from .process_memory import DEFAULT_BUDGET
 from .progress import Progress
-from .towers import ResidentTextTower
+from .towers import TextTower, plan_towers
 from .tuned_prompt import TunedPrompt, check_fits, load_prompt
 
 
@@ -28,6 +30,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     class_names: Path | None = None,
     threads: int = 0,
+    memory_budget: str = DEFAULT_BUDGET,
 ) -> dict[str, Any]:
     """Returns what `eval --json` prints: accuracy, n_images, n_classes, per_class (fractions).
 
@@ -40,7 +43,7 @@ def evaluate(
     prompt = load_prompt(prompt_path) if prompt_path else None
     if prompt and prompt_path:
         check_fits(prompt_path, prompt, bundle)
-    names, features = _class_features(bundle, folder, prompt, classes, threads)
+    names, features, plan = _class_features(bundle, folder, prompt, classes, threads, memory_budget)
     by_disk = prompt if classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
 
@@ -48,7 +51,7 @@ def evaluate(
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
     right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
     skipped = Skipped()
-    for numbers, image_features in stream_features(bundle, files, skipped, threads):
+    for numbers, image_features in stream_features(bundle, files, skipped, plan, threads):
         guesses = (image_features @ features.T).argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
@@ -74,15 +77,21 @@ def _class_features(
     prompt: TunedPrompt | None,
     classes: Sequence[str] | None,
     threads: int,
-) -> tuple[list[str], Floats]:
-    """The names to choose among and their unit features (K, E)."""
+    memory_budget: str,
+) -> tuple[list[str], Floats, Plan]:
+    """The names to choose among, their unit features (K, E), and the plan for whichever towers run."""
     if prompt and classes is None:
-        return prompt.class_names, prompt.class_features
+        plan = plan_towers(bundle, Work(threads=threads), memory_budget)
+        return prompt.class_names, prompt.class_features, plan
     names = list(folder.names) if classes is None else list(classes)
     context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
-    prompts = class_prompts(bundle, names, len(context))
-    with ResidentTextTower(bundle, threads) as tower:
-        return names, tower.class_features(context[None], prompts)[0]
+    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context))))
+    work = Work(name_lengths=lengths, n_context=len(context), threads=threads)
+    plan = plan_towers(bundle, work, memory_budget)
+    prompts = class_prompts(bundle, names, len(context), plan.class_chunk)
+    assert plan.text is not None  # there are names
+    with TextTower(bundle, plan.text, threads) as tower:
+        return names, tower.class_features(context[None], prompts)[0], plan
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Floats, LabelledFeatures
-from .bundle import Bundle
+from .arrays import FeatureRows, Floats, LabelledFeatures
+from .bundle import Bundle, Preprocess
 from .errors import ImagesError
 from .files import canonical_json, replacing, write_json
 from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
 from .interrupt import Interrupt
-from .memory import IMAGES_IN_FLIGHT
+from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
 from .progress import Progress
-from .towers import ResidentImageTower
+from .towers import ImageTower
 
 NOTHING_KEPT = "No picture's features are kept yet. To begin again, type the same command"
+FEW_SHOWN = 8  # classes that a line names
 CROPS_FILE, FEATURES_FILE, PICTURES_FILE = "crops.u8", "features.npy", "pictures.json"
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """Rows of a .npy file of float32, read where they are asked for and never mapped."""
+
+    path: Path
+    offset: int
+    n_rows: int
+    embed_dim: int
+
+    def __getitem__(self, rows: slice) -> Floats:
+        first, end, _ = rows.indices(self.n_rows)
+        row_bytes = 4 * self.embed_dim
+        with self.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), max(0, end - first) * row_bytes, self.offset + first * row_bytes)
+        return np.frombuffer(data, "<f4").reshape(-1, self.embed_dim)
 
 
 @dataclass(frozen=True)
@@ -48,11 +67,13 @@ def training_features(
     work: Path,
     progress: Progress,
     interrupt: Interrupt,
+    plan: Plan,
     threads: int = 0,
 ) -> TrainingFeatures:
     """Draw `shots` and up to `n_val` further pictures a class by seed, and encode them.
 
     Features in `work` that were made from the same pictures by the same bundle are used again.
+    Small sets come into memory, large ones stay on disk and are read in blocks.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
     Costs no query.
     """
@@ -61,43 +82,40 @@ def training_features(
     if drawn is None:
         # What stands there describes other features than those that are about to be written.
         (work / PICTURES_FILE).unlink(missing_ok=True)
-        drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt)
-        _encode_crops(bundle, len(drawn["labels"]), work, progress, interrupt, threads)
+        drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt, plan)
+        _encode_crops(bundle, _encoding_order(drawn), work, progress, interrupt, _image_plan(plan), threads)
         write_json(work / PICTURES_FILE, drawn | {"key": key})
         (work / CROPS_FILE).unlink()
     else:
         progress.say(f"features of {len(drawn['labels'])} pictures are there from before")
     for line in drawn["said"]:
         progress.say(line)
-    features = np.load(work / FEATURES_FILE, allow_pickle=False)
-    labels = np.asarray(drawn["labels"], np.int64)
-    is_val = np.asarray(drawn["is_val"], bool)
+    labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn)]
+    n_train = len(labels) - sum(drawn["is_val"])
     return TrainingFeatures(
-        LabelledFeatures(features[~is_val], labels[~is_val]),
-        LabelledFeatures(features[is_val], labels[is_val]),
+        LabelledFeatures(_features(work, 0, n_train, bundle), labels[:n_train]),
+        LabelledFeatures(_features(work, n_train, len(labels), bundle), labels[n_train:]),
         hashlib.sha256(canonical_json([key, drawn["files"]])).hexdigest(),
     )
 
 
 def stream_features(
-    bundle: Bundle, files: Sequence[Path], skipped: Skipped, threads: int = 0
+    bundle: Bundle, files: Sequence[Path], skipped: Skipped, plan: Plan, threads: int = 0
 ) -> Iterator[tuple[list[int], Floats]]:
-    """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E))."""
-    how = bundle.manifest.preprocess
-    with ResidentImageTower(bundle, threads) as tower:
+    """Encode pictures pass by pass: yields (their numbers in `files`, unit features (B, E))."""
+    how, together = bundle.manifest.preprocess, _image_plan(plan).together
+    with ImageTower(bundle, _image_plan(plan), threads) as tower:
         numbers: list[int] = []
         crops: list[NDArray[np.uint8]] = []
         for i, path in enumerate(files):
             try:
-                crops.append(read_crop(path, how))
+                crops.append(read_crop(path, how, plan.decoding_bytes))
                 numbers.append(i)
             except UnreadablePictureError as reason:
                 skipped.add(path, str(reason))
-            if crops and (len(crops) == IMAGES_IN_FLIGHT or i == len(files) - 1):
-                yield numbers, tower.image_features(to_pixels(np.stack(crops), how))
+            if crops and (len(crops) == together or i == len(files) - 1):
+                yield numbers, tower.image_features(_pixels(crops, how, _image_plan(plan)))
                 numbers, crops = [], []
-        if crops:
-            yield numbers, tower.image_features(to_pixels(np.stack(crops), how))
 
 
 def _draw_and_crop(
@@ -109,6 +127,7 @@ def _draw_and_crop(
     work: Path,
     progress: Progress,
     interrupt: Interrupt,
+    plan: Plan,
 ) -> dict[str, Any]:
     """Write the crops of the drawn pictures; returns which they are, as JSON.
 
@@ -129,7 +148,7 @@ def _draw_and_crop(
                 interrupt.raise_if_received(NOTHING_KEPT)
                 progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
                 try:
-                    picture = read_crop(paths[i], bundle.manifest.preprocess)
+                    picture = read_crop(paths[i], bundle.manifest.preprocess, plan.decoding_bytes)
                 except UnreadablePictureError as reason:
                     skipped.add(paths[i], str(reason))
                     continue
@@ -148,31 +167,69 @@ def _draw_and_crop(
                 few.append(f"{folder.folders[k]} ({n_read})")
     said = skipped.lines()
     if few:
-        said.append(f"fewer than {shots} pictures, all of them used: {', '.join(few)}")
+        rest = f", and {len(few) - FEW_SHOWN} more classes" * (len(few) > FEW_SHOWN)
+        said.append(f"fewer than {shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}")
     return {"files": files, "labels": labels, "is_val": is_val, "said": said}
 
 
 def _encode_crops(
-    bundle: Bundle, n: int, work: Path, progress: Progress, interrupt: Interrupt, threads: int
+    bundle: Bundle,
+    order: NDArray[np.int64],
+    work: Path,
+    progress: Progress,
+    interrupt: Interrupt,
+    plan: TowerPlan,
+    threads: int,
 ) -> None:
-    """crops.u8 -> features.npy, a few crops at a time."""
+    """crops.u8 -> features.npy, whose rows are in `order`; a pass of crops at a time."""
     how = bundle.manifest.preprocess
     shape = (*how.size, 3)
     n_bytes = int(np.prod(shape))
-    header = {"descr": "<f4", "fortran_order": False, "shape": (n, bundle.manifest.embed_dim)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(order), bundle.manifest.embed_dim)}
+
+    def crop_of(number: int) -> NDArray[np.uint8]:
+        return np.frombuffer(os.pread(crops.fileno(), n_bytes, number * n_bytes), np.uint8).reshape(shape)
+
     with (
         (work / CROPS_FILE).open("rb") as crops,
         replacing(work / FEATURES_FILE) as out,
-        ResidentImageTower(bundle, threads) as tower,
+        ImageTower(bundle, plan, threads) as tower,
     ):
         np.lib.format.write_array_header_1_0(out, header)
-        for start in range(0, n, IMAGES_IN_FLIGHT):
+        for start in range(0, len(order), plan.together):
             interrupt.raise_if_received(NOTHING_KEPT)
-            progress.status(f"encoding picture {start + 1} of {n}")
-            count = min(IMAGES_IN_FLIGHT, n - start)
-            batch = np.frombuffer(crops.read(count * n_bytes), np.uint8).reshape(count, *shape)
-            out.write(tower.image_features(to_pixels(batch, how)).astype("<f4").tobytes())
-    progress.say(f"encoded {n} pictures")
+            progress.status(f"encoding picture {start + 1} of {len(order)}")
+            taken = [crop_of(int(i)) for i in order[start : start + plan.together]]
+            out.write(tower.image_features(_pixels(taken, how, plan)).astype("<f4").tobytes())
+    progress.say(f"encoded {len(order)} pictures")
+
+
+def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) -> Iterable[Floats]:
+    """A pass of crops as batches of pixels, each made when its turn comes."""
+    return (to_pixels(np.stack(crops[i : i + plan.group]), how) for i in range(0, len(crops), plan.group))
+
+
+def _encoding_order(drawn: dict[str, Any]) -> NDArray[np.int64]:
+    """The shots first, then the validation pictures, each as they were drawn."""
+    return np.argsort(np.asarray(drawn["is_val"], bool), kind="stable")
+
+
+def _features(work: Path, start: int, end: int, bundle: Bundle) -> FeatureRows:
+    """Rows start..end-1 of features.npy, in memory when they are few."""
+    embed_dim = bundle.manifest.embed_dim
+    row_bytes = 4 * embed_dim
+    size = (work / FEATURES_FILE).stat().st_size
+    with (work / FEATURES_FILE).open("rb") as file:
+        np.lib.format.read_magic(file)
+        (n_rows, _), _, _ = np.lib.format.read_array_header_1_0(file)
+    first = size - n_rows * row_bytes + start * row_bytes
+    rows = FeatureFile(work / FEATURES_FILE, first, end - start, embed_dim)
+    return rows[:] if size <= FEATURES_IN_MEMORY else rows
+
+
+def _image_plan(plan: Plan) -> TowerPlan:
+    assert plan.image is not None  # whoever has pictures plans for them
+    return plan.image
 
 
 def _drawn_before(work: Path, key: str, embed_dim: int) -> dict[str, Any] | None:

@@ -23,8 +23,13 @@ from .errors import ImagesError
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 LARGE_JPEG_PIXELS = 4_000_000
 SPARE_SCALE = 2
+MOST_DECODING_BYTES = 512 << 20  # where no budget says less
 LONGEST_SHAPE = 32  # times as long as the crop; what lies beyond its middle is cut before resizing
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+ONE_BYTE_MODES = ("1", "L", "P")  # all others take four bytes a pixel in Pillow
+FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line into the picture itself
+ORIENTATION = 0x0112  # of EXIF
 
 
 class UnreadablePictureError(Exception):
@@ -121,21 +126,25 @@ def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
 # One picture -------------------------------------------------------------------------------------
 
 
-def read_crop(path: Path, how: Preprocess) -> NDArray[np.uint8]:
+def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYTES) -> NDArray[np.uint8]:
     """A picture's crop, (height, width, 3) uint8, ready for `to_pixels`.
 
-    Raises UnreadablePictureError with the reason.
+    Raises UnreadablePictureError with the reason, also when decoding would take more than `most_bytes`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # decoding_bytes decides; what no memory holds, Pillow refuses all the same
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
+                megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
+                if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
+                    raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
                 picture.load()
                 return np.asarray(crop(picture, how))
     except UnidentifiedImageError as error:
         raise UnreadablePictureError("not a picture") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise UnreadablePictureError("too many pixels") from error
     except MemoryError as error:
         raise UnreadablePictureError("too large for this machine's memory") from error
@@ -146,6 +155,38 @@ def read_crop(path: Path, how: Preprocess) -> NDArray[np.uint8]:
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
         # Pillow's decoders raise all of these on damaged files.
         raise UnreadablePictureError("truncated or damaged") from error
+
+
+def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
+    """What an opened picture will take until its crop is made; an upper bound from its header.
+
+    Its own pixels; a second copy where it is turned, has transparency, or comes from a decoder that holds
+    the whole picture itself; the coefficients of a progressive JPEG; the rows between the two passes of
+    resizing.
+    """
+    n_pixels = picture.width * picture.height
+    a_copy = n_pixels * (1 if picture.mode in ONE_BYTE_MODES else 4)
+    copies = 1 + (picture.mode in ALPHA_MODES) + (picture.getexif().get(ORIENTATION, 1) != 1)
+    if picture.format not in FRUGAL_FORMATS:
+        copies += 4 if picture.format == "JPEG2000" else 2
+    if picture.mode in SIXTEEN_BIT_MODES:
+        copies += 3
+    between = min(a_copy, 4 * picture.height * LONGEST_SHAPE * max(how.size))
+    return int(copies * a_copy + between) + _coefficient_bytes(picture)
+
+
+def _coefficient_bytes(picture: Image.Image) -> int:
+    """A progressive JPEG's decoder holds all coefficients of the full size, also for a reduced one."""
+    if not picture.info.get("progressive"):
+        return 0
+    reduced = (getattr(picture, "decoderconfig", ()) or (1,))[0] or 1
+    samplings: list[int] = [across * down for _, across, down, _ in getattr(picture, "layer", ())] or [
+        1,
+        1,
+        1,
+    ]
+    full_size = picture.width * picture.height * reduced**2
+    return 2 * full_size * sum(samplings) // max(samplings)
 
 
 def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
@@ -172,7 +213,9 @@ def _decode_small(picture: Image.Image, how: Preprocess) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(picture)
+    """Without an orientation nothing is copied."""
+    turned = picture.getexif().get(ORIENTATION, 1) != 1
+    return ImageOps.exif_transpose(picture) if turned else picture
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

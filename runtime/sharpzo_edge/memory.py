@@ -1,67 +1,350 @@
-"""Memory and batches: what the process has used, and how many candidates run at once."""
+"""The memory budget: what every phase of a command will take, and the fastest way that fits.
+
+The budget is the peak resident set of the process, Python included. Everything here is arithmetic on sizes
+that are known before the work begins (manifest, class names, settings, threads), so the same command gives
+the same plan on every run. Nothing is watched, capped or dropped while the work goes on.
+
+    floor      Python, numpy, onnxruntime and our own code, fixed by FLOORS
+    weights    of a tower: packed (a copy for the processor beside the file's pages), mapped (the file's
+               pages alone), or streamed (the largest step's, in one buffer);
+               frugal is streamed, and what a run frees goes back at once, which costs page faults
+    run        the intermediate results of one run of a graph
+    carried    what every candidate or picture of a pass carries from step to step of a streamed tower
+    held       what stays throughout: embeddings, A, features, the optimiser's matrices
+
+A plan that fits is chosen by a rough model of time; a larger budget leaves all the plans that fitted before.
+"""
 
 from __future__ import annotations
 
-import resource
-import sys
-from pathlib import Path
+import itertools
+import math
+import os
+import platform
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-MIB = 1 << 20
+from .bundle import ImageSpec, Manifest, Step, TextSpec
+from .errors import BudgetError, UsageError
+from .process_memory import DEFAULT_BUDGET, MIB
 
-# Token rows in flight at once in a text tower. A row costs about 12 widths of float32 inside a block,
-# so this many keep a 512-wide tower's activations near 25 MiB; more rows hardly run faster.
-ROWS_IN_FLIGHT = 1024
-CLASSES_IN_FLIGHT = 128
-IMAGES_IN_FLIGHT = 4
-# Entries of a (pictures, classes) block of logits: 8 MiB in float64.
-LOGITS_IN_FLIGHT = 1 << 20
+Mode = Literal["packed", "mapped", "streamed", "frugal"]
+STREAMING = ("streamed", "frugal")
+
+RUN_ROWS = 8  # what one more run of the text graph costs, in token rows
+GROUPS = (1, 2, 4, 8, 16, 32)  # candidates or pictures in one run of a graph
+PASSES = (1, 2, 4, 8, 16, 32, 64)  # how many share one reading of a streamed tower
+CLASS_CHUNKS = (128, 32, 8)  # most classes in one run of the text graph
+MOST_ROWS = 4096  # of tokens in one run: more hardly run faster
+
+# Sizes, each from measurements of the towers that bench/memory runs; tests hold plans to them.
+# What a run of the text graph takes, in float32 numbers a token row and widths of the tower: what is alive
+# at once (frugal), and what onnxruntime's arenas keep beside it.
+ROW_WIDTHS = {"packed": 34, "mapped": 34, "streamed": 26, "frugal": 14}
+# The same for pictures, in what the manifest says is alive at once.
+ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
+RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
+THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
+FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
+SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
+EIGEN_MATRICES = 12  # d x d doubles alive while CMA-ES decomposes a full C, its states included
+PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
+RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each other
+
+# A rough machine, for choosing among plans.
+FLOPS, READ_BYTES, RUN_SECONDS = 40e9, 3e9, 5e-5
+SMALL_RUN_ROWS = 16  # rows at which half of a run's time is lost
+MODE_SLOWNESS = {"packed": 1.0, "mapped": 1.06, "streamed": 1.12, "frugal": 1.7}
 
 
-def candidate_batch(rows_per_candidate: int) -> int:
-    """How many contexts go through the text tower at once."""
-    return max(1, ROWS_IN_FLIGHT // rows_per_candidate)
-
-
-def picture_block(n_classes: int) -> int:
-    """How many pictures are scored at once."""
-    return max(1, LOGITS_IN_FLIGHT // n_classes)
-
-
-def peak_rss_mib() -> float:
-    """Highest resident set size of this process so far, in MiB.
-
-    VmHWM, where there is one: getrusage would report a fat parent's peak through fork and exec.
+@dataclass(frozen=True)
+class Floor:
+    """MiB resident with no tower: at the end of the imports; and later, when pages that only they read
+    were dropped (process_memory.release_library_pages) and sessions are open.
     """
-    status = _proc_status()
-    if "VmHWM" in status:
-        return status["VmHWM"] / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak * 1024 / MIB
+
+    imports: float
+    work: float
 
 
-def rss_mib() -> float:
-    """Resident set size now, in MiB (the peak where the system does not tell)."""
-    status = _proc_status()
-    return status["VmRSS"] / MIB if "VmRSS" in status else peak_rss_mib()
+# By onnxruntime's version and the processor's kind. The largest seen in many processes, page cache cold and
+# warm, rounded up; versions and processors that are not listed count as the largest.
+FLOORS = {
+    ("1.31", "x86_64"): Floor(80, 64),
+}
 
 
-def available_mib() -> float | None:
-    """Memory that programs can still get, in MiB; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 / MIB
-    return None
+@dataclass(frozen=True)
+class TowerPlan:
+    """How a tower runs: `group` candidates (pictures) in a run of a graph, `together` in a pass."""
+
+    mode: Mode
+    group: int
+    together: int
 
 
-def _proc_status() -> dict[str, int]:
-    """The sizes in /proc/self/status, in bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return {}
-    sizes = (line.split() for line in lines if line.endswith(" kB"))
-    return {name.rstrip(":"): int(value) * 1024 for name, value, _ in sizes}
+RESIDENT = TowerPlan("packed", group=16, together=16)
+STREAMED = TowerPlan("streamed", group=8, together=32)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done, in sizes.
+
+    name_lengths: tokens of every class name, "." and EOT included; empty when no text tower runs
+    images:       whether the image tower runs
+    n_features:   image features that tuning holds or reads
+    dim:          of w; 0 when nothing is tuned
+    full_covariance: whether stage 1 decomposes a d x d matrix
+    sketch_rank:  Jacobian columns of all class features held at once
+    """
+
+    name_lengths: tuple[int, ...] = ()
+    images: bool = True
+    n_context: int = 4
+    n_features: int = 0
+    dim: int = 0
+    full_covariance: bool = False
+    sketch_rank: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command will do, and what it will take.
+
+    text, image: None when the tower is not needed; class_chunk: most classes in one run of the text graph
+    phases:      MiB by phase, floor included; the largest is the peak that the plan promises
+    query_seconds: by the rough model that plans are compared with; not a forecast for this machine
+    decoding_bytes: the most that decoding one picture may take; larger pictures are passed over
+    """
+
+    text: TowerPlan | None
+    image: TowerPlan | None
+    class_chunk: int
+    phases: dict[str, float]
+    query_seconds: float
+    decoding_bytes: float
+
+    @property
+    def peak_mib(self) -> float:
+        return max(self.phases.values())
+
+    def report(self) -> dict[str, Any]:
+        """For --json and the log."""
+        parts = {"text": self.text, "image": self.image}
+        return {
+            **{name: asdict(tower) if tower else None for name, tower in parts.items()},
+            "class_chunk": self.class_chunk,
+            "phases_mib": {name: round(mib, 1) for name, mib in self.phases.items()},
+            "peak_mib": round(self.peak_mib, 1),
+        }
+
+    def lines(self) -> list[str]:
+        """For people: how the towers run, and what every phase may take."""
+        towers = [
+            f"{name} tower {tower.mode}, {tower.group} {what} a run, {tower.together} a pass"
+            for name, what, tower in (("image", "pictures", self.image), ("text", "candidates", self.text))
+            if tower
+        ]
+        phases = ", ".join(f"{name} {mib:.0f}" for name, mib in self.phases.items())
+        return [*towers, f"memory at most {self.peak_mib:.0f} MiB ({phases})"]
+
+
+def parse_budget(text: str) -> float:
+    """`128MiB`, `0.5GiB`, `200MB` or `none` -> MiB; infinite for none. Raises UsageError."""
+    if text == "none":
+        return math.inf
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(MiB|GiB|MB|GB)", text)
+    if not match or not float(match[1]) > 0:
+        raise UsageError(
+            f"--memory-budget {text} is not a size. It takes a number with MiB, GiB, MB or GB, or none. "
+            f"Try --memory-budget {DEFAULT_BUDGET}"
+        )
+    return float(match[1]) * {"MiB": MIB, "GiB": MIB << 10, "MB": 1e6, "GB": 1e9}[match[2]] / MIB
+
+
+def floor_of(onnxruntime_version: str) -> Floor:
+    """By version and processor; where those were not measured, the largest of all."""
+    key = (".".join(onnxruntime_version.split(".")[:2]), platform.machine())
+    known = FLOORS.values()
+    return FLOORS.get(key) or Floor(max(f.imports for f in known), max(f.work for f in known))
+
+
+def make_plan(manifest: Manifest, work: Work, budget_mib: float, floor: Floor) -> Plan:
+    """The fastest plan that fits. Raises BudgetError, naming the smallest budget that would do."""
+    chosen = _fastest(manifest, work, budget_mib, floor)
+    if chosen.peak_mib > budget_mib:
+        smallest = math.ceil(_fastest(manifest, work, 0.0, floor).peak_mib)
+        raise BudgetError(
+            f"--memory-budget {budget_mib:.0f}MiB is too small for {manifest.model} on this work. The "
+            f"smallest that would do is {smallest}MiB. Type the command again with "
+            f"--memory-budget {smallest}MiB"
+        )
+    return chosen
+
+
+def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan:
+    """Of every tower the fastest option that fits, or the smallest when none does."""
+    phases = {"imports": floor.imports}
+    text = image = None
+    names = max((_names_bytes(manifest.text, work, chunk) for chunk in CLASS_CHUNKS), default=0)
+    if work.images:
+        image = _choose(_image_options(manifest, work, names), limit - floor.work)
+        phases["pictures"] = floor.work + (names + PICTURE_BYTES) / MIB
+        phases["image tower"] = floor.work + image.n_bytes / MIB
+    if work.name_lengths:
+        text = _choose(_text_options(manifest, work), limit - floor.work)
+        phases["text tower"] = floor.work + text.n_bytes / MIB
+    return Plan(
+        text=text.tower if text else None,
+        image=image.tower if image else None,
+        class_chunk=text.class_chunk if text else CLASS_CHUNKS[0],
+        phases=phases,
+        query_seconds=text.seconds if text else 0.0,
+        decoding_bytes=max(PICTURE_BYTES, (limit - floor.work) * MIB - names),
+    )
+
+
+@dataclass(frozen=True)
+class _Option:
+    """One way to run a tower: bytes above the floor, seconds a candidate (picture) by the rough model."""
+
+    tower: TowerPlan
+    class_chunk: int
+    n_bytes: float
+    seconds: float
+
+
+def _choose(options: Iterable[_Option], limit_mib: float) -> _Option:
+    options = list(options)
+    fitting = [o for o in options if o.n_bytes <= limit_mib * MIB]
+    if fitting:
+        return min(fitting, key=lambda o: (o.seconds, o.n_bytes))
+    return min(options, key=lambda o: (o.n_bytes, o.seconds))
+
+
+def _text_options(manifest: Manifest, work: Work) -> Iterator[_Option]:
+    text, n_classes = manifest.text, len(work.name_lengths)
+    row_bytes = 4 * text.width
+    n_shared = 1 + work.n_context
+    for chunk in CLASS_CHUNKS:
+        rows = [n_shared + k * length for k, length in chunk_sizes(work.name_lengths, n_shared, chunk)]
+        held = _held_bytes(manifest, work, chunk)
+        for tower in _tower_plans(text.steps):
+            if tower.mode == "streamed" and not work.dim:
+                continue  # its arena would stay while pictures are encoded, for the sake of one query
+            if tower.group > 1 and tower.group * max(rows) > MOST_ROWS:
+                continue
+            run = tower.group * max(rows) * row_bytes * ROW_WIDTHS[tower.mode] + _run_bytes(work)
+            carried = tower.together * sum(rows) * row_bytes
+            answers = (tower.together + 4) * n_classes * manifest.embed_dim * 4
+            between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
+            if tower.mode == "frugal":
+                above = max(carried + run, between)
+            else:  # an arena keeps what a run took
+                above = run + between + (carried if tower.mode == "streamed" else 0)
+            n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
+            yield _Option(tower, chunk, n_bytes, _seconds(manifest, text, tower, rows))
+
+
+def _image_options(manifest: Manifest, work: Work, names: int) -> Iterator[_Option]:
+    image = manifest.image
+    n_pixels = math.prod(manifest.preprocess.size)
+    for tower in _tower_plans(image.steps):
+        if tower.mode == "streamed":
+            continue  # its arena would stay while the text tower runs
+        pixels = 3 * 3 * 4 * n_pixels  # three copies on the way from bytes to floats
+        run = tower.group * (image.activation_bytes * ALIVE[tower.mode] + pixels) + _run_bytes(work)
+        crops = tower.together * 3 * n_pixels
+        carried = crops + (tower.together * image.carried_bytes if tower.mode in STREAMING else 0)
+        n_bytes = names + _weights_bytes(manifest, image, tower.mode) + carried + run
+        rows = [max(1, image.activation_bytes // 65536)]
+        yield _Option(tower, CLASS_CHUNKS[0], n_bytes, _seconds(manifest, image, tower, rows))
+
+
+def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
+    """Resident ones take a group a pass: there is nothing to share."""
+    for group in GROUPS:
+        yield TowerPlan("packed", group, group)
+        yield TowerPlan("mapped", group, group)
+    if steps:
+        for group, together in itertools.product(GROUPS, PASSES):
+            if group <= together:
+                yield TowerPlan("streamed", group, together)
+                yield TowerPlan("frugal", group, together)
+
+
+def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int]) -> float:
+    """Seconds a candidate: arithmetic, less efficient in small runs; runs; and its share of the reading."""
+    file_bytes = manifest.files[spec.data].size
+    arithmetic = sum(r * (1 + SMALL_RUN_ROWS / (r * tower.group)) for r in rows) * file_bytes / 2 / FLOPS
+    n_runs = len(rows) * (len(spec.steps) if tower.mode in STREAMING else 1)
+    reading = file_bytes / READ_BYTES / tower.together if tower.mode in STREAMING else 0.0
+    return arithmetic * MODE_SLOWNESS[tower.mode] + n_runs * RUN_SECONDS / tower.group + reading
+
+
+def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -> int:
+    if mode in STREAMING:
+        return max(span(step)[1] + step.unpacking_bytes for step in spec.steps)
+    return RESIDENT_COPIES[mode] * manifest.files[spec.data].size
+
+
+def _held_bytes(manifest: Manifest, work: Work, class_chunk: int) -> int:
+    """What stays throughout the text tower's phase."""
+    width, embed_dim, n_classes = manifest.text.width, manifest.embed_dim, len(work.name_lengths)
+    A = work.n_context * width * work.dim * 4
+    features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY)
+    sketch = work.sketch_rank * n_classes * embed_dim * 4
+    return _names_bytes(manifest.text, work, class_chunk) + A + features + sketch
+
+
+def _names_bytes(text: TextSpec, work: Work, class_chunk: int) -> int:
+    """The names' embeddings, padded within their chunks."""
+    chunks = chunk_sizes(work.name_lengths, 1 + work.n_context, class_chunk)
+    return sum(k * length for k, length in chunks) * text.width * 4
+
+
+def _eigen_bytes(work: Work) -> int:
+    return EIGEN_MATRICES * work.dim**2 * 8 if work.full_covariance else 0
+
+
+def _run_bytes(work: Work) -> int:
+    return RUN_BYTES + THREAD_BYTES * (work.threads or os.cpu_count() or 1)
+
+
+def span(step: Step) -> tuple[int, int]:
+    """Where a step's weights begin in the data file, and how many bytes they take together."""
+    if not step.weights:
+        return 0, 0
+    start = min(t.offset for t in step.weights)
+    return start, max(t.end for t in step.weights) - start
+
+
+def chunk_sizes(lengths: Sequence[int], n_shared: int, most: int) -> list[tuple[int, int]]:
+    """Names of these lengths, sorted, cut into chunks (names, longest) with the fewest token rows in all.
+
+    A chunk pads its names to the longest and repeats the n_shared rows before them; it holds at most
+    `most` names. By dynamic programming over the sorted names.
+    """
+    ordered = sorted(lengths)
+    fewest = [0] + [0] * len(ordered)
+    first = [0] * (len(ordered) + 1)
+    for end in range(1, len(ordered) + 1):
+        starts = range(max(0, end - most), end)
+        cost = {s: fewest[s] + n_shared + RUN_ROWS + (end - s) * ordered[end - 1] for s in starts}
+        first[end] = min(cost, key=cost.__getitem__)
+        fewest[end] = cost[first[end]]
+    chunks: list[tuple[int, int]] = []
+    end = len(ordered)
+    while end:
+        chunks.append((end - first[end], ordered[end - 1]))
+        end = first[end]
+    return chunks[::-1]
+
+
+def picture_block(n_classes: int, embed_dim: int) -> int:
+    """How many pictures are scored at once: their features and logits stay within SCORING_BYTES."""
+    return max(1, SCORING_BYTES // (4 * embed_dim + 24 * n_classes))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .arrays import Doubles, Floats, LabelledFeatures
 from .class_prompts import ClassPrompts
-from .memory import candidate_batch, picture_block
+from .memory import picture_block
 
 if TYPE_CHECKING:
     from .towers import TextTower
@@ -32,15 +32,19 @@ class Score:
     accuracy: float
 
 
-def score(class_features: Floats, pictures: LabelledFeatures, logit_scale: float) -> Score:
-    """Loss and accuracy of class features (K, E) on one or more pictures. Costs no query."""
-    total, right = 0.0, 0
-    for rows in _blocks(len(pictures), len(class_features)):
-        logits = logits_of(pictures.features[rows], class_features, logit_scale)
-        labels = pictures.labels[rows]
-        total += float(cross_entropies(logits, labels).sum())
-        right += int((logits.argmax(axis=1) == labels).sum())
-    return Score(total / len(pictures), right / len(pictures))
+def scores(class_features: Floats, pictures: LabelledFeatures, logit_scale: float) -> list[Score]:
+    """Loss and accuracy of each of (B, K, E) on one or more pictures, which are read once. Costs no query."""
+    totals, right = np.zeros(len(class_features)), np.zeros(len(class_features), int)
+    step = picture_block(*class_features.shape[1:])
+    for start in range(0, len(pictures), step):
+        rows = slice(start, start + step)
+        features, labels = pictures.features[rows], pictures.labels[rows]
+        for i, T in enumerate(class_features):
+            logits = logits_of(features, T, logit_scale)
+            totals[i] += cross_entropies(logits, labels).sum()
+            right[i] += (logits.argmax(axis=1) == labels).sum()
+    n = len(pictures)
+    return [Score(float(t / n), float(r / n)) for t, r in zip(totals, right, strict=True)]
 
 
 def logits_of(features: Floats, class_features: Floats, logit_scale: float) -> Floats:
@@ -83,15 +87,17 @@ class Objective:
         A: Floats,
         pictures: LabelledFeatures,
         logit_scale: float,
+        batch: int,
     ):
+        """batch: how many points are evaluated together (the plan's)."""
         self.queries = 0
+        self.batch = batch
         self.pictures = pictures
         self.logit_scale = logit_scale
         self._tower = tower
         self._prompts = prompts
         self._p0 = initial_context
         self._A = A
-        self.batch = candidate_batch(prompts.rows_per_candidate(len(initial_context)))
 
     def contexts(self, points: Doubles) -> Floats:
         """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32."""
@@ -109,11 +115,5 @@ class Objective:
         Where a tower's answer is not finite, neither is the loss: the optimisers decide what then.
         """
         with np.errstate(invalid="ignore"):
-            return np.array(
-                [score(T, self.pictures, self.logit_scale).loss for T in self.class_features(points)]
-            )
-
-
-def _blocks(n_pictures: int, n_classes: int) -> list[slice]:
-    step = picture_block(n_classes)
-    return [slice(i, i + step) for i in range(0, n_pictures, step)]
+            answers = scores(self.class_features(points), self.pictures, self.logit_scale)
+        return np.array([each.loss for each in answers])

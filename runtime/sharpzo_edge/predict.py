@@ -12,8 +12,11 @@ from .bundle import Bundle
 from .errors import ImagesError, UsageError
 from .features import stream_features
 from .images import Skipped
+from .memory import Work
 from .objective import logits_of, softmax
+from .process_memory import DEFAULT_BUDGET
 from .progress import Progress
+from .towers import plan_towers
 from .tuned_prompt import check_fits, load_prompt
 
 
@@ -24,6 +27,7 @@ def predict(
     progress: Progress,
     top: int = 5,
     threads: int = 0,
+    memory_budget: str = DEFAULT_BUDGET,
 ) -> dict[str, Any]:
     """Returns what `predict --json` prints: for every picture its best labels and their probabilities.
 
@@ -34,9 +38,10 @@ def predict(
     bundle = Bundle.open(bundle_path)
     prompt = load_prompt(prompt_path)
     check_fits(prompt_path, prompt, bundle)
+    plan = plan_towers(bundle, Work(threads=threads), memory_budget)
     skipped = Skipped()
     predictions = []
-    for numbers, features in stream_features(bundle, images, skipped, threads):
+    for numbers, features in stream_features(bundle, images, skipped, plan, threads):
         logits = logits_of(features, prompt.class_features, bundle.manifest.logit_scale)
         for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[:top]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from .errors import SharpzoError
-from .memory import rss_mib
+from .process_memory import rss_mib
 
 PLAIN_LINE_SECONDS = 5.0
 REDRAW_SECONDS = 0.2

@@ -1,13 +1,21 @@
-"""The settings of a run, and the presets: the paper's (Table 8 and section 5), and the demo's."""
+"""The settings of a run, and the presets: the paper's (Table 8 and section 5), our own, and the demo's.
+
+A preset is either the paper's pair of stages (PaperSettings) or our own (EdgeSettings); each holds what
+its stages use and nothing else, so that an option which would change nothing is refused.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import stage1_cmaes, stage2_sparse_zo
+import numpy as np
+
+from . import stage1_cmaes, stage2_feature_sketch, stage2_sparse_zo
+from .arrays import Floats
 from .errors import UsageError
 
 AUTO = "auto"
@@ -15,21 +23,56 @@ Covariance = Literal["full", "diagonal", "identity"]
 # Finite differences of a float32 loss drown in round-off below this: one unit in the last place of a
 # loss near 1, over 2 mu, is 6e-3 at the 1e-5 that the paper lists.
 SMALLEST_MU_FP32 = 1e-3
+# Directions of the sketch that stage 1 takes its sharpness-aware direction from.
+SHARPNESS_RANK = 16
 
 
-@dataclass(frozen=True)
-class TuneSettings:
-    """Everything that decides what a run computes, apart from pictures, bundle and seed.
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(ABC):
+    """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
 
-    population … bounds: stage 1, see stage1_cmaes.Settings; prune_interval … eta: stage 2, see
-    stage2_sparse_zo.Settings. projection_std: std of A's entries. change_point: generations of stage 1, or
-    "auto". steps: generations and stage-2 steps together (the paper's T).
+    population, dim, sigma0, rho: stage 1, see stage1_cmaes.Settings. change_point: generations of stage 1,
+    or "auto". prune_interval, prune_ratio: of stage 2.
     Raises UsageError for a value that cannot be used.
     """
 
     preset: str
-    population: int = 40
+    population: int
     dim: int = 512
+    sigma0: float
+    rho: float
+    change_point: int | str
+    prune_interval: int
+    prune_ratio: float
+
+    @abstractmethod
+    def stage1(self) -> stage1_cmaes.Settings:
+        """The settings of stage 1."""
+
+    @abstractmethod
+    def projection_std_for(self, initial_context: Floats) -> float:
+        """The standard deviation of A's entries, with this context (m, D) to begin with."""
+
+    @property
+    def default_queries(self) -> int | None:
+        """The queries that end a run when the user sets no limit; None: the stages' own lengths do."""
+        return None
+
+    @property
+    def sketch_rank(self) -> int:
+        """Sketched class features (K, E) that a run holds at once: answers, and columns made of them."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSettings(TuneSettings):
+    """Sharpness-aware CMA-ES, then sparse zeroth-order SGD: losses alone.
+
+    mu_cge, mu_rge, prune_interval … eta: see stage1_cmaes.Settings and stage2_sparse_zo.Settings.
+    projection_std: std of A's entries. steps: generations and stage-2 steps together (the paper's T).
+    """
+
+    population: int = 40
     sigma0: float = 0.4
     rho: float = 0.1
     mu_cge: float = 1e-3
@@ -77,8 +120,74 @@ class TuneSettings:
             prune_ratio=self.prune_ratio,
         )
 
+    def projection_std_for(self, initial_context: Floats) -> float:
+        return self.projection_std
 
-PAPER = TuneSettings(preset="paper")
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeSettings(TuneSettings):
+    """Sharpness-aware CMA-ES as a short global warm-up, then descent in sketches of the class features.
+
+    A is scaled to the initial context, so |w| = 1 moves the context by its own size whatever the model,
+    and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. Of A's covariance nothing can be
+    learnt in a few generations: C stays the identity.
+    rank:            directions of a sketch in stage 2, see stage2_feature_sketch.Settings
+    label_smoothing: of the loss that sketches descend on; stage 1, looks and results have none
+    queries:         of the whole run, unless the user limits them
+    """
+
+    population: int = 20
+    sigma0: float = 0.44  # times sqrt(512): candidates that move the context by ten times its own size
+    rho: float = 0.02
+    change_point: int | str = 8
+    rank: int = 48
+    label_smoothing: float = 0.1
+    prune_interval: int = 5
+    prune_ratio: float = 0.0
+    queries: int = 2_000
+
+    def __post_init__(self) -> None:
+        """Refuse at once what a stage would refuse."""
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(
+                f"--label-smoothing {self.label_smoothing} is not a share. It takes a number from 0, and "
+                f"below 1. Try --label-smoothing 0.1"
+            )
+        self.stage1()
+        self.stage2()
+
+    def stage1(self) -> stage1_cmaes.Settings:
+        return stage1_cmaes.Settings(
+            dim=self.dim,
+            population=self.population,
+            sigma0=self.sigma0,
+            rho=self.rho,
+            covariance="identity",
+            sketch_rank=max(1, min(SHARPNESS_RANK, self.dim)),
+        )
+
+    def stage2(self) -> stage2_feature_sketch.Settings:
+        return stage2_feature_sketch.Settings(
+            dim=self.dim,
+            rank=self.rank,
+            prune_interval=self.prune_interval,
+            prune_ratio=self.prune_ratio,
+        )
+
+    def projection_std_for(self, initial_context: Floats) -> float:
+        """The root mean square of the initial context's entries."""
+        return float(np.sqrt(np.mean(np.square(initial_context, dtype=np.float64))))
+
+    @property
+    def default_queries(self) -> int:
+        return self.queries
+
+    @property
+    def sketch_rank(self) -> int:
+        return 2 * max(self.rank, SHARPNESS_RANK)
+
+
+PAPER = PaperSettings(preset="paper")
 
 # Per dataset: sigma0, mu_cge, T_c, eta (Table 8), and the std of A (the released configurations).
 _PAPER_VALUES = {
@@ -95,21 +204,14 @@ _PAPER_VALUES = {
     "imagenet": (1.0, 1e-5, 200, 1e-1, 1.0),
 }
 
-# The paper's algorithm at a size that a small text tower and a minute allow.
-DEMO = TuneSettings(
-    preset="demo",
-    dim=32,
-    sigma0=1.0,
-    projection_std=1.0,
-    mu_cge=1e-2,
-    mu_rge=1e-2,
-    change_point=60,
-    steps=1_060,
-    eta=200.0,
-)
+EDGE = EdgeSettings(preset="edge")
 
-PRESETS = {
+# As much of it as a newcomer waits for.
+DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
+
+PRESETS: dict[str, TuneSettings] = {
     "paper": PAPER,
+    "edge": EDGE,
     "demo": DEMO,
     **{
         f"paper:{name}": dataclasses.replace(
@@ -129,13 +231,22 @@ PRESETS = {
 def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, list[str]]:
     """A preset with some values replaced (None keeps the preset's), and notes for the user.
 
-    Raises UsageError for an unknown preset or a change point that is neither a count nor "auto".
+    Raises UsageError for an unknown preset, a value that the preset does not use, or a change point that
+    is neither a count nor "auto".
     """
     if preset not in PRESETS:
         raise UsageError(
             f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset paper"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
+    used = [field.name for field in dataclasses.fields(PRESETS[preset])]
+    for name, value in given.items():
+        if name not in used:
+            own = ", ".join(f"--{n.replace('_', '-')}" for n in overrides if n in used)
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value} means nothing to --preset {preset}. That preset takes: "
+                f"{own}. Leave the option out, or choose another preset"
+            )
     if "bounds" in given:
         given["bounds"] = _bounds(given["bounds"])
     if "change_point" in given:
@@ -143,7 +254,7 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     settings = dataclasses.replace(PRESETS[preset], **given)
     notes = []
     for name in ("mu_cge", "mu_rge"):
-        mu = getattr(settings, name)
+        mu = getattr(settings, name, SMALLEST_MU_FP32)
         if 0 < mu < SMALLEST_MU_FP32:
             changes: dict[str, Any] = {name: SMALLEST_MU_FP32}
             settings = dataclasses.replace(settings, **changes)

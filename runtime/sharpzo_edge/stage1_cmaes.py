@@ -1,8 +1,11 @@
 """Stage 1: sharpness-aware CMA-ES, ask and tell (SharpZO, arXiv 2506.20990, sec. 3.1, eq. 3).
 
-Every generation: g by CGE at the mean (2 d queries, none when rho = 0), eps = rho g / ||g||, then
-S candidates x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps and CMA-ES is told x_i with those
-losses: so the mean follows the minimum of L(mean + eps), and the step itself never enters it.
+Every generation: g at the mean (none when rho = 0), eps = rho g / ||g||, then S candidates
+x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps and CMA-ES is told x_i with those losses: so the
+mean follows the minimum of L(mean + eps), and the step itself never enters it.
+
+The paper takes g by CGE, 2 d queries. A feature sketch, our own, takes 1 + r: it is the gradient's
+projection on r random directions, and with it rho is relative, eps = rho omega(mean) g / ||g||.
 
 CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772; "eq." without a
 paper's name is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and
@@ -12,17 +15,26 @@ reason at 1e14 instead. Mirrored samples for populations below 6 are left out, t
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles
+from .arrays import Doubles, Floats
 from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
 from .errors import NumericsError, UsageError
-from .estimators import CoordinateWise, refuse_non_finite
+from .estimators import (
+    SKETCH_STEP,
+    CoordinateWise,
+    FeatureSketch,
+    orthonormal_rows,
+    reach,
+    refuse_non_finite,
+)
 
+FeatureGradient = Callable[[Floats], Doubles]  # class features (K, E) -> the loss's gradient by them
 CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
 
@@ -37,8 +49,10 @@ class Settings:
     mu_cge:     finite-difference step of the sweep, in units of w
     bounds:     None, or b: everything evaluated and told lies in [-b, b]^d
     covariance: "full" d x d; "diagonal" d variances; "identity" step size alone
+    sketch_rank: None: the sharpness-aware direction comes from a coordinate sweep. Or r, directions of
+                a feature sketch that it comes from; rho is then in units of omega(mean)
 
-    Queries a generation: S, and 2 d more when rho > 0.
+    Queries a generation: S, and when rho > 0, 2 d more with a sweep, 1 + r with a sketch.
     """
 
     dim: int = 512
@@ -48,6 +62,7 @@ class Settings:
     mu_cge: float = 1e-3
     bounds: float | None = None
     covariance: Literal["full", "diagonal", "identity"] = "full"
+    sketch_rank: int | None = None
 
     def __post_init__(self) -> None:
         require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
@@ -63,6 +78,10 @@ class Settings:
             self.covariance in ("full", "diagonal", "identity"),
             "--covariance", self.covariance, "full, diagonal or identity", "full",
         )  # fmt: skip
+        if self.sketch_rank is not None and not (self.bounds is None and 1 <= self.sketch_rank <= self.dim):
+            raise ValueError(
+                f"a sketch takes 1 to {self.dim} directions, not {self.sketch_rank}, and no bounds"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +122,12 @@ class State:
     D:             (d,) square roots of its eigenvalues, ascending; None unless "full"
     decomposed_at: generation of that C
     candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
-    answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) when rho = 0
-    answered:      how many of them have been told
+    directions:    (r, d) orthonormal rows of this generation's sketch; (0, d) without a sketch
+    features:      (up to 1 + r, K, E) float32, class features told of the sketch; (0, 0, 0) when it is
+                   complete, or there is none
+    perturbation:  (d,) eps; 0 until the sweep or the sketch is complete
+    answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) without a sweep
+    answered:      how many points have been told, of sweep or sketch and candidates
     best_losses:   (up to 10 + 30 d / S,) the best of each recent generation, newest last
     last_losses:   (S,) of the last generation; (0,) before the first
     rng:           bit_generator.state after this generation's draws
@@ -122,6 +145,9 @@ class State:
     D: Doubles | None
     decomposed_at: int
     candidates: Doubles
+    directions: Doubles
+    features: Floats
+    perturbation: Doubles
     answers: Doubles
     answered: int
     best_losses: Doubles
@@ -140,19 +166,27 @@ class SharpnessAwareCMAES:
     True
     """
 
-    def __init__(self, settings: Settings, state: State) -> None:
+    def __init__(self, settings: Settings, state: State, by_features: FeatureGradient | None = None) -> None:
         """Go on from a state, also from the middle of a generation; the state is copied.
 
+        by_features: what a sketch needs to know of the loss; nothing else does
         Raises UsageError when the state was made with other settings.
         """
         _check_shapes(settings, state)
+        self._by_features = by_features
         self._settings = settings
         self._rates = rates(settings)
         self._state = own_copy(state)
         self._generator = generator_of(state.rng)
 
     @classmethod
-    def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
+    def start(
+        cls,
+        settings: Settings,
+        x0: npt.ArrayLike,
+        seed_sequence: np.random.SeedSequence,
+        by_features: FeatureGradient | None = None,
+    ) -> Self:
         """A new search with its mean at x0 (d,), which is copied.
 
         Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape.
@@ -167,7 +201,7 @@ class SharpnessAwareCMAES:
                 f"Give --bounds {math.ceil(np.abs(mean).max())} or leave it away."
             )
         generator = np.random.Generator(np.random.PCG64(seed_sequence))
-        return cls(settings, _first_state(settings, mean, generator))
+        return cls(settings, _first_state(settings, mean, generator), by_features)
 
     @property
     def state(self) -> State:
@@ -180,48 +214,57 @@ class SharpnessAwareCMAES:
         return self._state.mean.copy()
 
     @property
+    def solution_features(self) -> None:
+        """Not known: the candidates' answers are losses."""
+        return None
+
+    @property
     def between_updates(self) -> bool:
         """No answer of the present generation has been told yet."""
         return self._state.answered == 0
 
     def ask(self, limit: int) -> Ask:
-        """The next at most `limit` points whose losses are wanted, in the order of telling.
+        """The next at most `limit` points whose answers are wanted, in the order of telling.
 
-        Never mixes sweep and candidates, since the candidates' points need the whole sweep. Asking
-        again without telling gives the same points. Raises ValueError when limit < 1.
+        Losses; of a sketch, class features. Never mixes sweep or sketch and candidates, since the
+        candidates' points need all of it. Asking again without telling gives the same points.
+        Raises ValueError when limit < 1.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; at least one point must be asked for")
         state, n_sweep = self._state, self._n_sweep
         first, end = state.answered, self._end_of_phase
         last = min(first + limit, end)
-        if first < n_sweep:
-            return Ask(self._sweep.points(first, last))
-        candidates = state.candidates[first - n_sweep : last - n_sweep]
-        return Ask(_into_box(candidates + self._perturbation, self._settings.bounds))
+        if first >= n_sweep:
+            candidates = state.candidates[first - n_sweep : last - n_sweep]
+            return Ask(_into_box(candidates + state.perturbation, self._settings.bounds))
+        if self._sketches:
+            return Ask(self._sketch.points(first, last), "features")
+        return Ask(self._sweep.points(first, last))
 
-    def tell(self, losses: npt.ArrayLike) -> None:
-        """Losses (n,) of the first n points not yet answered, in parts of any size.
+    def tell(self, answers: npt.ArrayLike) -> None:
+        """Losses (n,), or of a sketch class features (n, K, E), of the first n points not yet answered,
+        in parts of any size.
 
         A candidate's loss that is not finite ranks last and never enters the mean. Raises
-        NumericsError when all candidates' are, or one of a finite difference is, or when C loses
-        its definiteness; ValueError for too many losses. After an error the state is as before.
+        NumericsError when all candidates' are, or one of a finite difference is, or nothing of a
+        sketch is finite, or when C loses its definiteness; ValueError for too many answers. After an
+        error the state is as before.
         """
-        state, n_sweep = self._state, self._n_sweep
-        values = np.array(losses, dtype=np.float64)
-        first, last = state.answered, state.answered + values.size
-        if values.ndim != 1 or last > self._end_of_phase:
+        first, end = self._state.answered, self._end_of_phase
+        in_sketch = self._sketches and first < self._n_sweep
+        n_axes = 3 if in_sketch else 1
+        values = np.array(answers, dtype=np.float64)
+        if values.ndim != n_axes or first + len(values) > end:
             raise ValueError(
-                f"losses have shape {values.shape}; {self._end_of_phase - first} are outstanding"
+                f"{'features' if in_sketch else 'losses'} have shape {values.shape}; "
+                f"{end - first} are outstanding"
             )
-        if first < n_sweep:
-            refuse_non_finite(values, "coordinate", "--mu-cge", start=first)
-        answers = state.answers.copy()
-        answers[first:last] = values
-        if last < answers.size:
-            self._state = replace(state, answers=answers, answered=last)
+        last = first + len(values)
+        if in_sketch:
+            self._state = self._sketched(values.astype(np.float32), last)
         else:
-            self._state = self._updated(answers[n_sweep:])
+            self._state = self._told(values, first, last)
 
     def stop_reasons(self) -> dict[str, float]:
         """Why going on is of no use: pycma's name of the criterion -> the value that met it.
@@ -235,9 +278,13 @@ class SharpnessAwareCMAES:
         return n_sweep(self._settings)
 
     @property
+    def _sketches(self) -> bool:
+        return self._settings.sketch_rank is not None and self._n_sweep > 0
+
+    @property
     def _end_of_phase(self) -> int:
         in_sweep = self._state.answered < self._n_sweep
-        return self._n_sweep if in_sweep else self._state.answers.size
+        return self._n_sweep if in_sweep else self._n_sweep + self._settings.population
 
     @property
     def _sweep(self) -> CoordinateWise:
@@ -248,11 +295,44 @@ class SharpnessAwareCMAES:
         return CoordinateWise(centre, settings.mu_cge)
 
     @property
-    def _perturbation(self) -> Doubles:
-        if self._n_sweep == 0:
-            return np.zeros(self._settings.dim)
-        gradient = self._sweep.gradient(self._state.answers[: self._n_sweep])
-        return sharpness_step(gradient, self._settings.rho)
+    def _sketch(self) -> FeatureSketch:
+        state = self._state
+        return FeatureSketch(state.mean, state.directions, SKETCH_STEP * reach(state.mean))
+
+    def _told(self, losses: Doubles, first: int, last: int) -> State:
+        """The state after losses of the points first..last-1, which are of one phase."""
+        state, n_sweep = self._state, self._n_sweep
+        n_before = state.answers.size - self._settings.population  # a sketch is told no losses
+        if first < n_sweep:
+            refuse_non_finite(losses, "coordinate", "--mu-cge", start=first)
+        answers = state.answers.copy()
+        place = first - n_sweep + n_before
+        answers[place : place + losses.size] = losses
+        told = replace(state, answers=answers, answered=last)
+        if first < last == n_sweep:
+            gradient = self._sweep.gradient(answers[:n_sweep])
+            return replace(told, perturbation=sharpness_step(gradient, self._settings.rho))
+        if first < last == n_sweep + self._settings.population:
+            return self._updated(answers[n_before:])
+        return told
+
+    def _sketched(self, features: Floats, last: int) -> State:
+        """The state after class features (n, K, E) of more points of the sketch."""
+        state = self._state
+        if state.features.size:
+            features = np.concatenate((state.features, features))
+        if last < self._n_sweep:
+            return replace(state, features=features, answered=last)
+        assert self._by_features is not None  # a sketch was asked for
+        sketch = self._sketch
+        gradient = sketch.gradient(sketch.columns(features), self._by_features(features[0]))
+        radius = self._settings.rho * reach(state.mean)
+        return replace(
+            state,
+            features=_NO_FEATURES,
+            perturbation=sharpness_step(gradient, radius),
+            answered=last,
+        )
 
     def _updated(self, losses: Doubles) -> State:
         """The next generation's state from all candidates' losses (S,): eq. 41 to 47, 38 to 40."""
@@ -276,6 +356,7 @@ class SharpnessAwareCMAES:
             p_sigma=p_sigma,
             p_c=p_c,
             C=C,
+            perturbation=np.zeros_like(mean),
             answers=np.zeros_like(old.answers),
             answered=0,
             best_losses=history(old.best_losses, losses[order[0]], self._settings),
@@ -460,13 +541,20 @@ def _indefinite(generation: int, variance: float) -> NumericsError:
 
 
 def sampled(state: State, settings: Settings, generator: np.random.Generator) -> State:
-    """New candidates x_i = mean + sigma B D z_i, z_i ~ N(0, I), in the box (eq. 38 to 40).
+    """New candidates x_i = mean + sigma B D z_i, z_i ~ N(0, I), in the box (eq. 38 to 40); and the
+    directions of the next sketch.
 
     Clipped, not resampled: with bounds the clipped point is both evaluated and told.
     """
     z = generator.standard_normal((settings.population, settings.dim))
     x = state.mean + state.sigma * coloured(state, z)
-    return replace(state, candidates=_into_box(x, settings.bounds), rng=dict(generator.bit_generator.state))
+    n_directions = 0 if settings.sketch_rank is None or settings.rho == 0 else settings.sketch_rank
+    return replace(
+        state,
+        candidates=_into_box(x, settings.bounds),
+        directions=orthonormal_rows(generator.standard_normal((n_directions, settings.dim))),
+        rng=dict(generator.bit_generator.state),
+    )
 
 
 # The search distribution's shape: C^(1/2) and C^(-1/2) for the three kinds of covariance.
@@ -640,10 +728,19 @@ def axis_variances(state: State) -> Doubles:
 
 # States.
 
+_NO_FEATURES: Floats = np.empty((0, 0, 0), np.float32)
+
 
 def n_sweep(settings: Settings) -> int:
-    """Queries of a generation's CGE sweep."""
-    return 2 * settings.dim if settings.rho > 0 else 0
+    """Queries of a generation's CGE sweep, or of its sketch."""
+    if settings.rho == 0:
+        return 0
+    return 2 * settings.dim if settings.sketch_rank is None else 1 + settings.sketch_rank
+
+
+def _n_answers(settings: Settings) -> int:
+    """Losses that a generation is told: the sweep's and the candidates'."""
+    return settings.population + (n_sweep(settings) if settings.sketch_rank is None else 0)
 
 
 def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generator) -> State:
@@ -659,7 +756,10 @@ def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generat
         D=None,
         decomposed_at=0,
         candidates=np.empty((settings.population, d)),
-        answers=np.zeros(n_sweep(settings) + settings.population),
+        directions=np.empty((0, d)),
+        features=_NO_FEATURES,
+        perturbation=np.zeros(d),
+        answers=np.zeros(_n_answers(settings)),
         answered=0,
         best_losses=np.empty(0),
         last_losses=np.empty(0),
@@ -682,7 +782,7 @@ def _check_shapes(settings: Settings, state: State) -> None:
         "eigenvectors": square if full else None,
         "D": (d,) if full else None,
         "candidates": (settings.population, d),
-        "answers": (n_sweep(settings) + settings.population,),
+        "answers": (_n_answers(settings),),
     }
     require_shapes(state, expected, "--dim, --population, --rho and --covariance")
 

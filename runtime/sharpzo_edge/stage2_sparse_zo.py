@@ -129,6 +129,11 @@ class SparseZOSGD:
         return self._state.w.copy()
 
     @property
+    def solution_features(self) -> None:
+        """Not known: the answers are losses."""
+        return None
+
+    @property
     def between_updates(self) -> bool:
         """No answer of the present step has been told yet."""
         return self._state.answered == 0

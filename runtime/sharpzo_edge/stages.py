@@ -1,11 +1,13 @@
 """The loop over both stages: ask an optimiser, evaluate, tell it; look, change the stage, save.
 
-Stage 1 hands its mean to stage 2, where it starts; the last w is the result (paper, algorithm 1).
+Stage 1 hands its mean to stage 2, where it starts; the last w is the result (paper, algorithm 1). The
+settings decide which pair of optimisers it is: the paper's, or our own on class features.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from . import stage1_cmaes, stage2_sparse_zo
+from . import stage1_cmaes, stage2_feature_sketch, stage2_sparse_zo
 from .arrays import Doubles, Floats, LabelledFeatures
+from .ask_tell import Ask, Optimiser
 from .checkpoint import load_state, save_state
 from .errors import NumericsError, UsageError
+from .feature_loss import FeatureLoss
 from .interrupt import Interrupt
-from .objective import Objective, Score, score
+from .objective import Objective, Score, scores
 from .progress import Progress, duration
-from .settings import AUTO, TuneSettings
+from .settings import AUTO, EdgeSettings, PaperSettings, TuneSettings
 
 CHECKPOINT_SECONDS = 30.0
 STEPS_A_LOOK = 100  # stage-2 steps between two looks at loss and accuracy; stage 1 looks every generation
@@ -63,7 +67,7 @@ class RunState:
 
     stage: int
     stage1: stage1_cmaes.State
-    stage2: stage2_sparse_zo.State | None
+    stage2: stage2_sparse_zo.State | stage2_feature_sketch.State | None
     stage1_queries: int
     stage2_queries: int
     zero_shot_loss: float
@@ -94,6 +98,7 @@ class Run:
         self._settings = settings
         self._budget = budget
         self._objective = objective
+        self._loss = FeatureLoss(objective.pictures, objective.logit_scale)
         self._validation = validation
         self._stream = stream
         self._checkpoint = checkpoint
@@ -121,9 +126,7 @@ class Run:
                     f"The run is saved after {self.queries} queries, in {self._checkpoint.parent}. "
                     f"To go on, type the same command again, without --restart"
                 )
-            points = self._optimiser.ask(limit).points
-            self._count(len(points))
-            self._optimiser.tell(self._objective.losses(points))
+            self._optimiser.tell(self._answers(self._optimiser.ask(limit)))
             if self._optimiser.between_updates:
                 self._after_update()
             if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
@@ -143,11 +146,11 @@ class Run:
     # Stages.
 
     def _begun(self) -> RunState:
-        d = self._settings.dim
+        origin = np.zeros(self._settings.dim)
         search = stage1_cmaes.SharpnessAwareCMAES.start(
-            self._settings.stage1(), np.zeros(d), self._stream("stage1")
+            self._settings.stage1(), origin, self._stream("stage1"), self._loss.gradient
         )
-        look = self._evaluated(np.zeros(d))
+        look = self._evaluated(origin)
         state = RunState(
             stage=1,
             stage1=search.state,
@@ -165,21 +168,38 @@ class Run:
         return state
 
     def _begin_stage2(self, state: RunState) -> None:
-        """From the mean of stage 1 (the released code starts from a mean of fresh samples instead)."""
-        settings = self._stage2_settings(state)
-        if settings.steps == 0:
-            state.stage = 3
-            return
-        state.stage = 2
-        state.stage2 = stage2_sparse_zo.SparseZOSGD.start(
-            settings, state.stage1.mean, self._stream("stage2")
-        ).state
+        """From the mean of stage 1 (the released code starts from a mean of fresh samples instead).
 
-    def _optimiser_at_work(self) -> stage1_cmaes.SharpnessAwareCMAES | stage2_sparse_zo.SparseZOSGD:
-        state = self.state
-        if state.stage2 is None:
-            return stage1_cmaes.SharpnessAwareCMAES(self._settings.stage1(), state.stage1)
-        return stage2_sparse_zo.SparseZOSGD(self._stage2_settings(state), state.stage2)
+        Sketches need the class features there: the look must be at the mean.
+        """
+        settings, seed, x0 = self._settings, self._stream("stage2"), state.stage1.mean
+        if isinstance(settings, EdgeSettings):
+            state.stage2 = stage2_feature_sketch.SketchedDescent.start(
+                settings.stage2(), self._sketched_loss(settings), x0, state.look.class_features, seed
+            ).state
+        elif isinstance(settings, PaperSettings):
+            own = self._stage2_settings(settings, state)
+            if own.steps == 0:
+                state.stage = 3
+                return
+            state.stage2 = stage2_sparse_zo.SparseZOSGD.start(own, x0, seed).state
+        state.stage = 2
+
+    def _optimiser_at_work(self) -> Optimiser:
+        state, settings = self.state, self._settings
+        if isinstance(state.stage2, stage2_feature_sketch.State):
+            assert isinstance(settings, EdgeSettings)  # the checkpoint is this command's
+            return stage2_feature_sketch.SketchedDescent(
+                settings.stage2(), self._sketched_loss(settings), state.stage2
+            )
+        if state.stage2 is not None:
+            assert isinstance(settings, PaperSettings)
+            return stage2_sparse_zo.SparseZOSGD(self._stage2_settings(settings, state), state.stage2)
+        return stage1_cmaes.SharpnessAwareCMAES(settings.stage1(), state.stage1, self._loss.gradient)
+
+    def _sketched_loss(self, settings: EdgeSettings) -> FeatureLoss:
+        objective = self._objective
+        return FeatureLoss(objective.pictures, objective.logit_scale, settings.label_smoothing)
 
     def _after_update(self) -> None:
         """At the end of a generation or a step."""
@@ -191,6 +211,8 @@ class Run:
                 self._watch()
                 self._show(f"stage 1  generation {state.stage1.generation}")
             if why := self._stage1_is_over():
+                if isinstance(self._settings, EdgeSettings):
+                    self._look()
                 self._begin_stage2(state)
                 self._optimiser = self._optimiser_at_work()
                 self._progress.say(
@@ -198,8 +220,11 @@ class Run:
                     f"loss {state.look.train.loss:.4f}"
                 )
                 self._save()
-        elif state.stage2.step == self._stage2_settings(state).steps:
+        elif self._stage2_is_over():
             state.stage = 3
+        elif self._optimiser.solution_features is not None:
+            self._look()
+            self._show(f"stage 2  round {state.stage2.step}")
         elif state.stage2.step % STEPS_A_LOOK == 0 and self._affordable() > 0:
             self._look()
             self._show(f"stage 2  step {state.stage2.step}")
@@ -215,6 +240,14 @@ class Run:
         reasons = stage1_cmaes.stop_reasons(self._settings.stage1(), state.stage1)
         return ", ".join(f"converged ({name} {value:.3g})" for name, value in reasons.items())
 
+    def _stage2_is_over(self) -> bool:
+        optimiser = self._optimiser
+        if isinstance(optimiser, stage2_feature_sketch.SketchedDescent):
+            if optimiser.finished:
+                self._progress.say(f"stage 2 ends: no step lowers the loss; {self.queries} queries")
+            return optimiser.finished
+        return isinstance(optimiser, stage2_sparse_zo.SparseZOSGD) and optimiser.finished
+
     def _watch(self) -> None:
         """Count the generations without a new best, for the automatic change of stage."""
         state, look = self.state, self.state.look
@@ -227,8 +260,9 @@ class Run:
         state.stale = 0 if figure > best + rise else state.stale + 1
         state.watched_best = max(best, figure)
 
-    def _stage2_settings(self, state: RunState) -> stage2_sparse_zo.Settings:
-        return self._settings.stage2(self._settings.steps - state.stage1.generation)
+    @staticmethod
+    def _stage2_settings(settings: PaperSettings, state: RunState) -> stage2_sparse_zo.Settings:
+        return settings.stage2(settings.steps - state.stage1.generation)
 
     # Queries.
 
@@ -244,15 +278,32 @@ class Run:
             return self._objective.batch
         return max(0, min(self._objective.batch, queries - 1 - self._objective.queries))
 
+    def _answers(self, asked: Ask) -> Doubles | Floats:
+        """What the optimiser wants to know. A first point that was looked at last costs nothing."""
+        if asked.wants == "losses":
+            self._count(len(asked.points))
+            return self._objective.losses(asked.points)
+        look = self.state.look
+        known = np.array_equal(asked.points[0], look.w)
+        points = asked.points[1:] if known else asked.points
+        self._count(len(points))
+        T = self._objective.class_features(points) if len(points) else look.class_features[np.newaxis][:0]
+        return np.concatenate((look.class_features[np.newaxis], T)) if known else T
+
     def _look(self) -> None:
-        """Look at the optimiser's w; costs one query, or none when that is what was looked at last."""
+        """Look at the optimiser's w; costs one query, or none when its class features are known."""
         w = self._optimiser.solution
-        if not np.array_equal(self.state.look.w, w):
+        if np.array_equal(self.state.look.w, w):
+            return
+        T = self._optimiser.solution_features
+        if T is None:
             self._count(1)
             self.state.look = self._evaluated(w)
+        else:
+            self.state.look = self._scored(w, T)
 
     def _evaluated(self, w: Doubles) -> Look:
-        (T,) = self._objective.class_features(w[None])
+        T = self._objective.class_features(w[None])[0]
         if not np.isfinite(T).all():
             raise NumericsError(
                 f"The text tower's answer is not finite, at query {self._objective.queries}, for a w of norm "
@@ -260,9 +311,13 @@ class Run:
                 f"(--eta, --sigma0, --projection-std), or check the bundle with: "
                 f"sharpzo-edge doctor --bundle BUNDLE"
             )
+        return self._scored(w, T)
+
+    def _scored(self, w: Doubles, T: Floats) -> Look:
         scale = self._objective.logit_scale
-        val = score(T, self._validation, scale) if len(self._validation) else None
-        return Look(w, T, score(T, self._objective.pictures, scale), val)
+        (train,) = scores(T[None], self._objective.pictures, scale)
+        (val,) = scores(T[None], self._validation, scale) if len(self._validation) else (None,)
+        return Look(w, T, train, val)
 
     def _count(self, n: int) -> None:
         if self.state.stage == 1:
@@ -274,8 +329,9 @@ class Run:
 
     def _warn_of_a_short_budget(self) -> None:
         needed, limit = stage1_queries(self._settings), self._budget.max_queries
-        if self._settings.steps <= generations(self._settings):
-            self._progress.say(f"--steps {self._settings.steps} ends in stage 1: there will be no stage 2")
+        steps = self._settings.steps if isinstance(self._settings, PaperSettings) else math.inf
+        if steps <= generations(self._settings):
+            self._progress.say(f"--steps {steps} ends in stage 1: there will be no stage 2")
         elif limit is not None and self._settings.change_point != AUTO and limit <= 1 + needed:
             self._progress.say(
                 f"--max-queries {limit} ends in stage 1, which takes {needed:,} queries with these settings "
@@ -308,10 +364,12 @@ class Run:
         left = seconds / queries * max(0, total - queries)
         if self._budget.max_minutes is not None:
             left = min(left, max(0.0, self._budget.max_minutes * 60 - seconds))
+        if not math.isfinite(left):
+            return ""
         return f", {'at most ' * (self._settings.change_point == AUTO)}{duration(left)} left"
 
     def _take_state(self) -> None:
-        if isinstance(self._optimiser, stage1_cmaes.SharpnessAwareCMAES):
+        if self.state.stage2 is None:
             self.state.stage1 = self._optimiser.state
         else:
             self.state.stage2 = self._optimiser.state
@@ -341,23 +399,27 @@ class Run:
 
 
 def generations(settings: TuneSettings) -> int:
-    """Length of stage 1; with an automatic change of stage, as if it took all the steps."""
-    return (
-        settings.steps if settings.change_point == AUTO else min(int(settings.change_point), settings.steps)
-    )
+    """Length of stage 1; with an automatic change of stage, as if it took all the steps there are."""
+    steps = settings.steps if isinstance(settings, PaperSettings) else sys.maxsize
+    return steps if settings.change_point == AUTO else min(int(settings.change_point), steps)
 
 
 def queries_a_generation(settings: TuneSettings) -> int:
-    """The sweep, the population and a look."""
-    return stage1_cmaes.n_sweep(settings.stage1()) + settings.population + 1
+    """The sweep or the sketch, the population and a look, which is the sketch's first point."""
+    stage1 = settings.stage1()
+    n_sweep = stage1_cmaes.n_sweep(stage1)
+    shared = stage1.sketch_rank is not None and n_sweep > 0
+    return n_sweep + settings.population + 1 - shared
 
 
 def stage1_queries(settings: TuneSettings) -> int:
     return generations(settings) * queries_a_generation(settings)
 
 
-def expected_queries(settings: TuneSettings) -> int:
-    """Queries of a whole run, the zero-shot look included."""
+def expected_queries(settings: TuneSettings) -> float:
+    """Queries of a whole run without a limit, the zero-shot look included; infinite when it has no end."""
+    if not isinstance(settings, PaperSettings):
+        return math.inf
     steps = settings.steps - generations(settings)
     sweeps = math.ceil(steps / settings.prune_interval) if settings.prune_ratio > 0 else 0
     return 1 + stage1_queries(settings) + 2 * steps + sweeps * 2 * settings.dim + steps // STEPS_A_LOOK

@@ -1,15 +1,18 @@
 """Running the two towers: the only file that imports onnxruntime.
 
-A text tower answers `class_features`, an image tower `image_features`. Resident towers hold the whole
-graph; streamed ones hold one block at a time, whose weights are read into one reused buffer. Both give
-the same features.
+A text tower answers `class_features`, an image tower `image_features`. How it runs is planned (memory.py):
+resident, the whole graph in one session, its weights packed for speed or mapped as they lie on disk; or
+streamed, step by step, with one step's weights at a time in one reused buffer: frugal when what a run
+frees may not even stay for the next. All give the same features.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -20,21 +23,58 @@ from numpy.typing import NDArray
 from .arrays import Floats
 from .bundle import Bundle, Step
 from .class_prompts import ClassPrompts, NameChunk
-from .errors import BundleError, UsageError
+from .errors import BudgetError, BundleError, UsageError
+from .memory import STREAMING, Mode, Plan, TowerPlan, Work, floor_of, make_plan, parse_budget, span
+from .process_memory import release_library_pages, return_freed_blocks, rss_mib
 
 MOST_THREADS = 256  # each takes memory of its own
 
 
-class TextTower(Protocol):
-    def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
-        """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries."""
+def plan_towers(bundle: Bundle, work: Work, memory_budget: str) -> Plan:
+    """How the towers will run. Everything that the imports alone needed is given back first.
+
+    Raises BudgetError when the work does not fit, or when this process is already larger than plans
+    reckon with: what it measures may refuse, and never changes a plan.
+    """
+    _check_threads(work.threads)
+    budget, floor = parse_budget(memory_budget), floor_of(ort.__version__)
+    plan = make_plan(bundle.manifest, work, budget, floor)
+    release_library_pages()
+    if rss_mib() > floor.work and budget < math.inf:
+        raise BudgetError(
+            f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget reckon "
+            f"with at most {floor.work:.0f} MiB. Use another version of onnxruntime or numpy, or type "
+            f"the command again with --memory-budget none"
+        )
+    return plan
 
 
-class _Closing:
-    """A tower is a context manager; leaving it gives its memory back."""
+@dataclass(frozen=True)
+class Job:
+    """One run through a tower: what its first step takes, and what any step may ask for by name."""
+
+    inputs: dict[str, Any]
+    masks: dict[str, Any] = field(default_factory=dict)
+
+
+class _Engine(Protocol):
+    def run(self, jobs: Iterable[Job]) -> list[Floats]:
+        """The answer to every job, in their order. Jobs are made when they are needed."""
+
+
+class _Tower:
+    """A context manager; leaving it gives its memory back."""
+
+    def __init__(self, bundle: Bundle, part: str, plan: TowerPlan, threads: int):
+        return_freed_blocks()  # what the phase before this one needed
+        release_library_pages()
+        engine = _Streamed if plan.mode in STREAMING else _Resident
+        self._engine: _Engine = engine(bundle, part, plan.mode, threads)
+        self._group = plan.group
 
     def close(self) -> None:
         self.__dict__.clear()
+        return_freed_blocks()
 
     def __enter__(self) -> Self:
         return self
@@ -45,87 +85,95 @@ class _Closing:
         self.close()
 
 
-class ResidentTextTower(_Closing):
-    """The whole text graph in one session."""
+class TextTower(_Tower):
+    """Class features from contexts."""
 
-    def __init__(self, bundle: Bundle, threads: int = 0):
-        self._session = _session(bundle, bundle.manifest.text.graph, threads)
-
-    def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
-        return _by_chunk(context, prompts, self._chunk_features)
-
-    def _chunk_features(self, context: Floats, chunk: NameChunk) -> Floats:
-        feeds = {"context": context, "names": chunk.embeddings, **_masks(context, chunk)}
-        return _run(self._session, feeds)
-
-
-class StreamedTextTower(_Closing):
-    """The text graph step by step: memory holds one block's weights instead of the tower's."""
-
-    def __init__(self, bundle: Bundle, threads: int = 0):
-        self._streamed = _StreamedSteps(
-            bundle, bundle.manifest.text.data, bundle.manifest.text.steps, threads
-        )
+    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
+        super().__init__(bundle, "text", plan, threads)
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
-        return _by_chunk(context, prompts, self._chunk_features)
+        """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries.
 
-    def _chunk_features(self, context: Floats, chunk: NameChunk) -> Floats:
-        return self._streamed.run({"context": context, "names": chunk.embeddings}, _masks(context, chunk))
-
-
-class ResidentImageTower(_Closing):
-    """The whole image graph in one session."""
-
-    def __init__(self, bundle: Bundle, threads: int = 0):
-        self._session = _session(bundle, bundle.manifest.image.graph, threads)
-
-    def image_features(self, pixels: Floats) -> Floats:
-        """pixels (B, 3, H, W) -> unit image features (B, E), float32."""
-        return _run(self._session, {"pixels": pixels})
-
-
-class StreamedImageTower(_Closing):
-    """A transformer image tower step by step."""
-
-    def __init__(self, bundle: Bundle, threads: int = 0):
-        image = bundle.manifest.image
-        self._streamed = _StreamedSteps(bundle, image.data, image.steps, threads)
-
-    def image_features(self, pixels: Floats) -> Floats:
-        return self._streamed.run({"pixels": pixels}, {})
+        Candidates go through in groups, classes in the prompts' chunks; all of them pass a streamed
+        block while it is resident.
+        """
+        places = [
+            (slice(start, start + self._group), chunk)
+            for start in range(0, len(context), self._group)
+            for chunk in prompts.chunks
+        ]
+        answers = self._engine.run(_text_job(context[group], chunk) for group, chunk in places)
+        result = np.empty((len(context), len(prompts.names), answers[0].shape[-1]), np.float32)
+        for (group, chunk), answer in zip(places, answers, strict=True):
+            result[group, chunk.classes] = answer
+        return result
 
 
-class _StreamedSteps:
-    """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand."""
+class ImageTower(_Tower):
+    """Image features from pixels."""
 
-    def __init__(self, bundle: Bundle, data: str, steps: tuple[Step, ...], threads: int):
-        if not steps:
+    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
+        super().__init__(bundle, "image", plan, threads)
+
+    def image_features(self, batches: Iterable[Floats]) -> Floats:
+        """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E)."""
+        return np.concatenate(self._engine.run(Job({"pixels": pixels}) for pixels in batches))
+
+
+class _Resident:
+    """The whole graph in one session."""
+
+    def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
+        tower = getattr(bundle.manifest, part)
+        self._session = _session(bundle, tower.graph, mode, threads)
+
+    def run(self, jobs: Iterable[Job]) -> list[Floats]:
+        return [_run(self._session, job.inputs | job.masks)[0] for job in jobs]
+
+
+class _Streamed:
+    """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand.
+
+    A step's outputs are, in order, the next step's first inputs; its other inputs are its weights, and
+    masks. So memory holds the largest step's weights, what every job carries from step to step, and the
+    intermediate results of one job.
+    """
+
+    def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
+        tower = getattr(bundle.manifest, part)
+        if not tower.steps:
             raise BundleError(
-                f"The bundle {bundle.folder} has no steps for {data}: this tower cannot be streamed. "
-                f"Only towers that export cut into steps can. Run the whole graph instead"
+                f"The bundle {bundle.folder} has no steps for its {part} tower: it cannot be streamed. "
+                f"Only towers that export cut into steps can. Allow more memory: --memory-budget none"
             )
-        self._steps = steps
-        self._sessions = {s.graph: _session(bundle, s.graph, threads) for s in steps}
-        self._data = bundle.path(data)
-        self._buffer = np.empty(max(_span(s)[1] for s in steps), np.uint8)
+        self._steps = tower.steps
+        graphs = dict.fromkeys(step.graph for step in tower.steps)
+        self._sessions = {graph: _session(bundle, graph, mode, threads) for graph in graphs}
+        self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
+        self._data = bundle.path(tower.data)
+        self._buffer = np.empty(max(span(s)[1] for s in tower.steps), np.uint8)
 
-    def run(self, first: dict[str, Any], extra: dict[str, Any]) -> Floats:
-        """Feed `first` to the first step, its answer to the next as `rows`; `extra` to whoever asks."""
-        rows: Floats | None = None
-        for step, weights in self._with_weights():
-            session = self._sessions[step.graph]
-            wanted = {i.name for i in session.get_inputs()}
-            feeds = dict(first) if rows is None else {"rows": rows}
-            feeds |= {name: value for name, value in extra.items() if name in wanted} | weights
-            rows = _run(session, feeds)
-        assert rows is not None  # there are steps
-        return rows
+    def run(self, jobs: Iterable[Job]) -> list[Floats]:
+        carried: list[list[Floats]] = []
+        masks: list[dict[str, Any]] = []
+        for number, (step, weights) in enumerate(self._with_weights()):
+            session, names = self._sessions[step.graph], self._inputs[step.graph]
+            if number == 0:
+                for job in jobs:
+                    carried.append([np.array(a) for a in _run(session, job.inputs | weights)])
+                    masks.append(job.masks)
+                    del job  # its pixels would stay until the last step
+                continue
+            for i, rows in enumerate(carried):
+                feeds = dict(zip(names, rows, strict=False)) | weights
+                feeds |= {name: mask for name, mask in masks[i].items() if name in names}
+                _keep(carried, i, _run(session, feeds))
+        return [answer for (answer,) in carried]
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
         with self._data.open("rb", buffering=0) as file:
             for step in self._steps:
-                start, length = _span(step)
+                start, length = span(step)
                 view = self._buffer[:length].data
                 done = 0
                 while done < length:
@@ -147,31 +195,27 @@ class _StreamedSteps:
                 )
 
 
-def _span(step: Step) -> tuple[int, int]:
-    """Where a step's weights begin in the data file, and how many bytes they take together."""
-    if not step.weights:
-        return 0, 0
-    start = min(t.offset for t in step.weights)
-    return start, max(t.end for t in step.weights) - start
+def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
+    """Copy a step's answers into the arrays of the step before, where they fit.
+
+    So what outlives a run lies where it always lay, and the heap that the run has used comes back whole:
+    otherwise every step would leave its answers somewhere in the middle of it.
+    """
+    before = carried[i]
+    if [a.shape for a in answers] == [b.shape for b in before]:
+        for own, answer in zip(before, answers, strict=True):
+            np.copyto(own, answer)
+    else:
+        carried[i] = [np.array(answer) for answer in answers]
 
 
-def _by_chunk(
-    context: Floats, prompts: ClassPrompts, chunk_features: Callable[[Floats, NameChunk], Floats]
-) -> Floats:
-    """Run the chunks one after the other and put the classes back in their order."""
-    features = [chunk_features(context, chunk) for chunk in prompts.chunks]
-    result = np.empty((len(context), len(prompts.names), features[0].shape[-1]), np.float32)
-    for chunk, part in zip(prompts.chunks, features, strict=True):
-        result[:, chunk.classes] = part
-    return result
-
-
-def _masks(context: Floats, chunk: NameChunk) -> dict[str, Any]:
-    return {
+def _text_job(context: Floats, chunk: NameChunk) -> Job:
+    masks = {
         "context_mask": causal_mask(1 + context.shape[1]),
         "name_mask": causal_mask(chunk.embeddings.shape[1]),
         "eot_index": chunk.eot_index,
     }
+    return Job({"context": context, "names": chunk.embeddings}, masks)
 
 
 def causal_mask(n: int) -> Floats:
@@ -179,19 +223,24 @@ def causal_mask(n: int) -> Floats:
     return np.triu(np.full((n, n), -np.inf, np.float32), 1)
 
 
-def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
-    if not 0 <= threads <= MOST_THREADS:
-        raise UsageError(
-            f"--threads {threads} is not a number of threads. It takes 0 (one a core) to {MOST_THREADS}. "
-            f"Try --threads 0"
-        )
+def _session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.InferenceSession:
+    _check_threads(threads)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads  # 0: one a physical core
     options.inter_op_num_threads = 1
     # Threads that spin while they wait take the time of whatever else runs on a small board.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
-    path: Path = bundle.path(graph)
+    if mode == "mapped":  # a packed copy of every matrix would be made beside the mapped one
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if mode in STREAMING:
+        # Each session's own arena would keep what it once took: the peak would be the sum of all the steps'.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    if mode == "streamed":
+        _share_an_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    path = bundle.path(graph)
     try:
         # Grow by what is asked for: doubling would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
@@ -206,10 +255,32 @@ def _session(bundle: Bundle, graph: str, threads: int) -> ort.InferenceSession:
         ) from error
 
 
-def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> Floats:
-    """One run; the only output is copied, so that onnxruntime can use its memory again."""
+def _check_threads(threads: int) -> None:
+    if not 0 <= threads <= MOST_THREADS:
+        raise UsageError(
+            f"--threads {threads} is not a number of threads. It takes 0 (one a core) to {MOST_THREADS}. "
+            f"Try --threads 0"
+        )
+
+
+@functools.cache
+def _share_an_arena() -> None:
+    """One arena for all streamed sessions of this process; it lasts as long as the process.
+
+    Doubling by powers of two fragments least, and what is never touched of it is not resident.
+    """
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    next_power_of_two = 0
+    ort.create_and_register_allocator(
+        memory, ort.OrtArenaCfg({"max_mem": 0, "arena_extend_strategy": next_power_of_two})
+    )
+
+
+def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> list[Floats]:
+    """One run; its outputs are copies that onnxruntime does not know any more."""
     try:
-        (output,) = session.run(None, feeds)
+        outputs: list[Floats] = session.run(None, feeds)
+        return outputs
     except MemoryError:
         raise
     except Exception as error:
@@ -218,4 +289,3 @@ def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> Floats:
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
             f"sharpzo-edge doctor --bundle BUNDLE"
         ) from error
-    return np.array(output, np.float32)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +19,19 @@ import numpy as np
 
 from .arrays import Floats
 from .bundle import Bundle
-from .class_prompts import class_prompts, context_from_words, random_context
+from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
 from .features import TrainingFeatures, training_features
 from .files import remove_leftovers
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
-from .memory import peak_rss_mib
+from .memory import Plan, Work
 from .objective import Objective, projection
+from .process_memory import DEFAULT_BUDGET, peak_rss_mib
 from .progress import Progress
 from .settings import TuneSettings
-from .stages import Budget, Look, Run
-from .towers import ResidentTextTower
+from .stages import Budget, Look, Run, expected_queries
+from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
@@ -53,6 +56,7 @@ class TuneRequest:
     max_queries: int | None = None
     max_minutes: float | None = None
     threads: int = 0
+    memory_budget: str = DEFAULT_BUDGET
     restart: bool = False
 
     @property
@@ -70,7 +74,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     bundle = Bundle.open(request.bundle)
     folder = read_folder(request.images, request.class_names)
     context = _initial_context(bundle, request)
-    prompts = class_prompts(bundle, folder.names, len(context))
+    plan = plan_of(request, bundle, folder, len(context))
+    prompts = class_prompts(bundle, folder.names, len(context), plan.class_chunk)
     _make_work_folder(request)
     with Progress(request.work / LOG_FILE) as progress, Interrupt() as interrupt:
         pictures = training_features(
@@ -82,6 +87,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             request.work,
             progress,
             interrupt,
+            plan,
             request.threads,
         )
         progress.say(
@@ -92,18 +98,27 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             stream(request.seed, "projection"),
             context.size,
             request.settings.dim,
-            request.settings.projection_std,
+            request.settings.projection_std_for(context),
         )
-        with ResidentTextTower(bundle, request.threads) as tower:
-            objective = Objective(tower, prompts, context, A, pictures.train, bundle.manifest.logit_scale)
+        assert plan.text is not None  # tuning needs the text tower
+        with TextTower(bundle, plan.text, request.threads) as tower:
+            objective = Objective(
+                tower,
+                prompts,
+                context,
+                A,
+                pictures.train,
+                bundle.manifest.logit_scale,
+                plan.text.together,
+            )
             run = Run(
                 request.settings,
-                Budget(request.max_queries, request.max_minutes),
+                Budget(_max_queries(request), request.max_minutes),
                 objective,
                 pictures.val,
                 partial(stream, request.seed),
                 request.work / CHECKPOINT_FILE,
-                _made_for(request, bundle, folder, pictures),
+                _made_for(request, bundle, folder, pictures, plan),
                 progress,
             )
             last = run.to_the_end(interrupt)
@@ -111,12 +126,82 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             progress.say("the budget ended before the first update: the prompt is as it started, not tuned")
         save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
         (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
-        result = _result(request, objective, run, last)
+        result = _result(request, objective, run, last, plan)
         progress.event("done", **result)
     return result
 
 
-def _result(request: TuneRequest, objective: Objective, run: Run, last: Look) -> dict[str, Any]:
+def preview(request: TuneRequest) -> dict[str, Any]:
+    """The plan, and how long it would take on this machine by a pass through each tower; tunes nothing.
+
+    Returns what `tune --plan --json` prints. Raises what `tune` would raise before its work begins.
+    """
+    _check(request)
+    bundle = Bundle.open(request.bundle)
+    folder = read_folder(request.images, request.class_names)
+    context = _initial_context(bundle, request)
+    plan = plan_of(request, bundle, folder, len(context))
+    assert plan.text is not None and plan.image is not None  # tuning needs both
+    prompts = class_prompts(bundle, folder.names, len(context), plan.class_chunk)
+    with TextTower(bundle, plan.text, request.threads) as text:
+        contexts = np.repeat(context[None], plan.text.together, axis=0)
+        a_pass = _seconds_of(lambda: text.class_features(contexts, prompts))
+    pixels = np.zeros((plan.image.group, 3, *bundle.manifest.preprocess.size), np.float32)
+    n_groups = plan.image.together // plan.image.group
+    with ImageTower(bundle, plan.image, request.threads) as image:
+        picture_pass = _seconds_of(lambda: image.image_features([pixels] * n_groups))
+    n_queries = expected_queries(request.settings)
+    n_queries = min(n_queries, request.max_queries or n_queries)
+    n_pictures = _n_drawn(request, folder)
+    query, picture = a_pass / plan.text.together, picture_pass / plan.image.together
+    total = n_pictures * picture + n_queries * query
+    if request.max_minutes is not None:
+        total = min(total, n_pictures * picture + request.max_minutes * 60)
+    return {
+        "plan": plan.report(),
+        "said": plan.lines(),
+        "queries": n_queries,
+        "queries_per_second": 1 / query,
+        "pictures": n_pictures,
+        "pictures_per_second": 1 / picture,
+        "seconds": total,
+    }
+
+
+def _seconds_of(run: Callable[[], object]) -> float:
+    """The second of two runs: the first one warms caches."""
+    run()
+    started = time.monotonic()
+    run()
+    return max(time.monotonic() - started, 1e-6)
+
+
+def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_context: int) -> Plan:
+    """How both towers will run within the memory budget. Raises BudgetError when they cannot."""
+    settings = request.settings
+    work = Work(
+        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context))),
+        n_context=n_context,
+        n_features=_n_drawn(request, folder),
+        dim=settings.dim,
+        full_covariance=settings.stage1().covariance == "full",
+        sketch_rank=settings.sketch_rank,
+        threads=request.threads,
+    )
+    return plan_towers(bundle, work, request.memory_budget)
+
+
+def _n_drawn(request: TuneRequest, folder: LabelledFolder) -> int:
+    """Pictures that will be encoded, when all of them can be read."""
+    return sum(min(len(files), request.shots + request.val) for files in folder.files)
+
+
+def _max_queries(request: TuneRequest) -> int | None:
+    """The user's limit, or else the preset's."""
+    return request.settings.default_queries if request.max_queries is None else request.max_queries
+
+
+def _result(request: TuneRequest, objective: Objective, run: Run, last: Look, plan: Plan) -> dict[str, Any]:
     return {
         "queries": objective.queries,
         "stage1_queries": run.state.stage1_queries,
@@ -127,6 +212,7 @@ def _result(request: TuneRequest, objective: Objective, run: Run, last: Look) ->
         "train_accuracy": last.train.accuracy,
         "val_accuracy": last.val.accuracy if last.val else None,
         "zero_shot_train_loss": run.state.zero_shot_loss,
+        "plan": plan.report(),
         "prompt": str(request.output),
     }
 
@@ -164,9 +250,16 @@ def _prompt(
 
 
 def _made_for(
-    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, pictures: TrainingFeatures
+    request: TuneRequest,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    pictures: TrainingFeatures,
+    plan: Plan,
 ) -> dict[str, Any]:
-    """What decides the run's numbers, by the names the user knows."""
+    """What decides the run's numbers, by the names the user knows.
+
+    The plan too: a product's last bits depend on how many rows it has, and on the threads.
+    """
     return {
         "bundle": bundle.checksum,
         "pictures": pictures.checksum,
@@ -175,6 +268,9 @@ def _made_for(
         "context-init": _initial_words(bundle, request),
         "context-tokens": request.context_tokens,
         "max-queries": request.max_queries,
+        "memory-budget": request.memory_budget,
+        "threads": request.threads,
+        "plan": [dataclasses.asdict(plan.text) if plan.text else None, plan.class_chunk],
         **{k.replace("_", "-"): v for k, v in dataclasses.asdict(request.settings).items()},
     }
 

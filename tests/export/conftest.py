@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """recipe name -> tiny_clip.Exported, written by sharpzo_export and cached."""
+    """(recipe name, precision) -> tiny_clip.Exported, written by sharpzo_export and cached."""
     import tiny_clip
 
     from sharpzo_export.write_bundle import export
@@ -17,13 +17,13 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     cache = {}
 
-    def get(recipe):
-        if recipe not in cache:
+    def get(recipe, weights="fp32"):
+        if (recipe, weights) not in cache:
             place = folder / str(len(cache))
             model = tiny_clip.save_model(place / "model", tiny_clip.RECIPES[recipe])
-            bundle, _ = export(f"local-dir:{place / 'model'}", None, place / "bundle")
-            cache[recipe] = tiny_clip.Exported(place / "model", model, bundle)
-        return cache[recipe]
+            bundle, notes = export(f"local-dir:{place / 'model'}", None, place / "bundle", weights=weights)
+            cache[recipe, weights] = tiny_clip.Exported(place / "model", model, bundle, notes)
+        return cache[recipe, weights]
 
     yield get
     shutil.rmtree(folder)

@@ -19,12 +19,17 @@ from tiny_clip import config, save_model  # noqa: E402
 from sharpzo_edge.bundle import Bundle  # noqa: E402
 from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
 from sharpzo_edge.errors import ClassNameError  # noqa: E402
-from sharpzo_export import image_graph, text_graph, write_bundle  # noqa: E402
+from sharpzo_export import image_graph, text_graph, transformer, write_bundle  # noqa: E402
 from sharpzo_export.parity import ParityError  # noqa: E402
+from sharpzo_export.quantize import times_columns  # noqa: E402
 from sharpzo_export.write_bundle import export  # noqa: E402
 
 BUILT_IN_EVERY_WAY = ("gelu", "resnet", "traced vit", "traced timm")
 each_way = pytest.mark.parametrize("recipe", BUILT_IN_EVERY_WAY)
+each_way_and_packed = pytest.mark.parametrize(
+    ("recipe", "weights"),
+    [*((recipe, "fp32") for recipe in BUILT_IN_EVERY_WAY), ("gelu", "int4"), ("resnet", "int8")],
+)
 
 
 def graphs(bundle):
@@ -60,18 +65,24 @@ def test_nothing_of_this_machine(exported, recipe):
             assert [place for place in ours if place.encode() in data] == [], path.name
 
 
-@each_way
-def test_opset_ir_and_inputs_are_what_old_runtimes_read(exported, recipe):
-    for name, model in graphs(exported(recipe).bundle).items():
+@each_way_and_packed
+def test_opset_ir_and_inputs_are_what_old_runtimes_read(exported, recipe, weights):
+    """ONNX's own operators, and for packed weights one of onnxruntime's, which leaves activations alone."""
+    it = exported(recipe, weights)
+    for name, model in graphs(it.bundle).items():
         assert model.ir_version == 9, name
         assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", 20)], name
-        assert {node.domain for node in model.graph.node} <= {""}, name  # ONNX's own operators alone
-        onnx.checker.check_model(exported(recipe).bundle.path(name))
+        packed = [node for node in model.graph.node if node.domain]
+        assert {(node.domain, node.op_type) for node in packed} <= {("com.microsoft", "MatMulNBits")}, name
+        for node in packed:
+            attributes = {a.name: a.i for a in node.attribute}
+            assert attributes["accuracy_level"] == 1 and weights == f"int{attributes['bits']}"
+        onnx.checker.check_model(it.bundle.path(name))
 
 
-@each_way
-def test_external_data_lies_inside_the_data_file_without_overlap(exported, recipe):
-    it = exported(recipe)
+@each_way_and_packed
+def test_external_data_lies_inside_the_data_file_without_overlap(exported, recipe, weights):
+    it = exported(recipe, weights)
     for name, model in graphs(it.bundle).items():
         ranges = set()
         for tensor in model.graph.initializer:
@@ -81,39 +92,84 @@ def test_external_data_lies_inside_the_data_file_without_overlap(exported, recip
             offset, length = int(place["offset"]), int(place["length"])
             assert place["location"] in (it.bundle.manifest.text.data, it.bundle.manifest.image.data)
             assert place["location"].startswith(name[:4])
-            assert length == 4 * np.prod(tuple(tensor.dims)), tensor.name
+            size = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.UINT8: 1}[tensor.data_type]
+            assert length == size * np.prod(tuple(tensor.dims)), tensor.name
             assert offset + length <= it.bundle.path(place["location"]).stat().st_size
             ranges.add((offset, offset + length))
         ordered = sorted(ranges)
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(ordered)), name
 
 
-def test_blocks_are_contiguous_and_page_aligned(exported):
-    """So that one block is one read, and the graphs of the whole and of the steps share it."""
-    manifest = exported("gelu").bundle.manifest
+def streamed(tower):
+    return [step for step in tower.steps if step.weights]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "weights"), [("gelu", "fp32"), ("gelu", "int4"), ("resnet", "fp32"), ("resnet", "int8")]
+)
+def test_weights_of_a_step_are_contiguous_and_page_aligned(exported, recipe, weights):
+    """So that a step's weights are one read."""
+    manifest = exported(recipe, weights).bundle.manifest
+    for step in (*streamed(manifest.text), *streamed(manifest.image)):
+        assert step.weights[0].offset % 4096 == 0
+        for tensor, following in itertools.pairwise(step.weights):
+            assert tensor.offset % 64 == 0
+            assert 0 <= following.offset - tensor.end < 64
+
+
+@pytest.mark.parametrize(("weights", "per_half"), [("fp32", 6), ("int8", 10)])
+def test_halves_of_a_transformers_blocks_have_two_layouts(exported, weights, per_half):
+    """Attention, MLP, attention, MLP: so one graph serves all that are alike."""
+    manifest = exported("gelu", weights).bundle.manifest
     for tower, layers in ((manifest.text, 3), (manifest.image, 2)):
-        blocks = [step.weights for step in tower.steps if step.weights]
-        assert len(blocks) == layers and all(len(block) == 12 for block in blocks)
-        assert len({tuple((t.name, t.dtype, t.shape) for t in block) for block in blocks}) == 1
-        for block in blocks:
-            assert block[0].offset % 4096 == 0
-            for tensor, following in itertools.pairwise(block):
-                assert tensor.offset % 64 == 0
-                assert 0 <= following.offset - (tensor.offset + tensor.n_bytes) < 64
+        halves = [step.weights for step in streamed(tower)]
+        assert len(halves) == 2 * layers and all(len(half) == per_half for half in halves)
+        layouts = [tuple((t.name, t.dtype, t.shape) for t in half) for half in halves]
+        assert layouts == [layouts[0], layouts[1]] * layers and layouts[0] != layouts[1]
 
 
-def test_resident_graph_reads_the_streamed_weights(exported):
-    """One data file: block i's tensors of text.onnx are those that the manifest streams."""
-    it = exported("gelu")
+def test_resnet_is_cut_at_its_blocks_and_its_pools_matrices(exported):
+    """Layers of 1, 1, 2, 1 blocks: one graph serves all that are alike but for their channels."""
+    steps = exported("resnet").bundle.manifest.image.steps
+    assert [step.graph.removeprefix("image_").removesuffix(".onnx") for step in steps] == [
+        "stem",
+        "bottleneck_down_1",
+        "bottleneck_down_2",
+        "bottleneck_down_2",
+        "bottleneck_1",
+        "bottleneck_down_2",
+        *("pool_q", "pool_k", "pool_v", "pool_c"),
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["gelu", "resnet", "custom text with bias, avg pool then norm"])
+@pytest.mark.parametrize("weights", ["fp32", "int4"])
+def test_a_step_takes_first_what_the_one_before_gives_then_masks_and_its_weights(exported, recipe, weights):
+    """The rule by which the device streams any tower, without knowing what its steps are."""
+    it = exported(recipe, weights)
+    models = graphs(it.bundle)
+    for tower, first in ((it.bundle.manifest.text, 2), (it.bundle.manifest.image, 1)):
+        taken = first
+        for step in tower.steps:
+            inputs = [value.name for value in models[step.graph].graph.input]
+            masks = [name for name in inputs if name in ("context_mask", "name_mask", "eot_index")]
+            assert inputs[taken:] == masks + [tensor.name for tensor in step.weights]
+            taken = len(models[step.graph].graph.output)
+
+
+@pytest.mark.parametrize(("recipe", "weights"), [("gelu", "fp32"), ("gelu", "int4"), ("resnet", "fp32")])
+def test_resident_graph_reads_the_streamed_weights(exported, recipe, weights):
+    """One data file: the tensors of the whole graph are those that the manifest streams."""
+    it = exported(recipe, weights)
     for tower in (it.bundle.manifest.text, it.bundle.manifest.image):
         model = onnx.load(it.bundle.path(tower.graph), load_external_data=False)
-        offsets = {
-            t.name: int({e.key: e.value for e in t.external_data}["offset"])
+        places = {
+            (t.name.split(".", 2)[2], int({e.key: e.value for e in t.external_data}["offset"]))
             for t in model.graph.initializer
-            if t.external_data
+            if t.external_data and t.name.startswith(("block.", "layer"))
         }
-        for i, step in enumerate(step for step in tower.steps if step.weights):
-            assert {f"block.{i}.{t.name}": t.offset for t in step.weights}.items() <= offsets.items()
+        blocks = [step for step in streamed(tower) if "pool" not in step.graph]
+        assert places == {(t.name, t.offset) for step in blocks for t in step.weights}
 
 
 # Random weights, vocabulary, merges --------------------------------------------------------------
@@ -195,12 +251,12 @@ def test_context_too_short_for_the_longest_parity_name(tmp_path):
 # A wrong graph -----------------------------------------------------------------------------------
 
 
-def off_by_a_percent(name, weights=text_graph.block_weights):
-    def block_weights(block):
-        arrays = weights(block)
-        return {**arrays, name: arrays[name] * np.float32(1.01)}
+def off_by_a_percent(name, half_weights):
+    def changed(block, linear):
+        arrays = half_weights(block, linear)
+        return {**arrays, name: times_columns(arrays[name], np.array([1.01], np.float32))}
 
-    return block_weights
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -208,11 +264,24 @@ def off_by_a_percent(name, weights=text_graph.block_weights):
     [(text_graph, "class features"), (image_graph, "image features")],
     ids=["text", "image"],
 )
-@pytest.mark.parametrize("name", ["ln_1.weight", "qkv.weight", "out.weight", "fc.weight", "proj.bias"])
-def test_parity_finds_weights_that_are_one_percent_off(exported, tmp_path, monkeypatch, module, tower, name):
-    monkeypatch.setattr(module, "block_weights", off_by_a_percent(name))
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("ln_1.weight", "fp32"),
+        ("qkv.weight", "int8"),
+        ("out.weight", "fp32"),
+        ("fc.weight", "int4"),
+        ("proj.bias", "fp32"),
+    ],
+)
+def test_parity_finds_weights_that_are_one_percent_off(
+    exported, tmp_path, monkeypatch, module, tower, name, weights
+):
+    """Rounded or not: what rounding does is no part of the tolerance."""
+    half = "attention_weights" if name.startswith(("ln_1", "qkv", "out")) else "mlp_weights"
+    monkeypatch.setattr(module, half, off_by_a_percent(name, getattr(transformer, half)))
     with pytest.raises(ParityError) as error:
-        export(f"local-dir:{exported('gelu').source}", None, tmp_path / "bundle")
+        export(f"local-dir:{exported('gelu').source}", None, tmp_path / "bundle", weights=weights)
     assert f"differs from torch in {tower}," in str(error.value)
     assert "Nothing was written" in str(error.value)
     assert list(tmp_path.iterdir()) == []

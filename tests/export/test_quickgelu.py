@@ -16,6 +16,7 @@ from tiny_clip import config, save_model  # noqa: E402
 
 from sharpzo_edge import towers  # noqa: E402
 from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
+from sharpzo_edge.memory import RESIDENT  # noqa: E402
 from sharpzo_export.write_bundle import export  # noqa: E402
 
 TOKENIZER = SimpleTokenizer()
@@ -32,7 +33,7 @@ def torch_features(model, checkpoint):
 
 def device_features(bundle):
     context = context_from_words(bundle, "a photo of a")
-    with towers.ResidentTextTower(bundle) as tower:
+    with towers.TextTower(bundle, RESIDENT) as tower:
         return tower.class_features(context[None], class_prompts(bundle, [NAME], len(context)))[0]
 
 

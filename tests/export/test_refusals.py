@@ -215,7 +215,7 @@ def test_download_that_fails(tiny_vit_b_16, refusal, monkeypatch):
 def test_unknown_weights_format_comes_before_any_loading(refusal, monkeypatch):
     monkeypatch.setattr("sharpzo_export.write_bundle.load_clip", lambda *a: pytest.fail("loaded"))
     message = refusal("RN50", "none", weights="int3")
-    assert "--weights int3 is not known" in message and "--weights fp32" in message
+    assert "--weights int3 is not known" in message and "fp32, int8, int4" in message
 
 
 def test_output_that_exists_is_not_touched(tmp_path, monkeypatch):

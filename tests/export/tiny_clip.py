@@ -59,11 +59,12 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Exported:
-    """A bundle, and the torch model that it came from."""
+    """A bundle, the torch model that it came from, and what export said."""
 
     source: Path
     model: nn.Module
     bundle: Bundle
+    notes: tuple[str, ...]
 
 
 def save_model(folder: Path, model_cfg: dict, preprocess_cfg: dict | None = None, seed: int = 1) -> nn.Module:

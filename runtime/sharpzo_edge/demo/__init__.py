@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import InterruptedRunError, UsageError
 from ..evaluate import evaluate
-from ..memory import peak_rss_mib
+from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
 from ..progress import Progress, duration
 from ..settings import PRESETS
 from ..tune import TuneRequest, tune
@@ -24,7 +24,9 @@ TASKS = HERE / "tasks"
 DEFAULT_TASK = "subgroups"
 
 
-def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, Any]:
+def run(
+    seed: int = 0, task: str | None = None, threads: int = 0, memory_budget: str = DEFAULT_BUDGET
+) -> dict[str, Any]:
     """Returns what `demo --json` prints. Works in a temporary folder, which it removes.
 
     Raises UsageError for an unknown task.
@@ -39,7 +41,7 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
     started = time.monotonic()
     with Progress() as progress, tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-") as work:
         progress.say(f"zero-shot, on pictures held out of everything ({name})")
-        before = evaluate(BUNDLE, folder / "test", progress, threads=threads)
+        before = evaluate(BUNDLE, folder / "test", progress, threads=threads, memory_budget=memory_budget)
         progress.say("tuning the prompt, forward passes alone")
         prompt = Path(work) / "prompt.safetensors"
         request = TuneRequest(
@@ -49,6 +51,7 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
             settings=PRESETS["demo"],
             seed=seed,
             threads=threads,
+            memory_budget=memory_budget,
         )
         try:
             tuned = tune(request)
@@ -58,7 +61,14 @@ def run(seed: int = 0, task: str | None = None, threads: int = 0) -> dict[str, A
                 stopped.exit_code - 128,
             ) from stopped
         progress.say("with the tuned prompt, on the same pictures")
-        after = evaluate(BUNDLE, folder / "test", progress, prompt_path=prompt, threads=threads)
+        after = evaluate(
+            BUNDLE,
+            folder / "test",
+            progress,
+            prompt_path=prompt,
+            threads=threads,
+            memory_budget=memory_budget,
+        )
     return {
         "task": name,
         "n_classes": after["n_classes"],

@@ -1,0 +1,229 @@
+"""The loss as a known, smooth function of the class features, and of steps in a sketched subspace.
+
+Only T(w) needs the network; what follows from it is arithmetic in float64 and costs no query:
+
+    z_n(T)  = s T x_n                                        logits of a picture
+    L_s(T)  = mean_n [ lse(z_n) - y_n . z_n ]                y: (1 - smoothing) one-hot + smoothing / K
+    T(a)_k  = r_k / |r_k|,  r(a) = T + sum_j a_j J_j         the linear model of a sketch, rows unit again
+
+Gauss-Newton on a -> L_s(T(a)) within a ball: its Hessian is the logits' (convex) one between derivatives
+of the logits. Pictures are read in blocks, so that they need not be in memory; the results depend on the
+blocks' size by round-off only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .arrays import Doubles, Floats, LabelledFeatures
+
+BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
+SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
+STEP_HALVINGS = 6
+ENOUGH_FALL = 1e-3  # of the loss: below it Gauss-Newton stops
+
+
+class FeatureLoss:
+    """Cross-entropy with label smoothing on fixed pictures, as a function of class features.
+
+    pictures:    (N, E) unit features, of which only slices are ever taken; one or more
+    logit_scale: s, the model's own
+    smoothing:   share of the target that is spread over all classes, in [0, 1)
+    block_bytes: memory of a block of pictures, about
+
+    >>> pictures = LabelledFeatures(np.eye(2, dtype=np.float32), np.array([0, 1]))
+    >>> loss = FeatureLoss(pictures, logit_scale=1.0)
+    >>> bool(np.isclose(loss.values(np.eye(2)[np.newaxis])[0], np.log(1 + np.exp(-1))))
+    True
+    """
+
+    def __init__(
+        self,
+        pictures: LabelledFeatures,
+        logit_scale: float,
+        smoothing: float = 0.0,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._pictures = pictures
+        self._scale = float(logit_scale)
+        self._smoothing = smoothing
+        self._block_bytes = block_bytes
+
+    def values(self, class_features: Floats | Doubles) -> Doubles:
+        """L_s of each of (B, K, E): (B,) float64; not finite where the features are not.
+
+        Time: B N K E. Memory: a block, whatever N.
+        """
+        totals = np.zeros(len(class_features))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for X, Y in self._blocks(class_features.shape[1:]):
+                for i, T in enumerate(class_features):
+                    totals[i] -= np.vdot(Y, log_softmax(self._scale * (X @ T.T.astype(np.float64))))
+        return totals / len(self._pictures)
+
+    def gradient(self, class_features: Floats | Doubles) -> Doubles:
+        """dL_s/dT at (K, E): (K, E) float64. Time: N K E."""
+        T = class_features.astype(np.float64)
+        total = np.zeros(T.shape)
+        for X, Y in self._blocks(T.shape):
+            p = np.exp(log_softmax(self._scale * (X @ T.T)))
+            total += (p - Y).T @ X
+        return total * (self._scale / len(self._pictures))
+
+    def gauss_newton(self, T: Doubles, changes: RowChanges) -> tuple[Doubles, Doubles]:
+        """Gradient (r,) and Gauss-Newton matrix (r, r) of the loss at T(a), by a.
+
+        D_nk = s (x_n . dT_k/da_j)_j;  g = mean_n sum_k (p - y)_nk D_nk
+        H = mean_n [ sum_k p_nk D_nk D_nk^T - (sum_k p_nk D_nk)(...)^T ],  positive semidefinite
+        Time: N K r (E + r). Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
+        """
+        n, r = len(self._pictures), changes.rank
+        g, H = np.zeros(r), np.zeros((r, r))
+        for X, Y in self._blocks(T.shape, r):
+            p = np.exp(log_softmax(self._scale * (X @ T.T)))
+            mean = np.zeros((len(X), r))
+            for k in range(len(T)):
+                D = X @ (self._scale * changes.of_class(k)).T
+                weighted = p[:, k, np.newaxis] * D
+                g += (p[:, k] - Y[:, k]) @ D
+                H += weighted.T @ D
+                mean += weighted
+            H -= mean.T @ mean
+        return g / n, (H + H.T) / (2 * n)
+
+    def _blocks(self, shape: tuple[int, ...], rank: int = 0) -> Iterator[tuple[Doubles, Doubles]]:
+        """Features (b, E) and targets (b, K) of some pictures at a time, all of them once; shape: (K, E)."""
+        n_classes, embed_dim = shape
+        step = max(1, self._block_bytes // (8 * (2 * embed_dim + 5 * n_classes + 3 * rank)))
+        for start in range(0, len(self._pictures), step):
+            rows = slice(start, start + step)
+            labels = self._pictures.labels[rows]
+            Y = np.full((len(labels), n_classes), self._smoothing / n_classes)
+            Y[np.arange(len(labels)), labels] += 1 - self._smoothing
+            yield self._pictures.features[rows].astype(np.float64), Y
+
+
+@dataclass(frozen=True, eq=False)
+class RowChanges:
+    """dT_k/da_j of the linear model at one a, made class by class.
+
+    T:       (K, E) float64, unit rows T(a)_k
+    lengths: (K,) |r_k| before they were made unit
+    columns: (r, K, E) float32, J
+    """
+
+    T: Doubles
+    lengths: Doubles
+    columns: Floats
+
+    @property
+    def rank(self) -> int:
+        return len(self.columns)
+
+    def of_class(self, k: int) -> Doubles:
+        """(r, E): (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a unit vector."""
+        J = self.columns[:, k].astype(np.float64)
+        changes: Doubles = (J - np.outer(J @ self.T[k], self.T[k])) / self.lengths[k]
+        return changes
+
+
+class LinearModel:
+    """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
+
+    Memory: J (r, K, E) float32, which is the caller's; four (K, E) doubles; a block of the loss.
+    loss:           of class features
+    class_features: (K, E), T(w)
+    columns:        (r, K, E) float32, J; kept, not copied
+    """
+
+    def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats) -> None:
+        self._loss = loss
+        self._T = class_features.astype(np.float64)
+        self._columns = columns
+
+    @property
+    def rank(self) -> int:
+        return len(self._columns)
+
+    def value(self, a: Doubles) -> float:
+        """Time: K E (r + N)."""
+        return float(self._loss.values(self._features(a)[0][np.newaxis])[0])
+
+    def gauss_newton(self, a: Doubles) -> tuple[Doubles, Doubles]:
+        """Gradient (r,) and Gauss-Newton matrix (r, r) at a."""
+        T, lengths = self._features(a)
+        return self._loss.gauss_newton(T, RowChanges(T, lengths, self._columns))
+
+    def _features(self, a: Doubles) -> tuple[Doubles, Doubles]:
+        """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
+        rows = self._T.copy()
+        for a_j, column in zip(a, self._columns, strict=True):
+            rows += a_j * column
+        lengths = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
+        return rows / lengths[:, np.newaxis], lengths
+
+
+def log_softmax(logits: Doubles) -> Doubles:
+    """Along the last axis: (N, K) -> (N, K). Written over its argument."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return logits
+
+
+def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
+    """argmin over |a| <= radius of g . a + a^T H a / 2, for a positive semidefinite H: (r,).
+
+    a = -(H + mu I)^-1 g with the smallest mu >= 0 that keeps it in the ball (More & Sorensen 1983);
+    along axes of H without curvature a singular H gets a tiny one. Time: r^3.
+    """
+    curvatures, axes = np.linalg.eigh(hessian)
+    slopes = axes.T @ gradient
+    curvatures = np.maximum(curvatures, 1e-10 * max(curvatures[-1], 0.0))
+    largest = float(np.linalg.norm(slopes))
+    if largest == 0:
+        return np.zeros_like(gradient)
+
+    def at(mu: float) -> Doubles:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a: Doubles = np.where(slopes == 0, 0.0, -slopes / (curvatures + mu))
+        return a
+
+    inside = 0.0
+    if not np.linalg.norm(at(0.0)) <= radius:
+        inside = largest / radius  # |a| <= |g| / mu
+        outside = inside * 1e-16
+        while inside > outside * (1 + 1e-12):
+            middle = (inside * outside) ** 0.5
+            if np.linalg.norm(at(middle)) > radius:
+                outside = middle
+            else:
+                inside = middle
+    a: Doubles = axes @ at(inside)
+    return a
+
+
+def minimum_in_ball(model: LinearModel, radius: float, start: Doubles, iterations: int) -> Doubles:
+    """A minimum of the model on |a| <= radius by damped Gauss-Newton from `start` (r,), inside the ball.
+
+    Each iteration minimises the quadratic model exactly on the ball, and halves the way there until the
+    loss falls. The loss at the result is never above that at `start`.
+    Time: `iterations` times gauss_newton and one to seven values.
+    """
+    a, loss = start, model.value(start)
+    for _ in range(iterations):
+        gradient, hessian = model.gauss_newton(a)
+        way = ball_minimum(gradient - hessian @ a, hessian, radius) - a
+        for halving in range(STEP_HALVINGS):
+            tried = a + 0.5**halving * way
+            value = model.value(tried)
+            if value < loss:
+                break
+        else:
+            break
+        fall, a, loss = loss - value, tried, value
+        if fall < ENOUGH_FALL * abs(loss):
+            break
+    return a

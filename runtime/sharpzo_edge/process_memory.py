@@ -1,0 +1,129 @@
+"""The memory of this process: what it has used, and how it gives back what it needs no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+DEFAULT_BUDGET = "128MiB"  # the most that a process may hold, unless the user says otherwise
+
+# glibc's mallopt and Linux's madvise, by number.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+MADV_DONTNEED = 4
+LARGEST_HEAP_BLOCK = 256 << 10
+
+
+def peak_rss_mib() -> float:
+    """Highest resident set size of this process so far, in MiB.
+
+    VmHWM, where there is one: getrusage would report a fat parent's peak through fork and exec.
+    """
+    status = _proc_status()
+    if "VmHWM" in status:
+        return status["VmHWM"] / MIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak * 1024 / MIB
+
+
+def rss_mib() -> float:
+    """Resident set size now, in MiB (the peak where the system does not tell)."""
+    status = _proc_status()
+    return status["VmRSS"] / MIB if "VmRSS" in status else peak_rss_mib()
+
+
+def anonymous_mib() -> float | None:
+    """The part of it that no file backs, in MiB; None where the system does not tell."""
+    status = _proc_status()
+    return status["RssAnon"] / MIB if "RssAnon" in status else None
+
+
+def available_mib() -> float | None:
+    """Memory that programs can still get, in MiB; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 / MIB
+    return None
+
+
+def return_freed_blocks() -> None:
+    """Give freed memory back, and let every large block from now on be a mapping of its own.
+
+    Such a block goes back to the system when it is freed, so that the peak is the largest sum of what is
+    alive; its pages come one fault at a time, which costs. glibc would raise that threshold to 32 MiB by
+    itself and keep freed blocks in its heaps, one a thread. Other C libraries: no effect.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
+        libc.mallopt(M_TRIM_THRESHOLD, LARGEST_HEAP_BLOCK)
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.malloc_trim(0)
+
+
+def release_library_pages() -> None:
+    """Drop the pages of libraries and other files that are mapped here and were only ever read.
+
+    What is touched again comes back from the page cache; what only the imports needed stays away, which is
+    most of it (some 25 MiB of numpy's and onnxruntime's code, more or less by the state of the page
+    cache). Nothing can be lost: a mapping is left alone when it may be written to or holds a page that is
+    the process's own. Where there is no /proc: no effect.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        madvise = ctypes.CDLL(None).madvise
+        for mapping in list(_mappings()):
+            if mapping.is_clean_file and mapping.resident:
+                madvise(ctypes.c_void_p(mapping.start), ctypes.c_size_t(mapping.size), MADV_DONTNEED)
+
+
+@dataclass
+class _Mapping:
+    """One entry of /proc/self/smaps; sizes in bytes."""
+
+    start: int
+    size: int
+    permissions: str
+    inode: int
+    resident: int = 0
+    anonymous: int = 0
+
+    @property
+    def is_clean_file(self) -> bool:
+        return self.inode != 0 and "w" not in self.permissions and self.anonymous == 0
+
+
+def _mappings() -> Iterator[_Mapping]:
+    mapping = None
+    with open("/proc/self/smaps") as lines:
+        for line in lines:
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                if mapping:
+                    yield mapping
+                start, end = (int(address, 16) for address in first.split("-"))
+                mapping = _Mapping(start, end - start, rest[0], int(rest[3]))
+            elif mapping and first == "Rss:":
+                mapping.resident = int(rest[0]) << 10
+            elif mapping and first == "Anonymous:":
+                mapping.anonymous = int(rest[0]) << 10
+    if mapping:
+        yield mapping
+
+
+def _proc_status() -> dict[str, int]:
+    """The sizes in /proc/self/status, in bytes."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return {}
+    sizes = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(value) * 1024 for name, value, _ in sizes}

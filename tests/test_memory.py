@@ -1,0 +1,246 @@
+"""The planner: chunks, budgets, plans; and what a process really took, against what its plan promised."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sharpzo_edge
+from sharpzo_edge.bundle import BundledFile, Manifest, Step, Tensor
+from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.errors import BudgetError, UsageError
+from sharpzo_edge.memory import (
+    FLOORS,
+    RUN_ROWS,
+    Floor,
+    Work,
+    chunk_sizes,
+    floor_of,
+    make_plan,
+    parse_budget,
+    span,
+)
+from sharpzo_edge.process_memory import (
+    anonymous_mib,
+    peak_rss_mib,
+    release_library_pages,
+    return_freed_blocks,
+    rss_mib,
+)
+
+RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+FLOOR = Floor(imports=80.0, work=60.0)
+
+
+# Chunks -------------------------------------------------------------------------------------------
+
+
+def fewest_rows(lengths: list[int], n_shared: int, most: int) -> int:
+    """By trying every way to cut the sorted names."""
+    lengths = sorted(lengths)
+    if not lengths:
+        return 0
+    return min(
+        n_shared + RUN_ROWS + k * lengths[k - 1] + fewest_rows(lengths[k:], n_shared, most)
+        for k in range(1, min(most, len(lengths)) + 1)
+    )
+
+
+@given(st.lists(st.integers(3, 40), min_size=1, max_size=9), st.integers(2, 17), st.integers(1, 9))
+def test_no_other_chunks_take_fewer_rows(lengths, n_shared, most):
+    chunks = chunk_sizes(lengths, n_shared, most)
+    assert sum(k for k, _ in chunks) == len(lengths)
+    assert all(1 <= k <= most for k, _ in chunks)
+    ordered, start = sorted(lengths), 0
+    for k, longest in chunks:
+        assert longest == ordered[start + k - 1]
+        start += k
+    assert sum(n_shared + RUN_ROWS + k * n for k, n in chunks) == fewest_rows(lengths, n_shared, most)
+
+
+# Budgets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("128MiB", 128),
+        ("0.5GiB", 512),
+        ("134217728e0MB", None),
+        ("100MB", 1e8 / 2**20),
+        ("1 GB", 1e9 / 2**20),
+    ],
+)
+def test_a_budget_is_read(text, mib):
+    if mib is None:
+        with pytest.raises(UsageError):
+            parse_budget(text)
+    else:
+        assert parse_budget(text) == pytest.approx(mib)
+
+
+def test_no_budget_is_no_limit():
+    assert parse_budget("none") == math.inf
+
+
+@given(st.text(max_size=20))
+def test_anything_else_is_a_usage_error(text):
+    try:
+        assert parse_budget(text) > 0
+    except UsageError as error:
+        assert "--memory-budget 128MiB" in str(error)
+
+
+def test_an_unknown_version_has_the_largest_floor():
+    unknown = floor_of("99.0.1")
+    assert unknown.imports == max(f.imports for f in FLOORS.values())
+    assert unknown.work == max(f.work for f in FLOORS.values())
+
+
+# Plans --------------------------------------------------------------------------------------------
+
+
+def manifest_of(real: Manifest, width: int, layers: int, image_mib: float, activation_mib: float) -> Manifest:
+    """A manifest with towers of other sizes; a block has 12 width² weights, as transformers have."""
+    block_bytes = 12 * width**2 * 4
+
+    def steps(n: int, n_bytes: int) -> tuple[Step, ...]:
+        blocks = tuple(
+            Step("block.onnx", (Tensor("w", "float32", (n_bytes // 4,), i * n_bytes),)) for i in range(n)
+        )
+        return (Step("stem.onnx", ()), *blocks, Step("head.onnx", ()))
+
+    image_block = int(image_mib * 2**20 / layers) // 4 * 4
+    files = dict(real.files)
+    files[real.text.data] = BundledFile(layers * block_bytes, "")
+    files[real.image.data] = BundledFile(layers * image_block, "")
+    return replace(
+        real,
+        files=files,
+        text=replace(real.text, width=width, layers=layers, steps=steps(layers, block_bytes)),
+        image=replace(
+            real.image,
+            steps=steps(layers, image_block),
+            activation_bytes=int(activation_mib * 2**20),
+            carried_bytes=int(activation_mib * 2**17),
+        ),
+    )
+
+
+manifests = st.tuples(
+    st.sampled_from([64, 128, 512, 768]), st.integers(1, 24), st.floats(1, 1200), st.floats(0.1, 30)
+)
+works = st.builds(
+    Work,
+    name_lengths=st.lists(st.integers(3, 12), min_size=2, max_size=60).map(tuple),
+    n_context=st.integers(1, 16),
+    n_features=st.integers(0, 20_000),
+    dim=st.sampled_from([0, 32, 512]),
+    full_covariance=st.booleans(),
+    sketch_rank=st.sampled_from([0, 32]),
+    threads=st.integers(1, 4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests, works, st.floats(40, 4000), st.floats(1, 3))
+def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, factor):
+    manifest = manifest_of(bundle.manifest, *sizes)
+    try:
+        small = make_plan(manifest, work, budget, FLOOR)
+    except BudgetError:
+        return
+    large = make_plan(manifest, work, budget * factor, FLOOR)
+    assert small.peak_mib <= budget and large.peak_mib <= budget * factor
+    assert large.query_seconds <= small.query_seconds
+    assert make_plan(manifest, work, math.inf, FLOOR).query_seconds <= large.query_seconds
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests, works, st.floats(1, 4000))
+def test_a_refusal_names_a_budget_that_is_accepted_and_none_smaller_is(bundle, sizes, work, budget):
+    manifest = manifest_of(bundle.manifest, *sizes)
+    try:
+        make_plan(manifest, work, budget, FLOOR)
+    except BudgetError as error:
+        assert error.exit_code == 3
+        smallest = int(str(error).rsplit("--memory-budget ")[-1].removesuffix("MiB"))
+        assert smallest > budget
+        assert make_plan(manifest, work, smallest, FLOOR).peak_mib <= smallest
+        with pytest.raises(BudgetError):
+            make_plan(manifest, work, smallest - 1.01, FLOOR)
+
+
+def test_the_same_work_gives_the_same_plan(bundle):
+    work = Work(name_lengths=(3, 4, 5), dim=32, threads=2)
+    assert make_plan(bundle.manifest, work, 128, FLOOR) == make_plan(bundle.manifest, work, 128, FLOOR)
+
+
+def test_what_is_not_asked_for_is_not_planned(bundle):
+    pictures = make_plan(bundle.manifest, Work(threads=1), 200, FLOOR)
+    assert pictures.text is None and pictures.image
+    words = make_plan(bundle.manifest, Work(name_lengths=(3,), images=False, threads=1), 200, FLOOR)
+    assert words.image is None and words.text
+
+
+def test_a_step_without_weights_spans_nothing():
+    assert span(Step("stem.onnx", ())) == (0, 0)
+    weights = (Tensor("a", "float32", (4,), 64), Tensor("b", "uint8", (3,), 128))
+    assert span(Step("block.onnx", weights)) == (64, 67)
+
+
+# The process --------------------------------------------------------------------------------------
+
+
+def test_giving_back_library_pages_loses_nothing():
+    return_freed_blocks()
+    before = rss_mib()
+    release_library_pages()
+    assert rss_mib() <= before + 1
+    assert json.loads('{"still": [1, 2.5, "works"]}') == {"still": [1, 2.5, "works"]}
+    assert peak_rss_mib() >= rss_mib() > 0
+    anonymous = anonymous_mib()
+    assert anonymous is None or 0 < anonymous <= peak_rss_mib()
+
+
+COMMAND = [sys.executable, "-m", "sharpzo_edge.cli", "tune", "--threads", "1", "--json"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+@pytest.mark.parametrize("names", [2, 300])
+@pytest.mark.parametrize("mode", ["smallest", "default", "none"])
+def test_a_plan_that_was_accepted_holds_when_measured(tmp_path, pictures, names, mode):
+    """The command itself, in a process of its own; its peak is what the product promises."""
+    images = grow(pictures, names)
+    base = [*COMMAND, "--bundle", str(BUNDLE), "--images", str(images), "--max-queries", "60", "--val", "0"]
+    budget = {"smallest": "1MiB", "default": "128MiB", "none": "none"}[mode]
+    if mode == "smallest":
+        refused = run([*base, "--output", str(tmp_path / "a.st"), "--memory-budget", budget], 3)
+        budget = refused.stderr.strip().rsplit("--memory-budget ")[-1]
+    result = run([*base, "--output", str(tmp_path / "b.st"), "--memory-budget", budget], 0)
+    report = json.loads(result.stdout)
+    assert report["peak_rss_mib"] <= report["plan"]["peak_mib"] <= parse_budget(budget)
+
+
+def run(command: list[str], exit_code: int) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(RUNTIME)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == exit_code, done.stderr
+    return done
+
+
+def grow(pictures, n_classes):
+    """The same few pictures under many class names."""
+    source = pictures / "cat" / "0.png"
+    for i in range(n_classes - 2):
+        folder = pictures / f"animal_{i}"
+        folder.mkdir()
+        (folder / "0.png").symlink_to(source)
+    return pictures
