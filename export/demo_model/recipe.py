@@ -8,37 +8,38 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from .architecture import WEIGHTS_FILE
-from .download import PACKAGES, DownloadError, attribution, check, download
-from .emoji import Emoji, read_emoji
+from sharpzo_edge.errors import SharpzoError
+from sharpzo_export.write_bundle import export
+
+from .architecture import TOKENS_FILE, WEIGHTS_FILE
+from .download import DownloadError, attribution
+from .emoji import Emoji
 from .measure import measure
-from .render import PACKAGES_OF_TRAINING, TABLE_FILE, render
+from .prepare import prepare, step
+from .render import PACKAGES_OF_TRAINING
 from .split import held_out_designs
-from .tasks import TABLE_FILE as TASKS_TABLE
-from .tasks import TaskError, write_tasks
+from .tasks import ATTRIBUTION_FILE, TaskError
 from .train_pictures import Settings as PictureSettings
 from .train_pictures import train_pictures
 from .train_words import Settings as WordSettings
 from .train_words import train_words
 from .words import PLAIN_WORDS
 
+NAME = "demo"  # of the model, in the bundle's manifest
 PICTURES_SHARE = 0.8  # of the training time
-ATTRIBUTION_FILE, HELD_OUT_FILE = "ATTRIBUTION.md", "held_out_hexcodes.json"
+HELD_OUT_FILE = "held_out_hexcodes.json"
 
 
 def make(work: Path, minutes: float | None = None) -> None:
-    """Leave work/model (open_clip's local-dir form), work/tasks, work/measure.json and .md."""
-    node_modules = work / "npm" / "node_modules"
-    _step(node_modules / PACKAGES[-1].name, "download", lambda: download(work / "npm"))
-    check(node_modules)
-    emoji = read_emoji(node_modules)
-    _step(work / "pictures" / TABLE_FILE, "render", lambda: render(node_modules, emoji, work / "pictures"))
-    _step(work / "tasks" / TASKS_TABLE, "tasks", lambda: write_tasks(work, emoji, work / "tasks"))
+    """Leave work/model (open_clip's local-dir form), work/tasks, work/bundle, work/measure.json and .md."""
+    emoji = prepare(work)
     names = [*PLAIN_WORDS, *dict.fromkeys(e.subgroup.replace("-", " ") for e in emoji)]
     tower, model = work / "picture_tower" / "picture_tower.safetensors", work / "model"
     for_pictures, for_words = PictureSettings(), WordSettings()
@@ -51,16 +52,10 @@ def make(work: Path, minutes: float | None = None) -> None:
         "train the text tower",
         lambda: train_words(work, emoji, names, tower, model, for_words),
     )
-    _step(model / ATTRIBUTION_FILE, "attribution", lambda: _write_notes(model, emoji))
-    _step(work / "measure.json", "measure", lambda: measure(work, model, work / "tasks"))
-
-
-def _step(result: Path, name: str, run: Callable[[], object]) -> None:
-    if result.exists():
-        print(f"{name}: {result} is there", flush=True)
-    else:
-        print(f"{name} ...", flush=True)
-        run()
+    step(model / ATTRIBUTION_FILE, "attribution", lambda: _write_notes(model, emoji))
+    step(work / "bundle", "bundle", lambda: _export(model, work / "bundle"))
+    step(work / "measure.json", "measure", lambda: measure(work, model, work / "tasks"))
+    print((work / "measure.md").read_text(encoding="utf-8"), end="", flush=True)
 
 
 def _train(result: Path, name: str, run: Callable[[], object]) -> None:
@@ -71,7 +66,14 @@ def _train(result: Path, name: str, run: Callable[[], object]) -> None:
         run()
         done.touch()
 
-    _step(done, name, run_and_mark)
+    step(done, name, run_and_mark)
+
+
+def _export(model: Path, output: Path) -> None:
+    """With rows for the trained tokens alone, and parity proved. The folder's name is the model's."""
+    with tempfile.TemporaryDirectory() as place:
+        named = shutil.copytree(model, Path(place) / NAME)
+        export(f"local-dir:{named}", None, output, vocabulary=named / TOKENS_FILE)
 
 
 def _write_notes(model: Path, emoji: list[Emoji]) -> None:
@@ -101,7 +103,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         make(options.work, options.minutes)
-    except (DownloadError, TaskError) as error:
+    except (DownloadError, TaskError, SharpzoError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
