@@ -7,7 +7,7 @@ WORK ?= build/demo-model
 PIP := -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-model bench-demo bench-backbones clean
+.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,22 +23,34 @@ test-device: $(DEVICE)/tests-installed  ## the device's tests, in an environment
 test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest onnxruntime allowed
 	$(OLDEST)/bin/python -m pytest tests -m oldest_onnxruntime --ignore tests/export
 
-test-export: $(EXPORT)/installed  ## the export's tests, in an environment with torch
+test-export: $(EXPORT)/recipe-installed  ## the export's tests, in an environment with torch
 	$(EXPORT)/bin/python -m pytest tests/export
 
 lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/ruff check .
 	$(DEVICE)/bin/mypy
 
-demo-model: $(EXPORT)/installed  ## train a small CLIP from npm's emoji packages, and its tasks (an hour; WORK=folder)
-	$(EXPORT)/bin/python $(PIP) --group bench
+demo-model: $(EXPORT)/recipe-installed  ## train a small CLIP from npm's emoji packages, and its tasks (an hour; WORK=folder)
 	PYTHONPATH=export $(EXPORT)/bin/python -m demo_model.recipe --work $(WORK)
+
+demo-tasks: $(DEVICE)/recipe-installed  ## render the demo model's few-shot tasks alone, without torch (WORK=folder)
+	PYTHONPATH=export $(DEVICE)/bin/python -m demo_model.prepare --work $(WORK)
+
+ship-demo-model: demo-model  ## put that model and its first task into the package, and write docs/demo-model.md
+	$(EXPORT)/bin/python bench/demo_page.py --work $(WORK)
+	PYTHONPATH=export $(EXPORT)/bin/python -m demo_model.ship --work $(WORK)
 
 bench-demo: $(DEVICE)/installed  ## run the demo with three seeds, and write the README's table
 	$(DEVICE)/bin/python bench/demo.py
 
 bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (random weights), with parity
 	$(EXPORT)/bin/python bench/backbones.py
+
+bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, random weights), and write docs/speed.md
+	$(EXPORT)/bin/python bench/speed.py
+
+bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md and the README's table
+	$(EXPORT)/bin/python bench/memory.py
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -53,6 +65,10 @@ $(DEVICE)/installed: $(SOURCES) | $(DEVICE)/bin/python
 
 $(DEVICE)/tests-installed: $(DEVICE)/installed
 	$(DEVICE)/bin/python $(PIP) --group test
+	@touch $@
+
+$(DEVICE)/recipe-installed $(EXPORT)/recipe-installed: %/recipe-installed: %/installed
+	$*/bin/python $(PIP) --group bench
 	@touch $@
 
 $(DEVICE)/lint-installed: $(DEVICE)/tests-installed

@@ -1,0 +1,594 @@
+"""What a tune takes: peak memory seen from outside, seconds a query, smallest budget; torch beside it.
+
+    python bench/memory.py [--models NAME ...] [--classes N ...] [--parts PART ...] [--work DIR] [--no-write]
+
+The paper's backbones with random weights. Every tune is the command a user types, in a process of its own,
+with 16 pictures of 12 megapixels for each of 10 classes; watched from outside, never from within. With more
+classes only the first passes of pictures are encoded, and random features stand for the rest.
+Writes bench/results/memory.json, docs/memory.md and the README's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from demo import replace_between
+from machine import ROOT, describe_machine
+from speed import CONTEXT_WORDS, exported, imagenet, names_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "memory.json"
+PAGE = ROOT / "docs" / "memory.md"
+README = ROOT / "README.md"
+WORK = ROOT / "build" / "bench"
+
+# (model, weights, MiB of budget for the tune); ViT-L-14 does not fit the default.
+MODELS = (
+    ("RN50", "fp32", 128),
+    ("RN101", "fp32", 128),
+    ("ViT-B-32", "fp32", 128),
+    ("ViT-B-16", "fp32", 128),
+    ("ViT-B-16", "int8", 128),
+    ("ViT-B-16", "int4", 128),
+    ("ViT-L-14", "fp32", 160),
+)
+CLASSES = (10, 100, 1000)
+PARTS = ("tunes", "smallest", "sharpness", "cgroup", "torch")
+DEFAULT_MIB = 128
+SHOTS, PICTURE = 16, (4000, 3000)
+POPULATION = {10: 40, 100: 16, 1000: 4}  # smaller where a query takes seconds: the batch is the plan's
+GENERATIONS = 3
+SHARPNESS_QUERIES = 1070  # a generation of the paper's stage 1, with its sweep at d = 512
+REAL_PASSES = 3  # of pictures, in tunes on many classes
+SAMPLE_SECONDS = 0.003
+MARGIN_MIB = 8  # of the hard limit, above the budget
+MIB = 1 << 20
+WORK_FOLDER = "prompt.safetensors.work"
+PHASES = ("imports", "pictures", "image tower", "text tower")
+
+# A fat parent's memory would count for its child until exec: so a small one starts it.
+LAUNCHER = """
+import os, sys
+limit, report, *command = sys.argv[1:]
+child = os.fork()
+if child == 0:
+    if limit:
+        open(limit, "w").write(str(os.getpid()))
+    os.execv(command[0], command)
+print(child, file=sys.stderr, flush=True)
+_, status, usage = os.wait4(child, 0)
+open(report, "w").write(str(usage.ru_maxrss))
+sys.exit(os.waitstatus_to_exitcode(status) & 255)
+"""
+
+
+# -------------------------------------------------------------------------------- watching a process
+
+
+def watched(command: list[str], folder: Path, procs: Path | None = None) -> dict[str, Any]:
+    """Run a command that prints JSON; its answer, its peak, and what it held in each phase.
+
+    The peak is wait4's. What a phase held is seen through /proc; phases begin where the command's lines and
+    its work folder (below `folder`) say so.
+    """
+    report = folder / "maxrss"
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(procs or ""), str(report), *command]
+    started = time.monotonic()
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    process = subprocess.Popen(
+        launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout and process.stderr
+    pid = int(process.stderr.readline())
+    lines: list[str] = []
+    answers: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: lines.extend(process.stderr)),
+        threading.Thread(target=lambda: answers.append(process.stdout.read())),
+    ]
+    for thread in threads:
+        thread.start()
+    largest: dict[str, dict[str, float]] = {}
+    phase = PHASES[0]
+    while process.poll() is None:
+        sample, phase = _status(pid), _phase(phase, folder / WORK_FOLDER, lines)
+        if sample and sample["rss"] > largest.get(phase, {"rss": 0.0})["rss"]:
+            largest[phase] = sample
+        time.sleep(SAMPLE_SECONDS)
+    for thread in threads:
+        thread.join()
+    result = {
+        "returncode": process.returncode,
+        "said": "".join(lines),
+        "peak_mib": int(report.read_text()) / 1024,
+        "phases": largest,
+        "wall_seconds": time.monotonic() - started,
+    }
+    if process.returncode == 0:
+        result["answer"] = json.loads(answers[0])
+    return result
+
+
+def _phase(phase: str, work: Path, lines: list[str]) -> str:
+    """Which phase a tune is in: features are written beside their file before the image tower opens."""
+    if phase == "imports":
+        return "pictures" if (work / "crops.u8").exists() else phase
+    if phase == "pictures":
+        is_encoding = any("features.npy" in name for name in os.listdir(work))
+        return "image tower" if is_encoding else phase
+    if phase == "image tower" and any(re.match(r"encoded \d+ pictures", line) for line in lines):
+        return "text tower"
+    return phase
+
+
+def _status(pid: int) -> dict[str, float] | None:
+    """MiB resident now: all of it, what no file backs, and pages of files."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    sizes = dict(re.findall(r"^(VmRSS|RssAnon|RssFile):\s+(\d+) kB", text, re.MULTILINE))
+    if len(sizes) < 3:
+        return None
+    return {
+        "rss": int(sizes["VmRSS"]) / 1024,
+        "anonymous": int(sizes["RssAnon"]) / 1024,
+        "file": int(sizes["RssFile"]) / 1024,
+    }
+
+
+def floor(folder: Path) -> float:
+    """MiB of a process that imports what a tune imports, and ends."""
+    code = "import sharpzo_edge.cli, sharpzo_edge.tune; print('{}')"
+    return float(watched([sys.executable, "-c", code], folder)["peak_mib"])
+
+
+# ------------------------------------------------------------------------------------------ the tunes
+
+
+def tune(
+    bundle: Path, n_classes: int, budget_mib: int, folder: Path, procs: Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """One whole tune of the paper's stage 1, watched; without the sharpness sweep unless `rho` says so."""
+    pictures, names = pictures_for(n_classes, folder)
+    output = folder / WORK_FOLDER.removesuffix(".work")
+    population = POPULATION[n_classes]
+    options = {
+        "bundle": bundle,
+        "images": pictures,
+        "class-names": names,
+        "output": output,
+        "preset": "paper",
+        "shots": SHOTS,
+        "val": 0,
+        "population": population,
+        "rho": 0,
+        "change-point": GENERATIONS,
+        "max-queries": GENERATIONS * population + 1,
+        "memory-budget": f"{budget_mib}MiB",
+    } | {name.replace("_", "-"): value for name, value in options.items()}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+    output.unlink(missing_ok=True)
+    module = ["-m", "sharpzo_edge.cli"] if n_classes == 10 else [__file__, "--sampled"]
+    command = [sys.executable, *module, "tune", *flags, "--restart", "--json"]
+    return watched(command, folder, procs)
+
+
+def tune_with_sampled_pictures() -> None:
+    """The command line, with random features for all pictures but those of the first passes."""
+    import numpy as np
+
+    from sharpzo_edge import cli, features
+
+    class Sampled(features.ImageTower):
+        passes = 0
+
+        def image_features(self, batches: Any) -> Any:
+            Sampled.passes += 1
+            if Sampled.passes <= REAL_PASSES:
+                Sampled.embed_dim = (found := super().image_features(batches)).shape[1]
+                return found
+            n = sum(len(pixels) for pixels in batches)
+            random = np.random.default_rng(Sampled.passes).standard_normal((n, Sampled.embed_dim))
+            return (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)
+
+    features.ImageTower = Sampled  # type: ignore[misc]
+    sys.argv = ["sharpzo-edge", *sys.argv[2:]]
+    cli.main()
+
+
+def pictures_for(n_classes: int, folder: Path) -> tuple[Path, Path]:
+    """A folder of pictures with so many classes, and the words for its folders; made once.
+
+    10 classes have 16 pictures of 12 megapixels each; of more classes, each has one, and every tenth's is
+    that large. Files are links to a few.
+    """
+    from PIL import Image
+
+    root, words = folder / f"pictures-{n_classes}", folder / f"names-{n_classes}.json"
+    names = names_of("EuroSAT's ten") if n_classes == 10 else imagenet(n_classes)
+    if words.exists():
+        return root, words
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    large = [_picture(folder / f"large-{i}.jpg", PICTURE, i) for i in range(4)]
+    small = _picture(folder / "small.jpg", (640, 480), 9)
+    assert Image.open(large[0]).size == PICTURE
+    for k in range(n_classes):
+        (root / f"class_{k:04}").mkdir()
+        for i in range(SHOTS if n_classes == 10 else 1):
+            source = large[i % 4] if n_classes == 10 or k % 10 == 0 else small
+            os.link(source, root / f"class_{k:04}" / f"{i:02}.jpg")
+    words.write_text(json.dumps({f"class_{k:04}": name for k, name in enumerate(names)}))
+    return root, words
+
+
+def _picture(path: Path, size: tuple[int, int], seed: int) -> Path:
+    """A JPEG of waves and noise."""
+    import numpy as np
+    from PIL import Image
+
+    if not path.exists():
+        rng = np.random.default_rng(seed)
+        small = rng.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC), np.int16)
+        noisy = smooth + rng.integers(-12, 13, smooth.shape, dtype=np.int16)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+def smallest_budget(bundle: Path, n_classes: int, folder: Path) -> int:
+    """The smallest budget that the command accepts, as its refusal of 1 MiB says."""
+    refused = tune(bundle, n_classes, 1, folder)
+    found = re.search(r"smallest that would do is (\d+)MiB", refused["said"])
+    if not found:
+        raise SystemExit(f"a budget of 1 MiB was not refused as expected: {refused['said']}")
+    return int(found[1])
+
+
+# ------------------------------------------------------------------------------------- a hard limit
+
+
+@contextmanager
+def limited_group(limit_mib: int) -> Iterator[Path | str]:
+    """A control group with a hard limit on its memory: where to write a process's number, or why not."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, limit = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
+    group = root / f"sharpzo-edge-bench-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        yield f"no control group could be made ({error.strerror})"
+        return
+    try:
+        (group / limit).write_text(str(limit_mib * MIB))
+        swap = group / "memory.swap.max"
+        if swap.exists() or (swap := group / "memory.swappiness").exists():
+            swap.write_text("0")
+        yield group / "cgroup.procs"
+    except OSError as error:
+        yield f"the control group has no memory limit ({error.strerror})"
+    finally:
+        time.sleep(0.1)
+        group.rmdir()
+
+
+def drop_caches() -> bool:
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def under_a_limit(bundle: Path, budget_mib: int, folder: Path) -> dict[str, Any]:
+    """The whole tune of 10 classes under budget + 8 MiB, caches dropped first; and the same without."""
+    free = tune(bundle, 10, budget_mib, folder)
+    with limited_group(budget_mib + MARGIN_MIB) as procs:
+        if isinstance(procs, str):
+            return {"skipped": procs}
+        dropped = drop_caches()
+        limited = tune(bundle, 10, budget_mib, folder, procs)
+        usage = procs.with_name("memory.max_usage_in_bytes")
+        usage = usage if usage.exists() else procs.with_name("memory.peak")
+        charged = int(usage.read_text()) / MIB if usage.exists() else None
+    return {
+        "limit_mib": budget_mib + MARGIN_MIB,
+        "caches_dropped": dropped,
+        "finished": limited["returncode"] == 0,
+        "charged_mib": charged,
+        "seconds": limited["wall_seconds"],
+        "seconds_without": free["wall_seconds"],
+        "query_slowdown": seconds_a_query(limited) / seconds_a_query(free) if "answer" in limited else None,
+    }
+
+
+# -------------------------------------------------------------------------------------- the plain way
+
+
+def plain_way(model: str, n_classes: int, folder: Path) -> dict[str, Any]:
+    """torch with both towers loaded: a picture, then queries of 77 positions a class."""
+    command = [sys.executable, __file__, "--torch", model, str(n_classes)]
+    run = watched(command, folder)
+    if run["returncode"]:
+        raise SystemExit(run["said"])
+    return {"peak_mib": run["peak_mib"], "seconds_a_query": run["answer"]["seconds_a_query"]}
+
+
+def run_torch(model: str, n_classes: int) -> None:
+    import torch
+
+    from sharpzo_export.load_clip import load_clip
+    from torch_text import TorchText
+
+    clip = load_clip(model, "none", None)
+    size = clip.preprocess["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    with torch.inference_mode():
+        clip.model.encode_image(torch.zeros(1, 3, height, width), normalize=True)
+    names = names_of("EuroSAT's ten") if n_classes == 10 else imagenet(n_classes)
+    text = TorchText(clip, names, CONTEXT_WORDS)
+    contexts = 0.02 * torch.randn(1, text.n_context, clip.model.positional_embedding.shape[1])
+    seconds = []
+    for _ in range(1 if n_classes > 100 else 3):
+        started = time.perf_counter()
+        text.ordinary(contexts)
+        seconds.append(time.perf_counter() - started)
+    print(json.dumps({"seconds_a_query": min(seconds)}))
+
+
+# ----------------------------------------------------------------------------------------- measuring
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    labels = [label(model, weights) for model, weights, _ in MODELS]
+    parser.add_argument("--models", nargs="+", default=labels, choices=labels)
+    parser.add_argument("--classes", nargs="+", type=int, default=CLASSES, choices=CLASSES)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--no-write", action="store_true", help="print the page; leave results as they are")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {
+        "machine": describe_machine(),
+        "floor_mib": floor(arguments.work),
+        "rows": [],
+    }
+    for model, weights, budget in MODELS:
+        if label(model, weights) in arguments.models:
+            bundle = exported(model, weights, arguments.work)
+            for n_classes in arguments.classes:
+                if n_classes == 10 or weights == "fp32":
+                    row = measure(bundle, model, weights, n_classes, budget, arguments)
+                    results["rows"].append(row)
+                    print(json.dumps(row), file=sys.stderr, flush=True)
+    results = json.loads(json.dumps(results))
+    if arguments.no_write:
+        print(page(results))
+        return
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page(results), encoding="utf-8")
+    replace_between(README, "memory", table(results))
+
+
+def measure(
+    bundle: Path, model: str, weights: str, n_classes: int, budget: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """One backbone and number of classes: the parts that were asked for."""
+    folder, parts = arguments.work, arguments.parts
+    row: dict[str, Any] = {"model": model, "weights": weights, "classes": n_classes, "budget_mib": budget}
+    row["smallest_mib"] = smallest_budget(bundle, n_classes, folder)
+    budget = row["budget_mib"] = max(budget, row["smallest_mib"])
+    if "tunes" in parts:
+        row["tune"] = summary(tune(bundle, n_classes, budget, folder))
+    if n_classes > 10:
+        if "torch" in parts and weights == "fp32":
+            row["torch"] = plain_way(model, n_classes, folder)
+        return row
+    if "smallest" in parts and model == "ViT-B-16":
+        row["at_the_smallest"] = summary(tune(bundle, n_classes, row["smallest_mib"], folder))
+    if "sharpness" in parts and (model, weights) == ("ViT-B-16", "fp32"):
+        run = tune(bundle, n_classes, budget, folder, rho=0.1, max_queries=SHARPNESS_QUERIES)
+        row["with_sharpness"] = summary(run)
+    if "cgroup" in parts and (model, weights) == ("ViT-B-16", "fp32"):
+        row["cgroup"] = under_a_limit(bundle, budget, folder)
+    if "torch" in parts and weights == "fp32":
+        row["torch"] = plain_way(model, n_classes, folder)
+    return row
+
+
+def summary(run: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a tune."""
+    if run["returncode"]:
+        raise SystemExit(f"a tune failed: {run['said']}")
+    answer = run["answer"]
+    return {
+        "peak_mib": run["peak_mib"],
+        "reported_mib": answer["peak_rss_mib"],
+        "planned_mib": answer["plan"]["peak_mib"],
+        "planned_phases_mib": answer["plan"]["phases_mib"],
+        "plan": {key: answer["plan"][key] for key in ("text", "image", "class_chunk")},
+        "phases": run["phases"],
+        "queries": answer["queries"],
+        "seconds_a_query": seconds_a_query(run),
+        "wall_seconds": run["wall_seconds"],
+    }
+
+
+def seconds_a_query(run: dict[str, Any]) -> float:
+    return float(run["answer"]["seconds"] / run["answer"]["queries"])
+
+
+def label(model: str, weights: str) -> str:
+    return model if weights == "fp32" else f"{model}, {weights}"
+
+
+# ------------------------------------------------------------------------------------------ the pages
+
+
+def table(results: dict[str, Any]) -> str:
+    """The README's part."""
+    machine = results["machine"]
+    lines = [
+        "| model | classes | smallest budget | budget | peak RSS | s a query | torch: peak RSS | s a query |",
+        "|---" * 8 + "|",
+    ]
+    for row in results["rows"]:
+        tuned = row["tune"]
+        plain = row.get("torch")
+        beside = f"{plain['peak_mib']:,.0f} MiB | {plain['seconds_a_query']:.2f}" if plain else "|"
+        lines.append(
+            f"| {label(row['model'], row['weights'])} | {row['classes']:,} | {row['smallest_mib']} MiB "
+            f"| {row['budget_mib']} MiB | {tuned['peak_mib']:.0f} MiB | {tuned['seconds_a_query']:.3f} "
+            f"| {beside} |"
+        )
+    lines += ["", *(f"{line}" for line in limit_said(results)), ""]
+    lines.append(
+        f"Measured on {machine['cores']} cores of an {machine['cpu']} ({machine['architecture']}), "
+        f"onnxruntime {machine['versions']['onnxruntime']}, commit {machine['commit']}."
+    )
+    return "\n".join(lines)
+
+
+def limit_said(results: dict[str, Any]) -> list[str]:
+    """What happened under a hard limit: RSS is not all of memory."""
+    for row in results["rows"]:
+        if "cgroup" not in row:
+            continue
+        found = row["cgroup"]
+        if "skipped" in found:
+            return [f"Under a hard limit nothing was measured: {found['skipped']}."]
+        if not found["finished"]:
+            return [f"Under a hard limit of {found['limit_mib']} MiB that tune did **not** finish."]
+        return [
+            f"RSS is not all of memory: the kernel's page cache and buffers come beside it. Under a hard "
+            f"limit of {found['limit_mib']} MiB on all of it "
+            f"({'caches dropped first' if found['caches_dropped'] else 'caches could not be dropped'}, no "
+            f"swap) {label(row['model'], row['weights'])}'s tune on {row['classes']} classes finishes, in "
+            f"{found['seconds'] / found['seconds_without']:.2f} times the time (a query "
+            f"{found['query_slowdown']:.2f} times)."
+        ]
+    return []
+
+
+def page(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    lines = [
+        "# Memory of a tune",
+        "",
+        "Generated by `make bench-memory`. Random weights; the paper's stage 1 at d = 512. With 10 classes: "
+        f"{SHOTS} JPEGs of 12 megapixels",
+        "each, pictures to prompt, by the command a user types. With more classes: one picture each, of "
+        f"which the first {REAL_PASSES} passes are",
+        "encoded and random features stand for the rest. Peak RSS is seen from outside (wait4), Python "
+        "included; phases are sampled",
+        f"every {SAMPLE_SECONDS * 1e3:.0f} ms. torch: both towers loaded, one candidate at a time, 77 "
+        "positions a class.",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores; "
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        + f"; commit {machine['commit']}. Peak of the imports alone: {results['floor_mib']:.0f} MiB.",
+        "",
+        table(results).split("\n\nMeasured on")[0],
+        "",
+        "## Targets",
+        "",
+        "| what | found | target | |",
+        "|---" * 4 + "|",
+    ]
+    for what, found, wanted in targets(results):
+        met = "met" if found <= wanted else "**missed**"
+        lines.append(f"| {what} | {found:.0f} MiB | {wanted} MiB | {met} |")
+    lines += [
+        "",
+        "## By phase",
+        "",
+        "MiB at most: anonymous + pages of files, as seen; then what the plan reckoned with. A plan is "
+        "broken where more was seen.",
+        "",
+        "| tune | " + " | ".join(PHASES) + " | whole, seen | reported | planned | |",
+        "|---" * (5 + len(PHASES)) + "|",
+    ]
+    for row in results["rows"]:
+        for key, said in RUNS.items():
+            if key in row:
+                lines.append(_phase_line(f"{_row_label(row)}{said}", row[key]))
+    lines += ["", "## Plans", "", "| tune | image tower | text tower | names a run |", "|---" * 4 + "|"]
+    for row in results["rows"]:
+        for key, said in RUNS.items():
+            if key in row:
+                plan = row[key]["plan"]
+                cells = [_tower_said(plan["image"]), _tower_said(plan["text"]), str(plan["class_chunk"])]
+                lines.append(f"| {_row_label(row)}{said} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+RUNS = {
+    "tune": "",
+    "at_the_smallest": ", smallest budget",
+    "with_sharpness": ", sharpness-aware",
+}
+
+
+def _row_label(row: dict[str, Any]) -> str:
+    return f"{label(row['model'], row['weights'])}, {row['classes']:,} classes"
+
+
+def _phase_line(what: str, run: dict[str, Any]) -> str:
+    cells = []
+    for phase in PHASES:
+        seen, planned = run["phases"].get(phase), run["planned_phases_mib"].get(phase)
+        if seen is None:
+            cells.append("")
+            continue
+        over = planned is not None and seen["rss"] > planned
+        said = f"{seen['anonymous']:.0f} + {seen['file']:.0f}" + (f" of {planned:.0f}" if planned else "")
+        cells.append(f"**{said}**" if over else said)
+    kept = "kept" if run["peak_mib"] <= run["planned_mib"] else "**broken**"
+    whole = f"{run['peak_mib']:.1f} | {run['reported_mib']:.1f} | {run['planned_mib']:.1f} | {kept}"
+    return f"| {what} | {' | '.join(cells)} | {whole} |"
+
+
+def _tower_said(tower: dict[str, Any]) -> str:
+    return f"{tower['mode']}, {tower['group']} a run, {tower['together']} a pass"
+
+
+def targets(results: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """(what, MiB found, MiB at most)."""
+    for row in results["rows"]:
+        what, tuned = _row_label(row), row.get("tune")
+        limit = 160 if row["model"] == "ViT-L-14" else DEFAULT_MIB
+        if tuned:
+            yield f"{what}: peak", tuned["peak_mib"], limit
+        if row["model"] == "ViT-B-16" and row["classes"] == 10:
+            wanted = 112 if row["weights"] == "fp32" else 96
+            yield f"{what}: smallest budget", row["smallest_mib"], wanted
+            if "at_the_smallest" in row:
+                seen = row["at_the_smallest"]["peak_mib"]
+                yield f"{what}: peak within the smallest budget", seen, row["smallest_mib"]
+        if "with_sharpness" in row:
+            yield f"{what}: peak, sharpness-aware", row["with_sharpness"]["peak_mib"], limit
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--sampled"]:
+        tune_with_sampled_pictures()
+    elif sys.argv[1:2] == ["--torch"]:
+        run_torch(sys.argv[2], int(sys.argv[3]))
+    else:
+        main()
