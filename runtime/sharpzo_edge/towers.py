@@ -70,6 +70,7 @@ class _Tower:
         release_library_pages()
         engine = _Streamed if plan.mode in STREAMING else _Resident
         self._engine: _Engine = engine(bundle, part, plan.mode, threads)
+        release_library_pages()  # what opening sessions needed, and running them does not
         self._group = plan.group
 
     def close(self) -> None:
