@@ -28,6 +28,7 @@ from .progress import Progress
 from .towers import ImageTower
 
 NOTHING_KEPT = "No picture's features are kept yet. To begin again, type the same command"
+ORDER = "shots, then validation"  # of the rows in features.npy
 FEW_SHOWN = 8  # classes that a line names
 CROPS_FILE, FEATURES_FILE, PICTURES_FILE = "crops.u8", "features.npy", "pictures.json"
 
@@ -251,5 +252,5 @@ def _key(bundle: Bundle, folder: LabelledFolder, shots: int, n_val: int, seed: n
         for paths in folder.files
         for p in paths
     ]
-    draw = [shots, n_val, seed.entropy, list(seed.spawn_key)]
+    draw = [ORDER, shots, n_val, seed.entropy, list(seed.spawn_key)]
     return hashlib.sha256(canonical_json([bundle.checksum, listing, draw])).hexdigest()

@@ -55,7 +55,7 @@ RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each
 
 # A rough machine, for choosing among plans.
 FLOPS, READ_BYTES, RUN_SECONDS = 40e9, 3e9, 5e-5
-SMALL_RUN_ROWS = 16  # rows at which half of a run's time is lost
+SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 10_000  # rows of a run at which a row takes twice its time
 MODE_SLOWNESS = {"packed": 1.0, "mapped": 1.06, "streamed": 1.12, "frugal": 1.7}
 
 
@@ -280,10 +280,15 @@ def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
 def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int]) -> float:
     """Seconds a candidate: arithmetic, less efficient in small runs; runs; and its share of the reading."""
     file_bytes = manifest.files[spec.data].size
-    arithmetic = sum(r * (1 + SMALL_RUN_ROWS / (r * tower.group)) for r in rows) * file_bytes / 2 / FLOPS
+    arithmetic = sum(r * _slowness(r * tower.group) for r in rows) * file_bytes / 2 / FLOPS
     n_runs = len(rows) * (len(spec.steps) if tower.mode in STREAMING else 1)
     reading = file_bytes / READ_BYTES / tower.together if tower.mode in STREAMING else 0.0
     return arithmetic * MODE_SLOWNESS[tower.mode] + n_runs * RUN_SECONDS / tower.group + reading
+
+
+def _slowness(n_rows: int) -> float:
+    """Of a row in a run of so many: small runs repeat what a run costs, large ones leave the caches."""
+    return 1 + SMALL_RUN_ROWS / n_rows + n_rows / LARGE_RUN_ROWS
 
 
 def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -> int:
