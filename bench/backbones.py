@@ -115,6 +115,7 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
 
 
 def command(*arguments: object) -> dict[str, Any]:
+    """A command of ours in a process of its own; what --json prints."""
     done = subprocess.run(
         [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments), "--json"],
         stdout=subprocess.PIPE,

@@ -25,6 +25,12 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def one_line(machine: dict[str, Any]) -> str:
+    """What `describe_machine` found, as pages end or begin with it."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return f"{machine['cpu']}, {machine['cores']} cores; {versions}; commit {machine['commit']}."
+
+
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import replace_between
-from machine import ROOT, describe_machine
+from machine import ROOT, describe_machine, one_line
 from speed import CONTEXT_WORDS, exported, imagenet, names_of
 
 HERE = Path(__file__).parent
@@ -500,9 +500,7 @@ def page(results: dict[str, Any]) -> str:
         f"every {SAMPLE_SECONDS * 1e3:.0f} ms. torch: both towers loaded, one candidate at a time, 77 "
         "positions a class.",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f"; commit {machine['commit']}. Peak of the imports alone: {results['floor_mib']:.0f} MiB.",
+        f"{one_line(machine)} Peak of the imports alone: {results['floor_mib']:.0f} MiB.",
         "",
         table(results).split("\n\nMeasured on")[0],
         "",

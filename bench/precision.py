@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from backbones import write_pictures
+from backbones import command, write_pictures
 from machine import describe_machine
 
 HERE = Path(__file__).parent
@@ -134,18 +134,6 @@ def reading_seconds(path: Path) -> float:
         while file.read(1 << 22):
             pass
     return time.monotonic() - started
-
-
-def command(*arguments: Any) -> dict[str, Any]:
-    """A command of ours in a process of its own; what --json prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments), "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def megabytes(folder: Path) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones import EUROSAT, command
-from machine import ROOT, describe_machine
+from machine import ROOT, describe_machine, one_line
 
 RESULTS = ROOT / "bench" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "speed.md"
@@ -481,9 +481,7 @@ def page(results: dict[str, Any]) -> str:
         f"- **{BUDGET_MIB} MiB**: `TextTower` as planned for tuning within {BUDGET_MIB} MiB "
         f"({SHOTS} shots, d = {DIM}), page cache warm.",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f"; commit {machine['commit']}.",
+        one_line(machine),
         "",
         "## Milliseconds a candidate",
         "",
