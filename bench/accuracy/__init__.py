@@ -1,0 +1,1 @@
+"""Accuracy per query: SharpZO's presets, the rivals and the closed-form heads, on the same graph and features."""

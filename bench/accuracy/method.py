@@ -1,0 +1,92 @@
+"""What a method is: given a Problem it yields Moments, until its queries are spent.
+
+A method sees the shots and the validation pictures, never a test set: whoever runs it measures the
+moments. All share the text graph, the image features, the counter of queries and the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from sharpzo_edge.arrays import Floats, LabelledFeatures
+from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.class_prompts import class_prompts
+from sharpzo_edge.objective import Objective, projection
+from sharpzo_edge.towers import TextTower
+from sharpzo_edge.tune import stream
+
+Kind = Literal["prompt", "head", "backprop", "picture"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A few-shot task at one seed.
+
+    tower:   of the bundle, open; batch: points that it takes at once
+    context: (m, D) the initial context; std: of A's entries by which |w| = 1 moves it by its own size
+    train, val: unit image features of the shots, and of further pictures to choose by
+    """
+
+    task: str
+    bundle: Bundle
+    tower: TextTower
+    batch: int
+    class_names: tuple[str, ...]
+    context: Floats
+    train: LabelledFeatures
+    val: LabelledFeatures
+    seed: int
+
+    @property
+    def logit_scale(self) -> float:
+        return self.bundle.manifest.logit_scale
+
+    @property
+    def std(self) -> float:
+        return float(np.sqrt(np.mean(np.square(self.context, dtype=np.float64))))
+
+    def stream(self, name: str) -> np.random.SeedSequence:
+        """The seed of one use of randomness, as the product draws it."""
+        return stream(self.seed, name)
+
+    def objective(self, dim: int = 512, std: float = 1.0) -> Objective:
+        """context + reshape(A w): the product's own, with a fresh counter of queries."""
+        A = projection(self.stream("projection"), self.context.size, dim, std)
+        return self.objective_of(self.context, A)
+
+    def objective_of(self, context: Floats, A: Floats) -> Objective:
+        """The same for another initial context (m, D), and any A (m D, d)."""
+        prompts = class_prompts(self.bundle, self.class_names, len(context), len(self.class_names))
+        return Objective(self.tower, prompts, context, A, self.train, self.logit_scale, self.batch)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a method would return if it were stopped now.
+
+    queries:    spent so far, this look included
+    train_loss: cross-entropy on the shots at the model's logit scale
+    logits:     unit image features (N, E) -> (N, K)
+    """
+
+    queries: int
+    train_loss: float
+    logits: Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True)
+class Method:
+    """label: in tables; grid: the points that its hyper-parameters are chosen from, at most 9, its authors'
+    values first; run(problem, max_queries, settings): moments in the order of their queries.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    run: Callable[[Problem, int, Mapping[str, Any]], Iterator[Moment]]
+    grid: tuple[Mapping[str, Any], ...] = field(default=({},))
+    needs_torch: bool = False
