@@ -422,7 +422,7 @@ def summary(run: dict[str, Any]) -> dict[str, Any]:
         "reported_mib": answer["peak_rss_mib"],
         "planned_mib": answer["plan"]["peak_mib"],
         "planned_phases_mib": answer["plan"]["phases_mib"],
-        "plan": {key: answer["plan"][key] for key in ("text", "image", "class_chunk")},
+        "plan": {key: answer["plan"][key] for key in ("text", "image", "chunk_rows")},
         "phases": run["phases"],
         "queries": answer["queries"],
         "seconds_a_query": seconds_a_query(run),
@@ -531,7 +531,7 @@ def page(results: dict[str, Any]) -> str:
         for key, said in RUNS.items():
             if key in row:
                 plan = row[key]["plan"]
-                cells = [_tower_said(plan["image"]), _tower_said(plan["text"]), str(plan["class_chunk"])]
+                cells = [_tower_said(plan["image"]), _tower_said(plan["text"]), str(plan["chunk_rows"])]
                 lines.append(f"| {_row_label(row)}{said} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

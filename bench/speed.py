@@ -144,12 +144,11 @@ class OurWorker:
         plan = make_plan(self.bundle.manifest, work, budget, floor_of(ort.__version__))
         assert isinstance(plan.text, TowerPlan)
         self.plan, self.contexts = plan.text, np.load(contexts)
-        self.prompts = class_prompts(self.bundle, names, N_CONTEXT, plan.class_chunk)
+        self.prompts = class_prompts(self.bundle, names, N_CONTEXT, plan.chunk_rows)
         self.tower = self._tower()
-        shapes = [chunk.embeddings.shape[:2] for chunk in self.prompts.chunks]
         return {
-            "plan": plan.report()["text"] | {"class_chunk": plan.class_chunk},
-            "positions": sum(1 + N_CONTEXT + k * length for k, length in shapes),
+            "plan": plan.report()["text"] | {"chunk_rows": plan.chunk_rows},
+            "positions": sum(len(chunk.mask) for chunk in self.prompts.chunks),
             "needed": 1 + N_CONTEXT + sum(lengths),
         }
 
@@ -495,9 +494,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "## Token positions a candidate",
         "",
-        "Needed: the shared context, and every name up to its end token. Ours pads names within chunks of "
-        "similar length, and repeats",
-        "the context in every chunk, where that costs less than another run.",
+        "Needed: the shared context, and every name up to its end token. Ours pads nothing; it repeats the "
+        "context in every chunk of names.",
         "",
         f"| names | torch, 77 | torch, shared | resident | {BUDGET_MIB} MiB | needed |",
         "|---|---|---|---|---|---|",

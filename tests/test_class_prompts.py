@@ -1,10 +1,16 @@
-"""From names to rows: every class once, its own tokens, padding that is zero."""
+"""From names to rows: every class once, its own tokens, and who sees whom."""
 
 import numpy as np
 import pytest
 
 from sharpzo_edge.bundle import MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE
-from sharpzo_edge.class_prompts import class_prompts, context_from_words, name_token_ids, random_context
+from sharpzo_edge.class_prompts import (
+    attention_mask,
+    class_prompts,
+    context_from_words,
+    name_token_ids,
+    random_context,
+)
 from sharpzo_edge.errors import ClassNameError, UsageError
 from sharpzo_edge.tokenizer import EOT_ID, Tokenizer
 
@@ -16,23 +22,38 @@ def rows_of(bundle, ids):
     return table[[int(np.flatnonzero(kept == token)[0]) for token in ids]]
 
 
-@pytest.mark.parametrize("class_chunk", [1, 2, 3, 128])
-def test_every_class_is_in_one_chunk_with_its_own_rows(bundle, class_chunk):
-    prompts = class_prompts(bundle, NAMES, 4, class_chunk)
+@pytest.mark.parametrize("chunk_rows", [1, 12, 20, 256])
+def test_every_class_is_in_one_chunk_with_its_own_rows(bundle, chunk_rows):
+    prompts = class_prompts(bundle, NAMES, 4, chunk_rows)
     assert prompts.names == tuple(NAMES)
-    assert sorted(np.concatenate([c.classes for c in prompts.chunks])) == list(range(len(NAMES)))
-    assert all(len(chunk.classes) <= class_chunk for chunk in prompts.chunks)
-    lengths = [index for chunk in prompts.chunks for index in chunk.eot_index]
-    assert lengths == sorted(lengths)
+    assert [k for c in prompts.chunks for k in range(len(NAMES))[c.classes]] == list(range(len(NAMES)))
 
     ids = name_token_ids(bundle, NAMES)
     for chunk in prompts.chunks:
-        assert chunk.classes.dtype == chunk.eot_index.dtype == np.int64
+        ours = ids[chunk.classes]
+        assert len(ours) == 1 or 5 + len(chunk.embeddings) <= chunk_rows
+        np.testing.assert_array_equal(
+            chunk.embeddings, rows_of(bundle, [token for name in ours for token in name])
+        )
+        assert list(chunk.positions) == [5 + i for name in ours for i in range(len(name))]
+        assert list(np.diff(chunk.eot_rows, prepend=4)) == [len(name) for name in ours]
         assert chunk.embeddings.dtype == np.float32
-        assert chunk.embeddings.shape[1] == chunk.eot_index.max() + 1  # not a row more than needed
-        for k, rows, eot in zip(chunk.classes, chunk.embeddings, chunk.eot_index, strict=True):
-            np.testing.assert_array_equal(rows[: eot + 1], rows_of(bundle, ids[k]))
-            assert not rows[eot + 1 :].any()
+        assert chunk.positions.dtype == chunk.eot_rows.dtype == np.int64
+        assert chunk.mask.shape == (5 + len(chunk.embeddings),) * 2
+
+
+def test_a_name_sees_the_shared_rows_and_its_own_past():
+    no = -np.inf
+    expected = [
+        [0, no, no, no, no],
+        [0, 0, no, no, no],
+        [0, 0, 0, no, no],
+        [0, 0, no, 0, no],
+        [0, 0, no, 0, 0],
+    ]
+    mask = attention_mask(2, [1, 2])
+    assert mask.dtype == np.float32
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_a_name_is_tokenised_with_its_full_stop(bundle):
@@ -54,7 +75,7 @@ def test_a_name_that_fills_the_context_fits_and_a_longer_one_does_not(bundle):
     room = bundle.manifest.text.context_length - 1 - 4
     longest = " ".join(["cat"] * (room - 2))  # and "." and EOT
     chunks = class_prompts(bundle, [longest, "dog"], 4).chunks
-    assert chunks[-1].embeddings.shape[1] == room
+    assert chunks[0].positions.max() == bundle.manifest.text.context_length - 1
     with pytest.raises(ClassNameError, match=f"{longest} cat.*room for {room}"):
         class_prompts(bundle, [f"{longest} cat", "dog"], 4)
     with pytest.raises(ClassNameError):

@@ -18,10 +18,10 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import BudgetError, UsageError
 from sharpzo_edge.memory import (
     FLOORS,
-    RUN_ROWS,
     Floor,
     Work,
     chunk_sizes,
+    chunked_rows,
     floor_of,
     make_plan,
     parse_budget,
@@ -34,6 +34,7 @@ from sharpzo_edge.process_memory import (
     return_freed_blocks,
     rss_mib,
 )
+from sharpzo_edge.settings import EDGE
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 FLOOR = Floor(imports=80.0, work=60.0)
@@ -42,27 +43,17 @@ FLOOR = Floor(imports=80.0, work=60.0)
 # Chunks -------------------------------------------------------------------------------------------
 
 
-def fewest_rows(lengths: list[int], n_shared: int, most: int) -> int:
-    """By trying every way to cut the sorted names."""
-    lengths = sorted(lengths)
-    if not lengths:
-        return 0
-    return min(
-        n_shared + RUN_ROWS + k * lengths[k - 1] + fewest_rows(lengths[k:], n_shared, most)
-        for k in range(1, min(most, len(lengths)) + 1)
-    )
+@given(st.lists(st.integers(3, 72), max_size=40), st.integers(2, 17), st.integers(1, 300))
+def test_chunks_hold_every_name_once_within_their_rows(lengths, n_shared, most):
+    sizes, rows = chunk_sizes(lengths, n_shared, most), chunked_rows(lengths, n_shared, most)
+    assert sum(sizes) == len(lengths) and all(size >= 1 for size in sizes)
+    assert sum(rows) == sum(lengths) + n_shared * len(sizes)  # nothing is padded
+    assert all(n <= most or size == 1 for n, size in zip(rows, sizes, strict=True))
 
 
-@given(st.lists(st.integers(3, 40), min_size=1, max_size=9), st.integers(2, 17), st.integers(1, 9))
-def test_no_other_chunks_take_fewer_rows(lengths, n_shared, most):
-    chunks = chunk_sizes(lengths, n_shared, most)
-    assert sum(k for k, _ in chunks) == len(lengths)
-    assert all(1 <= k <= most for k, _ in chunks)
-    ordered, start = sorted(lengths), 0
-    for k, longest in chunks:
-        assert longest == ordered[start + k - 1]
-        start += k
-    assert sum(n_shared + RUN_ROWS + k * n for k, n in chunks) == fewest_rows(lengths, n_shared, most)
+def test_chunks_are_even_where_names_are():
+    assert chunk_sizes([7] * 100, 5, 128) == [17] * 5 + [15]
+    assert chunk_sizes([5] * 10, 5, 40) == [5, 5]  # not seven and three
 
 
 # Budgets ------------------------------------------------------------------------------------------
@@ -144,7 +135,7 @@ works = st.builds(
     n_features=st.integers(0, 20_000),
     dim=st.sampled_from([0, 32, 512]),
     full_covariance=st.booleans(),
-    sketch_rank=st.sampled_from([0, 32]),
+    sketch_ranks=st.sampled_from([(0,), (32,), (48, 16, 4)]),
     threads=st.integers(1, 4),
 )
 
@@ -159,8 +150,10 @@ def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, 
         return
     large = make_plan(manifest, work, budget * factor, FLOOR)
     assert small.peak_mib <= budget and large.peak_mib <= budget * factor
-    assert large.query_seconds <= small.query_seconds
-    assert make_plan(manifest, work, math.inf, FLOOR).query_seconds <= large.query_seconds
+    largest = make_plan(manifest, work, math.inf, FLOOR)
+    assert small.sketch_rank <= large.sketch_rank <= largest.sketch_rank == work.sketch_ranks[0]
+    for less, more in ((small, large), (large, largest)):
+        assert more.query_seconds <= less.query_seconds or more.sketch_rank > less.sketch_rank
 
 
 @settings(max_examples=60, deadline=None)
@@ -181,6 +174,12 @@ def test_a_refusal_names_a_budget_that_is_accepted_and_none_smaller_is(bundle, s
 def test_the_same_work_gives_the_same_plan(bundle):
     work = Work(name_lengths=(3, 4, 5), dim=32, threads=2)
     assert make_plan(bundle.manifest, work, 128, FLOOR) == make_plan(bundle.manifest, work, 128, FLOOR)
+
+
+def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
+    work = Work(name_lengths=(4,) * 10_000, dim=512, sketch_ranks=EDGE.sketch_ranks, threads=2)
+    ranks = [make_plan(bundle.manifest, work, budget, FLOOR).sketch_rank for budget in (250, 400, math.inf)]
+    assert ranks == sorted(ranks) and ranks[0] < ranks[1] < ranks[2] == EDGE.rank
 
 
 def test_what_is_not_asked_for_is_not_planned(bundle):

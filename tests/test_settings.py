@@ -81,8 +81,8 @@ def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices
         assert 0 < settings.default_queries <= 2000
         assert settings.projection_std_for(np.full((4, 8), -0.02, np.float32)) == pytest.approx(0.02)
         assert settings.stage1().covariance == "identity"
-        assert settings.sketch_rank == 2 * settings.rank
-    assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketch_rank == 0
+        assert settings.sketch_ranks[0] == settings.rank
+    assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketch_ranks == (0,)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
         yield "image_features" + COSINE, _smallest_cosine(before[0], answer)
 
     context = class_prompts.context_from_words(bundle, words)
-    prompts = class_prompts.class_prompts(bundle, names, len(context), class_chunk=4)
+    prompts = class_prompts.class_prompts(bundle, names, len(context), chunk_rows=32)
     other = context + np.float32(0.1)  # a candidate between two equal ones, which it must not touch
     for stage, plan in (("class_features", RESIDENT), ("class_features_streamed", STREAMED)):
         with towers.TextTower(bundle, plan) as text_tower:

@@ -1,16 +1,16 @@
 """The forward-only text tower: context vectors in, unit class features out.
 
-With a causal mask and the class name after the context, [SOS] and the context vectors see only
-themselves, so their rows are computed once for all classes; and nothing after EOT reaches EOT, so
-names end there. Rows are laid out (B, P + K L, D): the P = 1 + m rows that all classes share, then
-K names of L rows. One linear layer is then one product over all of them.
+All names share [SOS] and the context, and nothing after EOT reaches EOT. So the names of a run lie one
+behind the other in a single sequence of S = 1 + m + R rows: first the P = 1 + m rows that all share, then
+every name's own, ended by its EOT. A mask keeps the names apart, positions start anew with each, and no
+row is padding. It is exact, and every linear layer is one product over B S rows.
 
 Inputs of the whole graph:
-    context       (B, m, D)   candidates
-    names         (K, L, D)   token embeddings of name, ".", EOT, zero-padded to L
-    eot_index     (K,)        where EOT stands in each name, 0 … L-1
-    context_mask  (P, P)      0 on and below the diagonal, -inf above
-    name_mask     (L, L)      likewise
+    context         (B, m, D)  candidates
+    names           (R, D)     token embeddings of name, ".", EOT, one name behind the other
+    name_positions  (R,)       of those rows in their prompts: 1 + m, 2 + m, …, anew for each name
+    eot_rows        (K,)       where the EOT of each name stands in the sequence, P … S - 1
+    mask            (S, S)     0 where a row sees another, -inf elsewhere
 Output: class_features (B, K, E).
 """
 
@@ -35,10 +35,9 @@ from .quantize import LinearWeights
 from .transformer import (
     BlockForm,
     as_array,
+    attended,
     attention_weights,
     block_form,
-    by_head,
-    from_heads,
     mlp_half,
     mlp_weights,
     queries_keys_values,
@@ -147,16 +146,16 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
 
     whole = Graph("text", data)
     rows = _stem(whole, edge, form)
-    masks = _mask_inputs(whole)
+    places = _place_inputs(whole)
     for i, (attention, mlp) in enumerate(halves):
         half = _attention_half if i < len(halves) - 1 else _last_attention_half
-        rows = half(whole, rows, whole.weights(attention, f"block.{i}."), form, *masks)
+        rows = half(whole, rows, whole.weights(attention, f"block.{i}."), form, *places)
         rows = mlp_half(whole, rows, whole.weights(mlp, f"block.{i}."), form)
     _head(whole, rows, edge, tower)
     whole.save(folder / GRAPH)
 
     stem = Graph("text_stem", data)
-    all_rows = ("B", "P+KL", form.width)
+    all_rows = ("B", "S", form.width)
     stem.output("rows", _stem(stem, edge, form), all_rows)
     stem.save(folder / STEM)
     for name, half, out_shape in (
@@ -165,8 +164,8 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
     ):
         g = Graph(name.removesuffix(".onnx"), data)
         rows = g.input("rows", all_rows)
-        masks = _mask_inputs(g)
-        g.output("rows_out", half(g, rows, g.weight_inputs(halves[0][0]), form, *masks), out_shape)
+        places = _place_inputs(g)
+        g.output("rows_out", half(g, rows, g.weight_inputs(halves[0][0]), form, *places), out_shape)
         g.save(folder / name)
     g = Graph(MLP.removesuffix(".onnx"), data)
     any_rows = ("B", "R", form.width)
@@ -197,116 +196,37 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
 
 
 def _stem(g: Graph, edge: Places, form: BlockForm) -> str:
-    """context (B, m, D), names (K, L, D) -> rows (B, P + K L, D), positions added."""
+    """context (B, m, D), names (R, D) -> rows (B, S, D), positions added."""
     context = g.input("context", ("B", "m", form.width))
-    names = g.input("names", ("K", "L", form.width))
-    positions = g.weight(edge["positions"])
-    batch, n_context, n_names, length = (
-        g.size(context, 0),
-        g.size(context, 1),
-        g.size(names, 0),
-        g.size(names, 1),
-    )
-    one, width = g.constant([1]), g.constant([form.width])
-    shared = g.op("Add", n_context, one)  # P
-    end = g.op("Add", shared, length)
+    names = g.input("names", ("R", form.width))
+    places = g.input("name_positions", ("R",), TensorProto.INT64)
+    table = g.weight(edge["positions"])
+    batch, one = g.size(context, 0), g.constant([1])
+    n_shared = g.op("Add", g.size(context, 1), one)  # P
     sos = g.op("Expand", g.weight(edge["sos"]), g.op("Concat", batch, one, one, axis=0))
-    prefix = g.op("Add", g.op("Concat", sos, context, axis=1), g.slice(positions, 0, shared, 0))
-    placed = g.op("Add", names, g.slice(positions, shared, end, 0))
-    flat = g.reshape(placed, 1, -1, form.width)
-    n_rows = g.op("Mul", n_names, length)
-    repeated = g.op("Expand", flat, g.op("Concat", batch, n_rows, width, axis=0))
-    return g.op("Concat", prefix, repeated, axis=1)
-
-
-def _mask_inputs(g: Graph) -> tuple[str, str, str]:
-    return (
-        g.input("context_mask", ("P", "P")),
-        g.input("name_mask", ("L", "L")),
-        g.input("eot_index", ("K",), TensorProto.INT64),
+    shared = g.op("Add", g.op("Concat", sos, context, axis=1), g.slice(table, 0, n_shared, 0))
+    placed = g.op("Add", names, g.op("Gather", table, places, axis=0))
+    repeated = g.op(
+        "Expand", g.op("Unsqueeze", placed, g.constant([0])), g.op("Concat", batch, one, one, axis=0)
     )
+    return g.op("Concat", shared, repeated, axis=1)
 
 
-def _attention_half(
-    g: Graph,
-    rows: str,
-    w: Values,
-    form: BlockForm,
-    context_mask: str,
-    name_mask: str,
-    eot_index: str,
-) -> str:
-    """Attention on all rows (B, P + K L, D). (`eot_index` is unused, as all rows go on.)"""
-    n_shared, length = g.size(context_mask, 0), g.size(name_mask, 0)
-    q, k, v = (by_head(g, x, form.heads, form.head_width) for x in queries_keys_values(g, rows, w, form))
-    q, k, v = (_split_rows(g, x, n_shared, axis=2) for x in (q, k, v))
-
-    scores = g.op("MatMul", q[0], g.transpose(k[0], 0, 1, 3, 2))
-    scores = g.op("Softmax", g.op("Add", scores, context_mask), axis=-1)
-    shared = g.op("MatMul", scores, v[0])  # (B, H, P, d)
-    names = _attend_from_names(g, q[1], k, v, name_mask, form, length)
-
-    mixed = from_heads(g, g.op("Concat", shared, names, axis=2), form)
-    return g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
+def _place_inputs(g: Graph) -> tuple[str, str]:
+    return g.input("mask", ("S", "S")), g.input("eot_rows", ("K",), TensorProto.INT64)
 
 
-def _last_attention_half(
-    g: Graph,
-    rows: str,
-    w: Values,
-    form: BlockForm,
-    context_mask: str,
-    name_mask: str,
-    eot_index: str,
-) -> str:
-    """The last block's attention, for the EOT rows alone: (B, P + K L, D) -> (B, K, D)."""
-    n_shared, length, n_names = g.size(context_mask, 0), g.size(name_mask, 0), g.size(eot_index, 0)
-    zero, one = g.constant(0), g.constant(1)
-    number = g.op("Range", zero, g.op("Squeeze", n_names), one)
-    eot_rows = g.op("Add", g.op("Add", g.op("Mul", number, length), eot_index), n_shared)
-
+def _attention_half(g: Graph, rows: str, w: Values, form: BlockForm, mask: str, eot_rows: str) -> str:
+    """Attention on all rows (B, S, D). (`eot_rows` is unused, as all rows go on.)"""
     q, k, v = queries_keys_values(g, rows, w, form)
-    q = by_head(g, g.op("Gather", q, eot_rows, axis=1), form.heads, form.head_width)
-    k, v = (_split_rows(g, by_head(g, x, form.heads, form.head_width), n_shared, axis=2) for x in (k, v))
-    eot_mask = g.op("Unsqueeze", g.op("Gather", name_mask, eot_index, axis=0), g.constant([1]))
-    names = _attend_from_names(g, q, k, v, eot_mask, form, length, queries_per_name=1)
-
-    rows = g.op("Gather", rows, eot_rows, axis=1)
-    return g.op("Add", rows, g.linear(from_heads(g, names, form), w["out.weight"], w["out.bias"]))
+    return attended(g, rows, q, k, v, w, form, mask)
 
 
-def _attend_from_names(
-    g: Graph,
-    q: str,
-    k: list[str],
-    v: list[str],
-    mask: str,
-    form: BlockForm,
-    length: str,
-    queries_per_name: int | None = None,
-) -> str:
-    """Names attend to the shared rows and to their own: one softmax over both.
-
-    q (B, H, K n, d) with n = L, or `queries_per_name`; k, v: [shared (B, H, P, d), names (B, H, K L, d)];
-    mask broadcasts over (B, H, K, n, L). Returns (B, H, K n, d).
-    """
-    n = length if queries_per_name is None else queries_per_name
-    own_q = g.reshape(q, 0, 0, -1, n, form.head_width)
-    own_k, own_v = (g.reshape(x, 0, 0, -1, length, form.head_width) for x in (k[1], v[1]))
-    to_own = g.op("MatMul", own_q, g.transpose(own_k, 0, 1, 2, 4, 3))
-    to_own = g.op("Add", to_own, mask)  # (B, H, K, n, L)
-    to_shared = g.op("MatMul", q, g.transpose(k[0], 0, 1, 3, 2))  # (B, H, K n, P)
-    to_own_flat = g.reshape(to_own, 0, 0, -1, length)
-    scores = g.op("Softmax", g.op("Concat", to_shared, to_own_flat, axis=-1), axis=-1)
-    n_shared = g.size(k[0], 2)
-    to_shared, to_own_flat = _split_rows(g, scores, n_shared, axis=3)
-    own = g.op("MatMul", g.reshape(to_own_flat, 0, 0, -1, n, length), own_v)
-    return g.op("Add", g.op("MatMul", to_shared, v[0]), g.reshape(own, 0, 0, -1, form.head_width))
-
-
-def _split_rows(g: Graph, x: str, n_first: str, axis: int) -> list[str]:
-    """The first `n_first` entries along an axis, and the rest."""
-    return [g.slice(x, 0, n_first, axis), g.slice(x, n_first, np.iinfo(np.int64).max, axis)]
+def _last_attention_half(g: Graph, rows: str, w: Values, form: BlockForm, mask: str, eot_rows: str) -> str:
+    """The last block's attention, for the EOT rows alone: (B, S, D) -> (B, K, D)."""
+    q, k, v = queries_keys_values(g, rows, w, form)
+    q, rows = (g.op("Gather", x, eot_rows, axis=1) for x in (q, rows))
+    return attended(g, rows, q, k, v, w, form, g.op("Gather", mask, eot_rows, axis=0))
 
 
 def _head(g: Graph, rows: str, edge: Places, tower: TextParts) -> None:

@@ -113,9 +113,18 @@ def full_attention_half(g: Graph, rows: str, w: Values, form: BlockForm, first_r
     q, k, v = queries_keys_values(g, rows, w, form)
     if first_row_only:
         q, rows = g.slice(q, 0, 1, 1), g.slice(rows, 0, 1, 1)
+    return attended(g, rows, q, k, v, w, form)
+
+
+def attended(
+    g: Graph, rows: str, q: str, k: str, v: str, w: Values, form: BlockForm, mask: str | None = None
+) -> str:
+    """rows (B, n, D) + what they see of k and v (B, N, D) by q (B, n, D); mask (n, N): 0 or -inf."""
     q, k, v = (by_head(g, x, form.heads, form.head_width) for x in (q, k, v))
-    scores = g.op("Softmax", g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2)), axis=-1)
-    mixed = from_heads(g, g.op("MatMul", scores, v), form)
+    scores = g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2))
+    if mask is not None:
+        scores = g.op("Add", scores, mask)
+    mixed = from_heads(g, g.op("MatMul", g.op("Softmax", scores, axis=-1), v), form)
     return g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
 
 

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from .errors import BundleError, ClassNameError
 
 FORMAT = "sharpzo-edge bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
 TOKEN_IDS_FILE = "token_ids.npy"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats
 from .bundle import MERGES_FILE, Bundle
 from .errors import ClassNameError, UsageError
-from .memory import CLASS_CHUNKS, chunk_sizes
+from .memory import CHUNK_ROWS, chunk_sizes
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
@@ -22,20 +23,26 @@ RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
 
 @dataclass(frozen=True)
 class NameChunk:
-    """Names of similar length that go through the tower together.
+    """Names that go through the tower together, one behind the other.
 
-    classes (k,) int64: their places among all; embeddings (k, L, D) float32, zero behind EOT;
-    eot_index (k,) int64.
+    classes:    their places among all
+    embeddings: (R, D) float32, the rows of every name
+    positions:  (R,) int64, of those rows in their prompts
+    eot_rows:   (k,) int64, where each name's EOT stands behind the shared rows of the sequence
+    mask:       (P + R, P + R) float32, 0 where a row sees another: the shared rows, and what of its own
+                name stands before it
     """
 
-    classes: NDArray[np.int64]
-    embeddings: NDArray[np.float32]
-    eot_index: NDArray[np.int64]
+    classes: slice
+    embeddings: Floats
+    positions: NDArray[np.int64]
+    eot_rows: NDArray[np.int64]
+    mask: Floats
 
 
 @dataclass(frozen=True)
 class ClassPrompts:
-    """All classes, sorted by length into chunks so that little is padded."""
+    """All classes, in chunks of at most so many rows."""
 
     names: tuple[str, ...]
     chunks: tuple[NameChunk, ...]
@@ -54,18 +61,18 @@ def name_token_ids(bundle: Bundle, names: Sequence[str]) -> list[list[int]]:
 
 
 def class_prompts(
-    bundle: Bundle, names: Sequence[str], n_context: int, class_chunk: int = CLASS_CHUNKS[0]
+    bundle: Bundle, names: Sequence[str], n_context: int, chunk_rows: int = CHUNK_ROWS[0]
 ) -> ClassPrompts:
     """Fetch the embeddings of the class names. Costs no query.
 
-    class_chunk: most names in one run of the text graph
+    chunk_rows: most rows in one run of the text graph, for one candidate
     Raises ClassNameError as `checked_token_ids` does.
     """
     ids = checked_token_ids(bundle, names, n_context)
-    by_length = sorted(range(len(ids)), key=lambda k: (len(ids[k]), k))
+    n_shared = 1 + n_context
     chunks, start = [], 0
-    for size, _ in chunk_sizes([len(tokens) for tokens in ids], 1 + n_context, class_chunk):
-        chunks.append(_chunk(bundle, by_length[start : start + size], ids))
+    for size in chunk_sizes([len(tokens) for tokens in ids], n_shared, chunk_rows):
+        chunks.append(_chunk(bundle, slice(start, start + size), ids[start : start + size], n_shared))
         start += size
     return ClassPrompts(tuple(names), tuple(chunks))
 
@@ -101,15 +108,28 @@ def checked_token_ids(bundle: Bundle, names: Sequence[str], n_context: int) -> l
     return ids
 
 
-def _chunk(bundle: Bundle, classes: list[int], ids: list[list[int]]) -> NameChunk:
-    lengths = [len(ids[k]) for k in classes]
-    embeddings = np.zeros((len(classes), max(lengths), bundle.manifest.text.width), np.float32)
-    is_token = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-    embeddings[is_token] = bundle.token_embeddings([token for k in classes for token in ids[k]])
-    return NameChunk(np.asarray(classes), embeddings, np.asarray(lengths) - 1)
+def _chunk(bundle: Bundle, classes: slice, ids: list[list[int]], n_shared: int) -> NameChunk:
+    lengths = [len(tokens) for tokens in ids]
+    return NameChunk(
+        classes,
+        bundle.token_embeddings([token for tokens in ids for token in tokens]),
+        np.concatenate([n_shared + np.arange(length) for length in lengths]),
+        n_shared + np.cumsum(lengths) - 1,
+        attention_mask(n_shared, lengths),
+    )
 
 
-def context_from_words(bundle: Bundle, words: str) -> NDArray[np.float32]:
+def attention_mask(n_shared: int, lengths: Sequence[int]) -> Floats:
+    """Who sees whom in a sequence of n_shared rows and then names of these lengths: 0, or -inf; (S, S).
+
+    Causal, and no name sees another's rows.
+    """
+    name = np.repeat(np.arange(1 + len(lengths)), (n_shared, *lengths))  # 0: the shared rows
+    is_visible = np.tril((name == name[:, np.newaxis]) | (name == 0))
+    return np.where(is_visible, np.float32(0), np.float32(-np.inf))
+
+
+def context_from_words(bundle: Bundle, words: str) -> Floats:
     """The context vectors p0 that spell `words`: (m, D) float32.
 
     Raises UsageError for words without tokens, too many, or outside the bundle's vocabulary.
@@ -130,7 +150,7 @@ def context_from_words(bundle: Bundle, words: str) -> NDArray[np.float32]:
     return bundle.token_embeddings(ids)
 
 
-def random_context(bundle: Bundle, n_context: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def random_context(bundle: Bundle, n_context: int, rng: np.random.Generator) -> Floats:
     """n_context vectors ~ N(0, 0.02²): (m, D) float32. Raises UsageError when they do not fit."""
     longest = bundle.manifest.text.context_length - 4
     if not 1 <= n_context <= longest:

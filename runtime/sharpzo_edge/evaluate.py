@@ -88,7 +88,7 @@ def _class_features(
     lengths = tuple(map(len, checked_token_ids(bundle, names, len(context))))
     work = Work(name_lengths=lengths, n_context=len(context), threads=threads)
     plan = plan_towers(bundle, work, memory_budget)
-    prompts = class_prompts(bundle, names, len(context), plan.class_chunk)
+    prompts = class_prompts(bundle, names, len(context), plan.chunk_rows)
     assert plan.text is not None  # there are names
     with TextTower(bundle, plan.text, threads) as tower:
         return names, tower.class_features(context[None], prompts)[0], plan

@@ -33,29 +33,30 @@ from .process_memory import DEFAULT_BUDGET, MIB
 Mode = Literal["packed", "mapped", "streamed", "frugal"]
 STREAMING = ("streamed", "frugal")
 
-RUN_ROWS = 8  # what one more run of the text graph costs, in token rows
 GROUPS = (1, 2, 4, 8, 16, 32)  # candidates or pictures in one run of a graph
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # how many share one reading of a streamed tower
-CLASS_CHUNKS = (128, 32, 8)  # most classes in one run of the text graph
+CHUNK_ROWS = (256, 128, 64, 32)  # most rows of a candidate in one run of the text graph
 MOST_ROWS = 4096  # of tokens in one run: more hardly run faster
 
 # Sizes, each from measurements of the towers that bench/memory runs; tests hold plans to them.
 # What a run of the text graph takes, in float32 numbers a token row and widths of the tower: what is alive
 # at once (frugal), and what onnxruntime's arenas keep beside it.
 ROW_WIDTHS = {"packed": 34, "mapped": 34, "streamed": 26, "frugal": 14}
+SCORES = 3  # copies of what every head makes of every pair of rows
 # The same for pictures, in what the manifest says is alive at once.
 ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
-EIGEN_MATRICES = 12  # d x d doubles alive while CMA-ES decomposes a full C, its states included
+EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
 RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each other
 
 # A rough machine, for choosing among plans.
 FLOPS, READ_BYTES, RUN_SECONDS = 40e9, 3e9, 5e-5
-SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 10_000  # rows of a run at which a row takes twice its time
+SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 40_000  # rows of a run at which a row takes twice its time
+ATTENTION_ROWS = 1500  # of a sequence, at which attention takes as long as the products with weights
 MODE_SLOWNESS = {"packed": 1.0, "mapped": 1.06, "streamed": 1.12, "frugal": 1.7}
 
 
@@ -72,7 +73,7 @@ class Floor:
 # By onnxruntime's version and the processor's kind. The largest seen in many processes, page cache cold and
 # warm, rounded up; versions and processors that are not listed count as the largest.
 FLOORS = {
-    ("1.31", "x86_64"): Floor(80, 66),
+    ("1.31", "x86_64"): Floor(80, 60),
 }
 
 
@@ -98,7 +99,7 @@ class Work:
     n_features:   image features that tuning holds or reads
     dim:          of w; 0 when nothing is tuned
     full_covariance: whether stage 1 decomposes a d x d matrix
-    sketch_rank:  Jacobian columns of all class features held at once
+    sketch_ranks: directions that a sketch of all class features may have, the most wanted first; 0: none
     """
 
     name_lengths: tuple[int, ...] = ()
@@ -107,7 +108,7 @@ class Work:
     n_features: int = 0
     dim: int = 0
     full_covariance: bool = False
-    sketch_rank: int = 0
+    sketch_ranks: tuple[int, ...] = (0,)
     threads: int = 0
 
 
@@ -115,7 +116,9 @@ class Work:
 class Plan:
     """What a command will do, and what it will take.
 
-    text, image: None when the tower is not needed; class_chunk: most classes in one run of the text graph
+    text, image: None when the tower is not needed
+    chunk_rows:  most rows of a candidate in one run of the text graph
+    sketch_rank: directions of a sketch: the first that fits of those that the work allows
     phases:      MiB by phase, floor included; the largest is the peak that the plan promises
     query_seconds: by the rough model that plans are compared with; not a forecast for this machine
     decoding_bytes: the most that decoding one picture may take; larger pictures are passed over
@@ -123,7 +126,8 @@ class Plan:
 
     text: TowerPlan | None
     image: TowerPlan | None
-    class_chunk: int
+    chunk_rows: int
+    sketch_rank: int
     phases: dict[str, float]
     query_seconds: float
     decoding_bytes: float
@@ -137,7 +141,8 @@ class Plan:
         parts = {"text": self.text, "image": self.image}
         return {
             **{name: asdict(tower) if tower else None for name, tower in parts.items()},
-            "class_chunk": self.class_chunk,
+            "chunk_rows": self.chunk_rows,
+            "sketch_rank": self.sketch_rank,
             "phases_mib": {name: round(mib, 1) for name, mib in self.phases.items()},
             "peak_mib": round(self.peak_mib, 1),
         }
@@ -150,7 +155,8 @@ class Plan:
             if tower
         ]
         phases = ", ".join(f"{name} {mib:.0f}" for name, mib in self.phases.items())
-        return [*towers, f"memory at most {self.peak_mib:.0f} MiB ({phases})"]
+        sketch = [f"sketches of {self.sketch_rank} directions"] if self.sketch_rank else []
+        return [*towers, *sketch, f"memory at most {self.peak_mib:.0f} MiB ({phases})"]
 
 
 def parse_budget(text: str) -> float:
@@ -190,18 +196,24 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
     """Of every tower the fastest option that fits, or the smallest when none does."""
     phases = {"imports": floor.imports}
     text = image = None
-    names = max((_names_bytes(manifest.text, work, chunk) for chunk in CLASS_CHUNKS), default=0)
+    rank = 0
+    names = max((_names_bytes(manifest.text, work, chunk) for chunk in CHUNK_ROWS), default=0)
     if work.images:
         image = _choose(_image_options(manifest, work, names), limit - floor.work)
         phases["pictures"] = floor.work + (names + PICTURE_BYTES) / MIB
         phases["image tower"] = floor.work + image.n_bytes / MIB
     if work.name_lengths:
-        text = _choose(_text_options(manifest, work), limit - floor.work)
+        for rank in work.sketch_ranks:
+            text = _choose(_text_options(manifest, work, rank), limit - floor.work)
+            if text.n_bytes <= (limit - floor.work) * MIB:
+                break
+        assert text is not None  # there is always a rank
         phases["text tower"] = floor.work + text.n_bytes / MIB
     return Plan(
         text=text.tower if text else None,
         image=image.tower if image else None,
-        class_chunk=text.class_chunk if text else CLASS_CHUNKS[0],
+        chunk_rows=text.chunk_rows if text else CHUNK_ROWS[0],
+        sketch_rank=rank,
         phases=phases,
         query_seconds=text.seconds if text else 0.0,
         decoding_bytes=max(PICTURE_BYTES, (limit - floor.work) * MIB - names),
@@ -213,7 +225,7 @@ class _Option:
     """One way to run a tower: bytes above the floor, seconds a candidate (picture) by the rough model."""
 
     tower: TowerPlan
-    class_chunk: int
+    chunk_rows: int
     n_bytes: float
     seconds: float
 
@@ -226,26 +238,30 @@ def _choose(options: Iterable[_Option], limit_mib: float) -> _Option:
     return min(options, key=lambda o: (o.n_bytes, o.seconds))
 
 
-def _text_options(manifest: Manifest, work: Work) -> Iterator[_Option]:
+def _text_options(manifest: Manifest, work: Work, sketch_rank: int) -> Iterator[_Option]:
     text, n_classes = manifest.text, len(work.name_lengths)
     row_bytes = 4 * text.width
     n_shared = 1 + work.n_context
-    for chunk in CLASS_CHUNKS:
-        rows = [n_shared + k * length for k, length in chunk_sizes(work.name_lengths, n_shared, chunk)]
-        held = _held_bytes(manifest, work, chunk)
+    for chunk in CHUNK_ROWS:
+        rows = chunked_rows(work.name_lengths, n_shared, chunk)
+        held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch_rank)
         for tower in _tower_plans(text.steps):
             if tower.mode == "streamed" and not work.dim:
                 continue  # its arena would stay while pictures are encoded, for the sake of one query
             if tower.group > 1 and tower.group * max(rows) > MOST_ROWS:
                 continue
-            run = tower.group * max(rows) * row_bytes * ROW_WIDTHS[tower.mode] + _run_bytes(work)
+            row = row_bytes * ROW_WIDTHS[tower.mode] + SCORES * 4 * text.heads * max(rows)
+            run = tower.group * max(rows) * row + _run_bytes(work)
             carried = tower.together * sum(rows) * row_bytes
             answers = (tower.together + 4) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
+            unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
             if tower.mode == "frugal":
-                above = max(carried + run, between)
-            else:  # an arena keeps what a run took
-                above = run + between + (carried if tower.mode == "streamed" else 0)
+                above = max(carried + run + unpacking, between)
+            elif tower.mode == "streamed":  # its arena keeps what a run took
+                above = carried + run + unpacking + between
+            else:
+                above = run + between
             n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
             yield _Option(tower, chunk, n_bytes, _seconds(manifest, text, tower, rows))
 
@@ -262,7 +278,7 @@ def _image_options(manifest: Manifest, work: Work, names: int) -> Iterator[_Opti
         carried = crops + (tower.together * image.carried_bytes if tower.mode in STREAMING else 0)
         n_bytes = names + _weights_bytes(manifest, image, tower.mode) + carried + run
         rows = [max(1, image.activation_bytes // 65536)]
-        yield _Option(tower, CLASS_CHUNKS[0], n_bytes, _seconds(manifest, image, tower, rows))
+        yield _Option(tower, CHUNK_ROWS[0], n_bytes, _seconds(manifest, image, tower, rows))
 
 
 def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
@@ -280,36 +296,43 @@ def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
 def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int]) -> float:
     """Seconds a candidate: arithmetic, less efficient in small runs; runs; and its share of the reading."""
     file_bytes = manifest.files[spec.data].size
-    arithmetic = sum(r * _slowness(r * tower.group) for r in rows) * file_bytes / 2 / FLOPS
+    arithmetic = sum(r * _slowness(r, tower.group) for r in rows) * file_bytes / 2 / FLOPS
     n_runs = len(rows) * (len(spec.steps) if tower.mode in STREAMING else 1)
     reading = file_bytes / READ_BYTES / tower.together if tower.mode in STREAMING else 0.0
     return arithmetic * MODE_SLOWNESS[tower.mode] + n_runs * RUN_SECONDS / tower.group + reading
 
 
-def _slowness(n_rows: int) -> float:
-    """Of a row in a run of so many: small runs repeat what a run costs, large ones leave the caches."""
-    return 1 + SMALL_RUN_ROWS / n_rows + n_rows / LARGE_RUN_ROWS
+def _slowness(n_rows: int, group: int) -> float:
+    """Of a row in a run of `group` sequences of n_rows: small runs repeat what a run costs, large ones
+    leave the caches, and attention grows with the square of the sequence.
+    """
+    n = n_rows * group
+    return 1 + SMALL_RUN_ROWS / n + n / LARGE_RUN_ROWS + n_rows / ATTENTION_ROWS
 
 
 def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -> int:
     if mode in STREAMING:
-        return max(span(step)[1] + step.unpacking_bytes for step in spec.steps)
+        return max(span(step)[1] for step in spec.steps)
     return RESIDENT_COPIES[mode] * manifest.files[spec.data].size
 
 
-def _held_bytes(manifest: Manifest, work: Work, class_chunk: int) -> int:
+def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
     """What stays throughout the text tower's phase."""
-    width, embed_dim, n_classes = manifest.text.width, manifest.embed_dim, len(work.name_lengths)
+    width, embed_dim = manifest.text.width, manifest.embed_dim
     A = work.n_context * width * work.dim * 4
     features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY)
-    sketch = work.sketch_rank * n_classes * embed_dim * 4
-    return _names_bytes(manifest.text, work, class_chunk) + A + features + sketch
+    return _names_bytes(manifest.text, work, chunk_rows) + A + features
 
 
-def _names_bytes(text: TextSpec, work: Work, class_chunk: int) -> int:
-    """The names' embeddings, padded within their chunks."""
-    chunks = chunk_sizes(work.name_lengths, 1 + work.n_context, class_chunk)
-    return sum(k * length for k, length in chunks) * text.width * 4
+def _sketch_bytes(manifest: Manifest, work: Work, rank: int) -> int:
+    """The answers, and beside them the same with new ones, or the columns made of them."""
+    return 2 * (rank + 1) * len(work.name_lengths) * manifest.embed_dim * 4 if rank else 0
+
+
+def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:
+    """The names' embeddings, and the masks of their chunks."""
+    chunks = chunked_rows(work.name_lengths, 1 + work.n_context, chunk_rows)
+    return sum(work.name_lengths) * text.width * 4 + sum(rows**2 for rows in chunks) * 4
 
 
 def _eigen_bytes(work: Work) -> int:
@@ -328,26 +351,27 @@ def span(step: Step) -> tuple[int, int]:
     return start, max(t.end for t in step.weights) - start
 
 
-def chunk_sizes(lengths: Sequence[int], n_shared: int, most: int) -> list[tuple[int, int]]:
-    """Names of these lengths, sorted, cut into chunks (names, longest) with the fewest token rows in all.
-
-    A chunk pads its names to the longest and repeats the n_shared rows before them; it holds at most
-    `most` names. By dynamic programming over the sorted names.
+def chunk_sizes(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
+    """How many names go through the text graph together, in their order: at most most_rows rows with the
+    n_shared that every chunk repeats, and as even as that allows; a name that is longer goes alone.
     """
-    ordered = sorted(lengths)
-    fewest = [0] + [0] * len(ordered)
-    first = [0] * (len(ordered) + 1)
-    for end in range(1, len(ordered) + 1):
-        starts = range(max(0, end - most), end)
-        cost = {s: fewest[s] + n_shared + RUN_ROWS + (end - s) * ordered[end - 1] for s in starts}
-        first[end] = min(cost, key=cost.__getitem__)
-        fewest[end] = cost[first[end]]
-    chunks: list[tuple[int, int]] = []
-    end = len(ordered)
-    while end:
-        chunks.append((end - first[end], ordered[end - 1]))
-        end = first[end]
-    return chunks[::-1]
+    room = max(1, most_rows - n_shared)
+    even = sum(lengths) / max(1, math.ceil(sum(lengths) / room))
+    sizes: list[int] = []
+    rows = 0
+    for length in lengths:
+        if not sizes or rows >= even or rows + length > room:
+            sizes.append(0)
+            rows = 0
+        sizes[-1] += 1
+        rows += length
+    return sizes
+
+
+def chunked_rows(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
+    """The rows of a sequence that each of those chunks makes."""
+    ends = itertools.accumulate(chunk_sizes(lengths, n_shared, most_rows), initial=0)
+    return [n_shared + sum(lengths[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def picture_block(n_classes: int, embed_dim: int) -> int:

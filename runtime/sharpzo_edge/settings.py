@@ -10,7 +10,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -25,6 +25,8 @@ Covariance = Literal["full", "diagonal", "identity"]
 SMALLEST_MU_FP32 = 1e-3
 # Directions of the sketch that stage 1 takes its sharpness-aware direction from.
 SHARPNESS_RANK = 16
+# Of stage 2, where memory is too small for the rank that was asked for.
+SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,13 @@ class TuneSettings(ABC):
         return None
 
     @property
-    def sketch_rank(self) -> int:
-        """Sketched class features (K, E) that a run holds at once: answers, and columns made of them."""
-        return 0
+    def sketch_ranks(self) -> tuple[int, ...]:
+        """Directions that a sketch may have, the most wanted first: memory decides. 0: no sketches."""
+        return (0,)
+
+    def with_sketch_rank(self, rank: int) -> Self:
+        """The same with one of those."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +169,7 @@ class EdgeSettings(TuneSettings):
             sigma0=self.sigma0,
             rho=self.rho,
             covariance="identity",
-            sketch_rank=max(1, min(SHARPNESS_RANK, self.dim)),
+            sketch_rank=max(1, min(SHARPNESS_RANK, self.rank, self.dim)),
         )
 
     def stage2(self) -> stage2_feature_sketch.Settings:
@@ -183,8 +189,11 @@ class EdgeSettings(TuneSettings):
         return self.queries
 
     @property
-    def sketch_rank(self) -> int:
-        return 2 * max(self.rank, SHARPNESS_RANK)
+    def sketch_ranks(self) -> tuple[int, ...]:
+        return (self.rank, *(rank for rank in SMALLER_RANKS if rank < self.rank))
+
+    def with_sketch_rank(self, rank: int) -> Self:
+        return dataclasses.replace(self, rank=rank)
 
 
 PAPER = PaperSettings(preset="paper")

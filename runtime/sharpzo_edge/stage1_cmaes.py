@@ -254,7 +254,7 @@ class SharpnessAwareCMAES:
         first, end = self._state.answered, self._end_of_phase
         in_sketch = self._sketches and first < self._n_sweep
         n_axes = 3 if in_sketch else 1
-        values = np.array(answers, dtype=np.float64)
+        values = np.asarray(answers)
         if values.ndim != n_axes or first + len(values) > end:
             raise ValueError(
                 f"{'features' if in_sketch else 'losses'} have shape {values.shape}; "
@@ -262,9 +262,9 @@ class SharpnessAwareCMAES:
             )
         last = first + len(values)
         if in_sketch:
-            self._state = self._sketched(values.astype(np.float32), last)
+            self._state = self._sketched(np.array(values, np.float32), last)
         else:
-            self._state = self._told(values, first, last)
+            self._state = self._told(np.array(values, np.float64), first, last)
 
     def stop_reasons(self) -> dict[str, float]:
         """Why going on is of no use: pycma's name of the criterion -> the value that met it.
@@ -514,10 +514,13 @@ def eigensystem(C: Doubles) -> tuple[Doubles, Doubles]:
 def decomposed(state: State) -> State:
     """C made symmetric, and C = B D^2 B^T.
 
+    The state is given away: its C is written to, which saves a matrix at the peak of the memory.
     Raises NumericsError when C is not positive definite any more.
     """
-    assert state.C is not None
-    C = (state.C + state.C.T) / 2
+    C = state.C
+    assert C is not None
+    C += C.T.copy()
+    C /= 2
     if not np.isfinite(C).all():
         raise _indefinite(state.generation, np.nan)
     variances, B = eigensystem(C)

@@ -51,10 +51,10 @@ def plan_towers(bundle: Bundle, work: Work, memory_budget: str) -> Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One run through a tower: what its first step takes, and what any step may ask for by name."""
+    """One run through a tower: what its first step takes, and what any later step may ask for by name."""
 
     inputs: dict[str, Any]
-    masks: dict[str, Any] = field(default_factory=dict)
+    by_name: dict[str, Any] = field(default_factory=dict)
 
 
 class _Engine(Protocol):
@@ -129,15 +129,15 @@ class _Resident:
         self._session = _session(bundle, tower.graph, mode, threads)
 
     def run(self, jobs: Iterable[Job]) -> list[Floats]:
-        return [_run(self._session, job.inputs | job.masks)[0] for job in jobs]
+        return [_run(self._session, job.inputs | job.by_name)[0] for job in jobs]
 
 
 class _Streamed:
     """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand.
 
     A step's outputs are, in order, the next step's first inputs; its other inputs are its weights, and
-    masks. So memory holds the largest step's weights, what every job carries from step to step, and the
-    intermediate results of one job.
+    what it asks the job for. So memory holds the largest step's weights, what every job carries from step
+    to step, and the intermediate results of one job.
     """
 
     def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
@@ -156,18 +156,18 @@ class _Streamed:
 
     def run(self, jobs: Iterable[Job]) -> list[Floats]:
         carried: list[list[Floats]] = []
-        masks: list[dict[str, Any]] = []
+        by_name: list[dict[str, Any]] = []
         for number, (step, weights) in enumerate(self._with_weights()):
             session, names = self._sessions[step.graph], self._inputs[step.graph]
             if number == 0:
                 for job in jobs:
                     carried.append([np.array(a) for a in _run(session, job.inputs | weights)])
-                    masks.append(job.masks)
+                    by_name.append(job.by_name)
                     del job  # its pixels would stay until the last step
                 continue
             for i, rows in enumerate(carried):
                 feeds = dict(zip(names, rows, strict=False)) | weights
-                feeds |= {name: mask for name, mask in masks[i].items() if name in names}
+                feeds |= {name: value for name, value in by_name[i].items() if name in names}
                 _keep(carried, i, _run(session, feeds))
         return [answer for (answer,) in carried]
 
@@ -211,17 +211,10 @@ def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
 
 
 def _text_job(context: Floats, chunk: NameChunk) -> Job:
-    masks = {
-        "context_mask": causal_mask(1 + context.shape[1]),
-        "name_mask": causal_mask(chunk.embeddings.shape[1]),
-        "eot_index": chunk.eot_index,
-    }
-    return Job({"context": context, "names": chunk.embeddings}, masks)
-
-
-def causal_mask(n: int) -> Floats:
-    """(n, n) float32: 0 on and below the diagonal, -inf above."""
-    return np.triu(np.full((n, n), -np.inf, np.float32), 1)
+    return Job(
+        {"context": context, "names": chunk.embeddings, "name_positions": chunk.positions},
+        {"mask": chunk.mask, "eot_rows": chunk.eot_rows},
+    )
 
 
 def _session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.InferenceSession:

@@ -75,7 +75,9 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     folder = read_folder(request.images, request.class_names)
     context = _initial_context(bundle, request)
     plan = plan_of(request, bundle, folder, len(context))
-    prompts = class_prompts(bundle, folder.names, len(context), plan.class_chunk)
+    wanted_rank = request.settings.sketch_ranks[0]
+    request = dataclasses.replace(request, settings=request.settings.with_sketch_rank(plan.sketch_rank))
+    prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     _make_work_folder(request)
     with Progress(request.work / LOG_FILE) as progress, Interrupt() as interrupt:
         pictures = training_features(
@@ -90,6 +92,11 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             plan,
             request.threads,
         )
+        if plan.sketch_rank < wanted_rank:
+            progress.say(
+                f"sketches of {plan.sketch_rank} directions, not {wanted_rank}: what the memory budget "
+                f"leaves room for"
+            )
         progress.say(
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
             f"{len(pictures.val)} to validate"
@@ -142,7 +149,7 @@ def preview(request: TuneRequest) -> dict[str, Any]:
     context = _initial_context(bundle, request)
     plan = plan_of(request, bundle, folder, len(context))
     assert plan.text is not None and plan.image is not None  # tuning needs both
-    prompts = class_prompts(bundle, folder.names, len(context), plan.class_chunk)
+    prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     with TextTower(bundle, plan.text, request.threads) as text:
         contexts = np.repeat(context[None], plan.text.together, axis=0)
         a_pass = _seconds_of(lambda: text.class_features(contexts, prompts))
@@ -185,7 +192,7 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
         n_features=_n_drawn(request, folder),
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
-        sketch_rank=settings.sketch_rank,
+        sketch_ranks=settings.sketch_ranks,
         threads=request.threads,
     )
     return plan_towers(bundle, work, request.memory_budget)
@@ -270,7 +277,7 @@ def _made_for(
         "max-queries": request.max_queries,
         "memory-budget": request.memory_budget,
         "threads": request.threads,
-        "plan": [dataclasses.asdict(plan.text) if plan.text else None, plan.class_chunk],
+        "plan": [dataclasses.asdict(plan.text) if plan.text else None, plan.chunk_rows],
         **{k.replace("_", "-"): v for k, v in dataclasses.asdict(request.settings).items()},
     }
 

@@ -144,16 +144,16 @@ def test_resnet_is_cut_at_its_blocks_and_its_pools_matrices(exported):
 
 @pytest.mark.parametrize("recipe", ["gelu", "resnet", "custom text with bias, avg pool then norm"])
 @pytest.mark.parametrize("weights", ["fp32", "int4"])
-def test_a_step_takes_first_what_the_one_before_gives_then_masks_and_its_weights(exported, recipe, weights):
+def test_a_step_takes_first_what_the_one_before_gives_then_its_weights(exported, recipe, weights):
     """The rule by which the device streams any tower, without knowing what its steps are."""
     it = exported(recipe, weights)
     models = graphs(it.bundle)
-    for tower, first in ((it.bundle.manifest.text, 2), (it.bundle.manifest.image, 1)):
+    for tower, first in ((it.bundle.manifest.text, 3), (it.bundle.manifest.image, 1)):
         taken = first
         for step in tower.steps:
             inputs = [value.name for value in models[step.graph].graph.input]
-            masks = [name for name in inputs if name in ("context_mask", "name_mask", "eot_index")]
-            assert inputs[taken:] == masks + [tensor.name for tensor in step.weights]
+            by_name = [name for name in inputs if name in ("mask", "eot_rows")]
+            assert inputs[taken:] == by_name + [tensor.name for tensor in step.weights]
             taken = len(models[step.graph].graph.output)
 
 

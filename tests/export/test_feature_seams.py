@@ -60,9 +60,9 @@ def test_every_chunk_and_every_batch_of_candidates(tiny, plan):
     names = [name_of(n, i) for i, n in enumerate((4, 1, 12, 2, 2, 7, 1, 30, 3))]
     context = contexts(tiny.bundle, max(BATCHES), 4)
     with TextTower(tiny.bundle, plan, threads=1) as tower:
-        whole = tower.class_features(context, class_prompts(tiny.bundle, names, 4, class_chunk=len(names)))
-    for i, chunk in enumerate(range(1, len(names) + 2)):
-        prompts = class_prompts(tiny.bundle, names, 4, class_chunk=chunk)
+        whole = tower.class_features(context, class_prompts(tiny.bundle, names, 4, chunk_rows=256))
+    for i, chunk in enumerate((1, 10, 16, 22, 30, 40, 60, 90)):
+        prompts = class_prompts(tiny.bundle, names, 4, chunk_rows=chunk)
         group = GROUPS[i % len(GROUPS)]
         with TextTower(tiny.bundle, replace(plan, group=group), threads=1) as tower:
             for n in BATCHES:

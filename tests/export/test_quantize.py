@@ -91,7 +91,7 @@ def test_towers_equal_open_clip_with_rounded_weights(exported, recipe, weights):
     context = rng.normal(0, 0.05, (3, 4, it.bundle.manifest.text.width)).astype(np.float32)
     pixels = rng.normal(0, 1, (2, 3, *it.bundle.manifest.preprocess.size)).astype(np.float32)
     names = ["cat", "house tree lake", "dog"]
-    prompts = class_prompts(it.bundle, names, 4, class_chunk=2)
+    prompts = class_prompts(it.bundle, names, 4, chunk_rows=12)
     of_classes = torch_class_features(model, context, names)
     of_pictures = model.encode_image(torch.from_numpy(pixels).double(), normalize=True).numpy()
     answers = []
