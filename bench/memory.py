@@ -45,12 +45,13 @@ MODELS = (
     ("ViT-L-14", "fp32", 160),
 )
 CLASSES = (10, 100, 1000)
-PARTS = ("tunes", "smallest", "sharpness", "cgroup", "torch")
+PARTS = ("tunes", "smallest", "sharpness", "edge", "cgroup", "torch")
 DEFAULT_MIB = 128
 SHOTS, PICTURE = 16, (4000, 3000)
 POPULATION = {10: 40, 100: 16, 1000: 4}  # smaller where a query takes seconds: the batch is the plan's
 GENERATIONS = 3
 SHARPNESS_QUERIES = 1070  # a generation of the paper's stage 1, with its sweep at d = 512
+EDGE_QUERIES = {10: 180, 1000: 40}  # a generation, and rounds of stage 2
 REAL_PASSES = 3  # of pictures, in tunes on many classes
 SAMPLE_SECONDS = 0.003
 MARGIN_MIB = 8  # of the hard limit, above the budget
@@ -185,6 +186,12 @@ def tune(
     module = ["-m", "sharpzo_edge.cli"] if n_classes == 10 else [__file__, "--sampled"]
     command = [sys.executable, *module, "tune", *flags, "--restart", "--json"]
     return watched(command, folder, procs)
+
+
+def edge_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path) -> dict[str, Any]:
+    """One generation of the edge preset, and some rounds of its second stage."""
+    own = {"preset": "edge", "rho": 0.02, "change_point": 1, "max_queries": EDGE_QUERIES[n_classes]}
+    return tune(bundle, n_classes, budget_mib, folder, **own)
 
 
 def tune_with_sampled_pictures() -> None:
@@ -396,6 +403,8 @@ def measure(
     budget = row["budget_mib"] = max(budget, row["smallest_mib"])
     if "tunes" in parts:
         row["tune"] = summary(tune(bundle, n_classes, budget, folder))
+    if "edge" in parts and (model, weights) == ("ViT-B-16", "fp32") and n_classes in EDGE_QUERIES:
+        row["edge"] = summary(edge_tune(bundle, n_classes, budget, folder))
     if n_classes > 10:
         if "torch" in parts and weights == "fp32":
             row["torch"] = plain_way(model, n_classes, folder)
@@ -540,6 +549,7 @@ RUNS = {
     "tune": "",
     "at_the_smallest": ", smallest budget",
     "with_sharpness": ", sharpness-aware",
+    "edge": ", edge preset",
 }
 
 
