@@ -71,11 +71,14 @@ class Moment:
     queries:    spent so far, this look included
     train_loss: cross-entropy on the shots at the model's logit scale
     logits:     unit image features (N, E) -> (N, K)
+    seconds:    since the method began, from a method that keeps time itself because it yields its moments
+                only when it is done; None: they are yielded as they come, and whoever runs it keeps time
     """
 
     queries: int
     train_loss: float
     logits: Callable[[Floats], Floats]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
