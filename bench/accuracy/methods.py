@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import prompts
+from . import coop, heads, prompts, released, zip_spsa, zo
 from .method import Method
 from .prompts import EMBEDDING
 
@@ -27,6 +27,37 @@ _ALL = (
         ),
     ),
     Method(
+        "mezo",
+        "ZO-SGD (MeZO)",
+        "prompt",
+        zo.mezo,
+        grid=(
+            {"std": 1.0, "eta": 1e-2, "mu": 1e-1},
+            {"std": 1.0, "eta": 1e-3, "mu": 1e-3},
+        ),
+    ),
+    Method(
+        "sparse_mezo",
+        "Sparse-MeZO",
+        "prompt",
+        zo.sparse_mezo,
+        grid=({"std": 1.0, "eta": 1e-2, "mu": 1e-1, "sparsity": 0.75},),
+    ),
+    Method(
+        "zip",
+        "ZIP",
+        "prompt",
+        zip_spsa.zip_spsa,
+        grid=({"a": 1e-2, "c": 1e-2},),
+    ),
+    Method(
+        "released",
+        "SharpZO as released",
+        "prompt",
+        released.released,
+        grid=({"std": 1.0, "sigma0": 0.4, "eta": 1e-3},),
+    ),
+    Method(
         "paper",
         "SharpZO, preset paper",
         "prompt",
@@ -44,6 +75,29 @@ _ALL = (
         ),
     ),
     Method("edge", "SharpZO, preset edge", "prompt", prompts.edge),
+    Method(
+        "coop_w",
+        "CoOp in w (back-propagation)",
+        "backprop",
+        coop.coop_w,
+        grid=tuple(
+            {"std": std, "rate": rate}
+            for std, rates in ((EMBEDDING, (0.05, 0.02, 0.1, 0.2)), (1.0, (0.05, 0.002, 0.01, 0.2)))
+            for rate in rates
+        ),
+        needs_torch=True,
+    ),
+    Method(
+        "coop_context",
+        "CoOp in the context (back-propagation)",
+        "backprop",
+        coop.coop_context,
+        grid=({"rate": 0.005}, {"rate": 0.002}, {"rate": 0.01}, {"rate": 0.02}, {"rate": 0.001}),
+        needs_torch=True,
+    ),
+    Method("gda", "GDA head", "head", heads.gda),
+    Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter),
+    Method("linear_probe", "linear probe", "head", heads.linear_probe),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
