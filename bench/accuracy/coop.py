@@ -22,6 +22,7 @@ from .prompts import DIM, std_of
 
 if TYPE_CHECKING:
     import torch
+
     from demo_model.measure import Clip
 
 STEPS, LOOK_EVERY = 200, 20

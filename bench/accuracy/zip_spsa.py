@@ -68,8 +68,8 @@ class LowRank:
         return LowRank(*(new.reshape(old.shape) for new, old in zip(split, parts, strict=True)))
 
     @property
-    def W(self) -> Doubles:
-        """(m q,): what the Fastfood maps take, token by token."""
+    def mixed(self) -> Doubles:
+        """W, (m q,): what the Fastfood maps take, token by token."""
         return ((self.U * self.s) @ self.V.T + self.v).ravel()
 
 
@@ -81,8 +81,8 @@ def spsa_search(start: LowRank, a: float, c: float, seed: np.random.SeedSequence
         t += 1
         probe = c / t**PROBE_DECAY
         deltas = segmented_uniform(rng, (REPEATS, x.size))
-        points = [start.with_vector(x + sign * probe * d).W for d in deltas for sign in (1, -1)]
-        losses = yield Ask(np.array(points), start.with_vector(x).W)
+        points = [start.with_vector(x + sign * probe * d).mixed for d in deltas for sign in (1, -1)]
+        losses = yield Ask(np.array(points), start.with_vector(x).mixed)
         g = clipped(spsa_gradient(losses, deltas, probe), np.sqrt(x.size))
         x = x - a / (t + 1) ** STEP_DECAY * g
 
