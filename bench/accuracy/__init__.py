@@ -1,1 +1,1 @@
-"""Accuracy per query: SharpZO's presets, rivals and closed-form heads, on the same graph and features."""
+"""Accuracy per query: SharpZO, its rivals and closed-form heads on the same graph and features."""

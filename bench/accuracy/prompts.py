@@ -1,0 +1,93 @@
+"""The initial words, CMA-ES alone, and the product's own presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharpzo_edge import stage1_cmaes
+from sharpzo_edge.arrays import Doubles, Floats
+from sharpzo_edge.interrupt import Interrupt
+from sharpzo_edge.progress import Progress
+from sharpzo_edge.settings import EDGE, PAPER, TuneSettings
+from sharpzo_edge.stages import Budget, Look, Run
+
+from .method import Moment, Problem
+from .watch import Ask, Search, look, moment_of, watched
+
+EMBEDDING = "embedding"  # as a std of A: the initial context's own, so that |w| = 1 moves it by its size
+DIM = 512
+
+
+def std_of(problem: Problem, settings: Mapping[str, Any]) -> float:
+    """The std of A's entries that settings["std"] means."""
+    std = settings.get("std", 1.0)
+    return problem.std if std == EMBEDDING else float(std)
+
+
+def zero_shot(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """The initial words as they are: one query."""
+    yield look(problem.objective(DIM), np.zeros(DIM))
+
+
+def cma(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """BBT: CMA-ES with its full covariance from w = 0, nothing else.
+
+    settings: std of A, sigma0, population. Returns the mean; the released codes return a mean of fresh
+    samples, which is the mean and noise.
+    """
+    objective = problem.objective(DIM, std_of(problem, settings))
+    own = stage1_cmaes.Settings(
+        dim=DIM, population=settings.get("population", 40), sigma0=settings["sigma0"], rho=0.0
+    )
+    yield from watched(objective, cma_search(own, problem.stream("stage1")), max_queries)
+
+
+def cma_search(settings: stage1_cmaes.Settings, seed: np.random.SeedSequence) -> Search:
+    search = stage1_cmaes.SharpnessAwareCMAES.start(settings, np.zeros(settings.dim), seed)
+    while True:
+        search.tell((yield Ask(search.ask(settings.population).points, search.solution)))
+
+
+def paper(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """The preset `paper`; settings: std of A, and fields of PaperSettings."""
+    changes = {name: value for name, value in settings.items() if name != "std"}
+    own = dataclasses.replace(PAPER, projection_std=std_of(problem, settings), **changes)
+    yield from preset(problem, max_queries, own)
+
+
+def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """The preset `edge`; settings: fields of EdgeSettings."""
+    yield from preset(problem, max_queries, dataclasses.replace(EDGE, **settings))
+
+
+def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterator[Moment]:
+    """The product's own loop, from its zero-shot look to its end. Moments come when it is done."""
+    objective = problem.objective(settings.dim, settings.projection_std_for(problem.context))
+    with tempfile.TemporaryDirectory() as folder:
+        run = WatchedRun(
+            settings,
+            Budget(max_queries, None),
+            objective,
+            problem.val,
+            problem.stream,
+            Path(folder) / "checkpoint",
+            {},
+            Progress(stream=io.StringIO()),
+        )
+        run.to_the_end(Interrupt())
+    yield from run.seen
+
+
+class WatchedRun(Run):
+    """A Run that keeps every look as a moment."""
+
+    def _scored(self, w: Doubles, T: Floats) -> Look:
+        self.__dict__.setdefault("seen", []).append(moment_of(self._objective, T, self.seconds))
+        return super()._scored(w, T)
