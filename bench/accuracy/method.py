@@ -29,6 +29,8 @@ class Problem:
     tower:   of the bundle, open; batch: points that it takes at once
     context: (m, D) the initial context; std: of A's entries by which |w| = 1 moves it by its own size
     train, val: unit image features of the shots, and of further pictures to choose by
+    threads: for a tower that a method opens itself
+    pixels:  (N, 3, H, W) of the shots, normalised for the image tower, for methods that change pictures
     """
 
     task: str
@@ -40,6 +42,8 @@ class Problem:
     train: LabelledFeatures
     val: LabelledFeatures
     seed: int
+    threads: int = 0
+    pixels: Callable[[], Floats] | None = None
 
     @property
     def logit_scale(self) -> float:
@@ -70,7 +74,7 @@ class Moment:
 
     queries:    spent so far, this look included
     train_loss: cross-entropy on the shots at the model's logit scale
-    logits:     unit image features (N, E) -> (N, K)
+    logits:     unit image features (N, E) -> (N, K); of a method of kind "picture", pixels (N, 3, H, W)
     seconds:    since the method began, from a method that keeps time itself because it yields its moments
                 only when it is done; None: they are yielded as they come, and whoever runs it keeps time
     """

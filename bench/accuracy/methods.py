@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from . import prompts
+from . import black_vip, coop, heads, prompts, released, zip_spsa, zo
 from .method import Method
 from .prompts import EMBEDDING
+
+_SHARPZO = (
+    {"std": 1.0, "sigma0": 0.4, "eta": 1e-3},
+    {"std": 1.0, "sigma0": 0.4, "eta": 1e-1},
+    {"std": 1.0, "sigma0": 1.0, "eta": 1e-3},
+    {"std": 1.0, "sigma0": 0.1, "eta": 1e-3},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-3},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-2},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-1},
+    {"std": EMBEDDING, "sigma0": 0.1, "eta": 1e-3},
+    {"std": EMBEDDING, "sigma0": 0.1, "eta": 1e-2},
+)
 
 _ALL = (
     Method("zero_shot", "zero-shot", "prompt", prompts.zero_shot),
@@ -27,23 +39,106 @@ _ALL = (
         ),
     ),
     Method(
+        "mezo",
+        "ZO-SGD (MeZO)",
+        "prompt",
+        zo.mezo,
+        grid=(
+            {"std": 1.0, "eta": 1e-2, "mu": 1e-1},
+            {"std": 1.0, "eta": 1e-3, "mu": 1e-3},
+            {"std": 1.0, "eta": 3e-3, "mu": 1e-2},
+            {"std": 1.0, "eta": 3e-4, "mu": 1e-3},
+            {"std": 1.0, "eta": 1e-2, "mu": 1e-2},
+            {"std": EMBEDDING, "eta": 1e-1, "mu": 1e-2},
+            {"std": EMBEDDING, "eta": 3e-1, "mu": 1e-1},
+            {"std": EMBEDDING, "eta": 1.0, "mu": 1e-2},
+            {"std": EMBEDDING, "eta": 3e-2, "mu": 1e-3},
+        ),
+    ),
+    Method(
+        "sparse_mezo",
+        "Sparse-MeZO",
+        "prompt",
+        zo.sparse_mezo,
+        grid=(
+            {"std": 1.0, "eta": 1e-2, "mu": 1e-1, "sparsity": 0.75},
+            {"std": 1.0, "eta": 1e-3, "mu": 1e-3, "sparsity": 0.75},
+            {"std": 1.0, "eta": 1e-3, "mu": 1e-3, "sparsity": 0.5},
+            {"std": 1.0, "eta": 3e-3, "mu": 1e-2, "sparsity": 0.5},
+            {"std": 1.0, "eta": 3e-3, "mu": 1e-3, "sparsity": 0.75},
+            {"std": 1.0, "eta": 3e-4, "mu": 1e-3, "sparsity": 0.5},
+            {"std": EMBEDDING, "eta": 1e-1, "mu": 1e-2, "sparsity": 0.5},
+            {"std": EMBEDDING, "eta": 3e-1, "mu": 1e-1, "sparsity": 0.5},
+            {"std": EMBEDDING, "eta": 3e-1, "mu": 1e-1, "sparsity": 0.75},
+        ),
+    ),
+    Method(
+        "zip",
+        "ZIP",
+        "prompt",
+        zip_spsa.zip_spsa,
+        grid=(
+            {"a": 1e-2, "c": 1e-2},
+            {"a": 3e-2, "c": 1e-2},
+            {"a": 1e-1, "c": 1e-2},
+            {"a": 3e-1, "c": 1e-2},
+            {"a": 3e-2, "c": 1e-3},
+            {"a": 1e-1, "c": 3e-2},
+            {"a": 3e-2, "c": 1e-2, "words": True},
+            {"a": 1e-1, "c": 1e-2, "words": True},
+            {"a": 3e-1, "c": 1e-2, "words": True},
+        ),
+    ),
+    Method(
+        "released",
+        "SharpZO as released",
+        "prompt",
+        released.released,
+        grid=_SHARPZO,
+    ),
+    Method(
         "paper",
         "SharpZO, preset paper",
         "prompt",
         prompts.paper,
-        grid=(
-            {"std": 1.0, "sigma0": 0.4, "eta": 1e-3},
-            {"std": 1.0, "sigma0": 0.4, "eta": 1e-1},
-            {"std": 1.0, "sigma0": 1.0, "eta": 1e-3},
-            {"std": 1.0, "sigma0": 0.1, "eta": 1e-3},
-            {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-3},
-            {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-2},
-            {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-1},
-            {"std": EMBEDDING, "sigma0": 0.1, "eta": 1e-3},
-            {"std": EMBEDDING, "sigma0": 0.1, "eta": 1e-2},
-        ),
+        grid=_SHARPZO,
     ),
     Method("edge", "SharpZO, preset edge", "prompt", prompts.edge),
+    Method(
+        "black_vip",
+        "BlackVIP, a variant",
+        "picture",
+        black_vip.black_vip,
+        # Few points: its queries are slow.
+        grid=tuple(
+            {"strength": strength, "c": 0.005, "a": a, "beta": 0.9, "gamma": 0.2}
+            for strength in (0.4, 1.0)
+            for a in (0.01, 0.03)
+        ),
+    ),
+    Method(
+        "coop_w",
+        "CoOp in w (back-propagation)",
+        "backprop",
+        coop.coop_w,
+        grid=tuple(
+            {"std": std, "rate": rate}
+            for std, rates in ((EMBEDDING, (0.05, 0.02, 0.1, 0.2)), (1.0, (0.05, 0.002, 0.01, 0.2)))
+            for rate in rates
+        ),
+        needs_torch=True,
+    ),
+    Method(
+        "coop_context",
+        "CoOp in the context (back-propagation)",
+        "backprop",
+        coop.coop_context,
+        grid=({"rate": 0.005}, {"rate": 0.002}, {"rate": 0.01}, {"rate": 0.02}, {"rate": 0.001}),
+        needs_torch=True,
+    ),
+    Method("gda", "GDA head", "head", heads.gda),
+    Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter),
+    Method("linear_probe", "linear probe", "head", heads.linear_probe),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

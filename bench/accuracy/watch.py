@@ -1,7 +1,7 @@
 """The loop that every method of losses alone shares: ask, evaluate, answer, and look now and then.
 
 A search is a generator: it yields an Ask and is sent the losses at the points that it asked for. It knows
-nothing of queries, batches or pictures, and ends when it has nothing left to ask.
+nothing of queries, batches or pictures, and ends, if ever, with an Ask of no points.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def watched(objective: Objective, search: Search, max_queries: int) -> Iterator[
     seen: Doubles | None = None
     due = 0
     while True:
-        ends = objective.queries + len(ask.points) + 1 > max_queries
-        if ends or objective.queries >= due:
-            if seen is None or not np.array_equal(seen, ask.w):
-                moment = look(objective, ask.w)
-                if not np.isfinite(moment.train_loss):
-                    return
-                yield moment
-                seen, due = ask.w.copy(), objective.queries + LOOK_EVERY
-            ends = objective.queries + len(ask.points) + 1 > max_queries
+        ends = _ends(objective, ask, max_queries)
+        if (ends or objective.queries >= due) and (seen is None or not np.array_equal(seen, ask.w)):
+            moment = look(objective, ask.w)
+            if not np.isfinite(moment.train_loss):
+                return
+            yield moment
+            seen, due = ask.w.copy(), objective.queries + LOOK_EVERY
+            ends = _ends(objective, ask, max_queries)  # the look may have taken the last query that fitted
         if ends:
             return
-        try:
-            ask = search.send(losses(objective, ask.points))
-        except StopIteration:
-            return
+        ask = search.send(losses(objective, ask.points))
+
+
+def _ends(objective: Objective, ask: Ask, max_queries: int) -> bool:
+    return not len(ask.points) or objective.queries + len(ask.points) + 1 > max_queries
 
 
 def look(objective: Objective, w: Doubles) -> Moment:

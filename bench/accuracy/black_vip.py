@@ -1,0 +1,197 @@
+"""A variant of BlackVIP (arXiv 2303.14773): a picture added to every picture, tuned by SPSA-GC.
+
+    x' = clip(x + strength h(x)),  h: a decoder of the picture's statistics and a trainable trigger
+
+Variant: mean and spread of every colour on the decoder's own grid stand in for the authors' frozen ViT-MAE,
+the decoder is half as wide, and the batch is all shots as they are, without fresh crops. The words are the
+initial context's.
+
+    g  = SPSA, as ZIP's but without its clip;  m <- beta m + g;  w <- w - a_t (g + beta m)
+
+A query is a pass of the IMAGE tower over all shots: no cached features can spare it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sharpzo_edge.arrays import Doubles, Floats
+from sharpzo_edge.bundle import Preprocess
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.memory import RESIDENT
+from sharpzo_edge.objective import cross_entropies, logits_of
+from sharpzo_edge.towers import ImageTower
+
+from .method import Moment, Problem
+from .prompts import DIM
+from .watch import LOOK_EVERY
+from .zip_spsa import REPEATS, STEP_DECAY, segmented_uniform, spsa_gradient
+
+WIDTHS = (16, 16, 16, 8, 8, 3)  # channels before and behind each layer
+N_STATISTICS = 6  # of the first ones; the others are the trigger
+CELL = 2 ** (len(WIDTHS) - 1)  # pixels that one point of the decoder's grid becomes
+NORM_EPSILON = 1e-5
+
+Norms = list[tuple[Doubles, Doubles]]
+
+
+def black_vip(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """settings: strength, c, a, beta, gamma. Its moments' logits take pixels (N, 3, H, W), not features.
+
+    Raises UsageError where the problem brings no pixels, or their sides do not fit the decoder.
+    """
+    if problem.pixels is None:
+        raise UsageError(
+            f"BlackVIP changes pictures, and the problem {problem.task} brings their features alone. "
+            f"It needs the shots' pixels. Give Problem.pixels"
+        )
+    objective = problem.objective(DIM)
+    T = objective.class_features(np.zeros((1, DIM)))[0]
+    prompter = Prompter(problem, settings["strength"])
+    pixels, labels = problem.pixels(), problem.train.labels
+
+    def scored(features: Floats) -> Floats:
+        return logits_of(features, T, problem.logit_scale)
+
+    def loss_at(params: Doubles) -> float:
+        objective.queries += 1
+        return loss_of(prompter.features(pixels, params))
+
+    def loss_of(features: Floats) -> float:
+        return float(cross_entropies(scored(features), labels).mean())
+
+    def moment(params: Doubles) -> Moment:
+        """For one query, which measures the norms too."""
+        loss, norms = loss_at(params), prompter.norms(pixels, params)
+        return Moment(
+            objective.queries, loss, lambda tested: scored(prompter.features(tested, params, norms))
+        )
+
+    yield Moment(
+        objective.queries,
+        loss_of(problem.train.features[: len(labels)]),
+        lambda tested: scored(prompter.encoded(tested)),
+    )
+    rng = np.random.default_rng(problem.stream("stage2"))
+    params = prompter.decoder.start(np.random.default_rng(problem.stream("projection")))
+    momentum, a_step, t, due = np.zeros_like(params), 2 * REPEATS, 0, LOOK_EVERY
+    while objective.queries + a_step < max_queries:
+        t += 1
+        probe = settings["c"] / t ** settings["gamma"]
+        deltas = segmented_uniform(rng, (REPEATS, params.size))
+        losses = [loss_at(params + sign * probe * delta) for delta in deltas for sign in (1, -1)]
+        gradient = spsa_gradient(np.array(losses), deltas, probe)
+        momentum = settings["beta"] * momentum + gradient
+        params = params - settings["a"] / (t + 1) ** STEP_DECAY * (gradient + settings["beta"] * momentum)
+        if objective.queries >= due or objective.queries + a_step >= max_queries:
+            yield moment(params)
+            due = objective.queries + LOOK_EVERY
+
+
+class Prompter:
+    """Pixels (N, 3, H, W), normalised, to unit features of the pictures with something added to them."""
+
+    def __init__(self, problem: Problem, strength: float) -> None:
+        """Raises UsageError when the decoder cannot fill the bundle's pictures."""
+        how = problem.bundle.manifest.preprocess
+        height, width = how.size
+        if height % CELL or width % CELL:
+            raise UsageError(
+                f"BlackVIP's decoder cannot fill pictures of {height} x {width} pixels. Their sides must be "
+                f"multiples of {CELL}. Leave this method out for this bundle"
+            )
+        self.decoder = Decoder(height // CELL, width // CELL)
+        self._strength = np.float32(strength)
+        self._black, self._white = colour_range(how)
+        # Never closed by hand: whoever keeps a moment may still ask it for logits.
+        self._tower = ImageTower(problem.bundle, RESIDENT, problem.threads)
+
+    def encoded(self, pixels: Floats) -> Floats:
+        step = RESIDENT.group
+        return self._tower.image_features(pixels[i : i + step] for i in range(0, len(pixels), step))
+
+    def features(self, pixels: Floats, params: Doubles, norms: Norms | None = None) -> Floats:
+        """norms: the decoder's, of other pictures; None: of these."""
+        added, _ = self.decoder.run(statistics(pixels), params, norms)
+        prompted = pixels + self._strength * added.astype(np.float32)
+        return self.encoded(np.clip(prompted, self._black, self._white))
+
+    def norms(self, pixels: Floats, params: Doubles) -> Norms:
+        return self.decoder.run(statistics(pixels), params)[1]
+
+
+class Decoder:
+    """h: layers that double the size by 2 x 2 kernels, a channel each, and mix channels; all but the last
+    end in a norm over the batch and GELU. Its variables are one vector: trigger, then layer by layer.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._shapes: list[tuple[int, ...]] = [(WIDTHS[0] - N_STATISTICS, height, width)]
+        for n_in, n_out in pairwise(WIDTHS):
+            self._shapes += [(n_in, 2, 2), (n_in,), (n_in, n_out), (2, n_out)]
+
+    def start(self, rng: np.random.Generator) -> Doubles:
+        """The trigger ~ U[0, 0.1); kernels, biases and mixtures as torch draws them; plain norms."""
+        trigger, *layers = self._shapes
+        parts = [rng.uniform(0, 0.1, trigger)]
+        for i in range(0, len(layers), 4):
+            kernel, bias, mix, norm = layers[i : i + 4]
+            parts += [rng.uniform(-0.5, 0.5, kernel), rng.uniform(-0.5, 0.5, bias)]
+            parts += [rng.uniform(-1, 1, mix) / np.sqrt(mix[1]), np.array([[1.0], [0.0]]) * np.ones(norm)]
+        return np.concatenate([part.ravel() for part in parts])
+
+    def run(self, found: Doubles, params: Doubles, norms: Norms | None = None) -> tuple[Doubles, Norms]:
+        """Statistics (N, 6, h, w) -> what is added (N, 3, H, W), and the norms used: means and variances."""
+        ends = np.cumsum([np.prod(shape) for shape in self._shapes])[:-1]
+        parts = [p.reshape(s) for p, s in zip(np.split(params, ends), self._shapes, strict=True)]
+        trigger, *layers = parts
+        x = np.concatenate((found, np.broadcast_to(trigger, (len(found), *trigger.shape))), axis=1)
+        used: Norms = []
+        for i in range(0, len(layers), 4):
+            kernel, bias, mix, (gain, shift) = layers[i : i + 4]
+            x = np.tensordot(doubled(x) * tiled(kernel, x) + per_channel(bias), mix, axes=(1, 0))
+            x = x.transpose(0, 3, 1, 2)
+            if i + 4 < len(layers):
+                own = (x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))) if norms is None else norms[len(used)]
+                used.append(own)
+                x = (x - per_channel(own[0])) / np.sqrt(per_channel(own[1]) + NORM_EPSILON)
+                x = gelu(x * per_channel(gain) + per_channel(shift))
+        return x, used
+
+
+def statistics(pixels: Floats) -> Doubles:
+    """Mean and standard deviation of every colour in cells of CELL pixels: (N, 3, H, W) -> (N, 6, h, w)."""
+    n, colours, height, width = pixels.shape
+    cells = pixels.reshape(n, colours, height // CELL, CELL, width // CELL, CELL)
+    cells = cells.astype(np.float64)
+    return np.concatenate((cells.mean(axis=(3, 5)), cells.std(axis=(3, 5))), axis=1)
+
+
+def doubled(x: Doubles) -> Doubles:
+    """(N, C, h, w) -> (N, C, 2 h, 2 w), every point four times."""
+    return x.repeat(2, axis=2).repeat(2, axis=3)
+
+
+def tiled(kernel: Doubles, x: Doubles) -> Doubles:
+    """(C, 2, 2) -> (C, 2 h, 2 w): with `doubled`, a transposed convolution of stride 2."""
+    return np.tile(kernel, (1, *x.shape[2:]))
+
+
+def per_channel(values: Doubles) -> Doubles:
+    return values[:, np.newaxis, np.newaxis]
+
+
+def gelu(x: Doubles) -> Doubles:
+    """By its tanh approximation."""
+    gated: Doubles = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    return gated
+
+
+def colour_range(how: Preprocess) -> tuple[Floats, Floats]:
+    """Black and white as the image tower sees them: (3, 1, 1) each."""
+    mean, std = (np.asarray(v, np.float32)[:, np.newaxis, np.newaxis] for v in (how.mean, how.std))
+    return -mean / std, (1 - mean) / std

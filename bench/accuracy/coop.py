@@ -1,0 +1,96 @@
+"""CoOp by back-propagation in torch, on the same features: the ceiling for methods of forward passes.
+
+Adam on all shots at once, through the text tower that the bundle was exported from. One query a step: its
+forward pass, which is also the look; the backward pass, about two more in time, is not counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.objective import logits_of, projection
+
+from .method import Moment, Problem
+from .prompts import DIM, std_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from demo_model.measure import Clip
+
+STEPS, LOOK_EVERY = 200, 20
+MODEL_VARIABLE = "SHARPZO_BENCH_MODEL"
+
+
+def coop_w(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """context = p0 + reshape(A w), from w = 0. settings: std of A, rate, model_dir."""
+    import torch
+
+    A = projection(problem.stream("projection"), problem.context.size, DIM, std_of(problem, settings))
+    start, A = torch.from_numpy(problem.context.copy()), torch.from_numpy(A)
+    yield from adam(
+        problem, max_queries, settings, torch.zeros(DIM), lambda w: start + (A @ w).view_as(start)
+    )
+
+
+def coop_context(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """The context itself, from the initial words. settings: rate, model_dir."""
+    import torch
+
+    yield from adam(
+        problem, max_queries, settings, torch.from_numpy(problem.context.copy()), lambda context: context
+    )
+
+
+def adam(
+    problem: Problem,
+    max_queries: int,
+    settings: Mapping[str, Any],
+    initial: torch.Tensor,
+    context_of: Callable[[torch.Tensor], torch.Tensor],
+) -> Iterator[Moment]:
+    """settings: rate, steps. The last moment is of the last step's variable, for one query more."""
+    import torch
+    from torch.nn import functional
+
+    class_features = clip_of(settings).classes(list(problem.class_names))
+    X = torch.from_numpy(np.array(problem.train.features[: len(problem.train)]))
+    labels, scale = torch.from_numpy(problem.train.labels), problem.logit_scale
+    variable = torch.nn.Parameter(initial)
+    optimizer = torch.optim.Adam([variable], settings["rate"])
+    last = min(settings.get("steps", STEPS), max_queries - 1)
+    for step in range(last + 1):
+        T = class_features(context_of(variable))
+        loss = functional.cross_entropy(scale * X @ T.T, labels)
+        if step % LOOK_EVERY == 0 or step == last:
+            found = T.detach().numpy()
+            yield Moment(step + 1, loss.item(), lambda F, found=found: logits_of(F, found, scale))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def clip_of(settings: Mapping[str, Any]) -> Clip:
+    """The torch model of settings["model_dir"], or of the environment. Raises UsageError without either."""
+    folder = settings.get("model_dir") or os.environ.get(MODEL_VARIABLE)
+    if not folder or not Path(folder).is_dir():
+        raise UsageError(
+            f"CoOp needs the torch model that the bundle was exported from: {folder or 'no folder'} is none. "
+            f"It takes an open_clip folder, as the demo model's recipe writes it. "
+            f"Try {MODEL_VARIABLE}=build/demo-model/model"
+        )
+    return loaded(Path(folder))
+
+
+@cache
+def loaded(folder: Path) -> Clip:
+    from demo_model.measure import Clip
+
+    return Clip(folder)

@@ -1,0 +1,127 @@
+"""Heads on cached image features: no prompt is tuned, so none of them knows a class without pictures.
+
+Each blends with, or stands in for, the zero-shot logits s F T^T; what their authors choose on validation
+pictures is chosen there, by accuracy and then by loss, inside the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpzo_edge.arrays import Doubles, Floats, LabelledFeatures
+from sharpzo_edge.objective import cross_entropies
+
+from .method import Moment, Problem
+from .prompts import DIM
+from .watch import look
+
+GDA_WEIGHTS = np.logspace(-4, 2, 61)  # the authors' range
+TIP_SHARPNESS, TIP_WEIGHTS = np.linspace(0.1, 12, 120), np.linspace(0.1, 10, 50)
+PROBE_STRENGTHS = np.logspace(-4, 3, 15)  # C, the inverse of the penalty
+PROBE_ITERATIONS = 1_000
+
+Logits = Callable[[Floats], Doubles]
+
+
+def gda(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """Gaussian discriminant analysis in closed form ("hard-to-beat", ICLR 2024): s F T^T + alpha (F W^T + b).
+
+    Costs the one query of T.
+    """
+    zero_shot = look(problem.objective(DIM), np.zeros(DIM))
+    X, labels = rows(problem.train)
+    W, b = gaussian_discriminants(X, labels, len(problem.class_names))
+    blends = (
+        (lambda F, a=alpha: zero_shot.logits(F) + a * (F.astype(np.float64) @ W.T + b))
+        for alpha in GDA_WEIGHTS
+    )
+    yield moment_of_head(problem, best_of(blends, problem), zero_shot.queries)
+
+
+def gaussian_discriminants(X: Doubles, labels: NDArray[np.int64], n_classes: int) -> tuple[Doubles, Doubles]:
+    """W (K, E), b (K,) of Bayes' rule for Gaussians of one covariance and equal priors; X (N, E).
+
+    W = M P, b_k = log(1 / K) - mu_k^T P mu_k / 2;  P = E ((N - 1) Sigma + tr(Sigma) I)^-1, the precision of a
+    shrunk covariance. With one shot a class nothing is known of the spread: it is taken as I.
+    """
+    n, E = X.shape
+    means = np.array([X[labels == k].mean(axis=0) for k in range(n_classes)])
+    centred = X - means[labels]
+    covariance = centred.T @ centred / max(n - 1, 1)
+    if np.trace(covariance) < np.finfo(np.float32).eps:
+        covariance = np.eye(E)
+    precision = E * np.linalg.inv((n - 1) * covariance + np.trace(covariance) * np.eye(E))
+    W = means @ precision
+    return W, -np.log(n_classes) - np.einsum("ke,ke->k", W, means) / 2
+
+
+def tip_adapter(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """Tip-Adapter without training: s F T^T + alpha exp(-beta (1 - F X^T)) Y, Y one-hot (N, K).
+
+    Costs the one query of T.
+    """
+    zero_shot = look(problem.objective(DIM), np.zeros(DIM))
+    X, labels = rows(problem.train)
+    Y = np.eye(len(problem.class_names))[labels]
+
+    def cache(F: Floats, beta: float) -> Doubles:
+        return np.exp(-beta * (1 - F.astype(np.float64) @ X.T)) @ Y
+
+    blends = (
+        (lambda F, a=alpha, b=beta: zero_shot.logits(F) + a * cache(F, b))
+        for beta in TIP_SHARPNESS
+        for alpha in TIP_WEIGHTS
+    )
+    yield moment_of_head(problem, best_of(blends, problem), zero_shot.queries)
+
+
+def linear_probe(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
+    """Multinomial logistic regression on standardised features. Costs no query."""
+    from sklearn.linear_model import LogisticRegression  # the bench group has it, a device does not
+
+    X, labels = rows(problem.train)
+    centre, spread = X.mean(axis=0), X.std(axis=0)
+    spread[spread == 0] = 1
+
+    def fitted(strength: float) -> Logits:
+        model = LogisticRegression(C=strength, max_iter=PROBE_ITERATIONS).fit((X - centre) / spread, labels)
+        W = model.coef_ / spread
+        b = model.intercept_ - W @ centre
+        if len(W) == 1:  # of two classes it fits the second's log odds alone
+            W, b = np.vstack((np.zeros_like(W), W)), np.append(0, b)
+        return lambda F: F.astype(np.float64) @ W.T + b
+
+    yield moment_of_head(problem, best_of(map(fitted, PROBE_STRENGTHS), problem), 0)
+
+
+def best_of(heads: Iterable[Logits], problem: Problem) -> Logits:
+    """The head of the highest accuracy on the validation pictures, of equal ones the lowest loss there.
+
+    Without validation pictures the shots stand in for them.
+    """
+    X, labels = rows(problem.val if len(problem.val) else problem.train)
+    features = X.astype(np.float32)
+
+    def worth(head: Logits) -> tuple[float, float]:
+        logits = head(features)
+        return float((logits.argmax(axis=1) == labels).mean()), -loss_of(logits, labels)
+
+    return max(heads, key=worth)
+
+
+def moment_of_head(problem: Problem, logits: Logits, queries: int) -> Moment:
+    X, labels = rows(problem.train)
+    return Moment(queries, loss_of(logits(X.astype(np.float32)), labels), logits)
+
+
+def loss_of(logits: Doubles, labels: NDArray[np.int64]) -> float:
+    return float(cross_entropies(logits, labels).mean())
+
+
+def rows(pictures: LabelledFeatures) -> tuple[Doubles, NDArray[np.int64]]:
+    """All of the features (N, E) float64, and the labels (N,)."""
+    return pictures.features[: len(pictures)].astype(np.float64), pictures.labels

@@ -1,0 +1,263 @@
+"""The rivals of the accuracy bench: their budgets, their seeds, and their authors' formulas by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from accuracy import black_vip, heads, released, watch, zip_spsa, zo
+from accuracy.method import Moment, Problem
+from accuracy.methods import METHODS
+from sharpzo_edge.arrays import LabelledFeatures
+from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.estimators import Randomised
+from sharpzo_edge.memory import RESIDENT
+from sharpzo_edge.objective import Objective
+from sharpzo_edge.towers import TextTower
+from sharpzo_edge.tune import stream
+
+NAMES = ("food", "sport", "clothing", "sky")
+N_SHOTS, N_VAL = 6, 3
+OF_LOSSES = ("cma", "mezo", "sparse_mezo", "zip", "released", "paper", "edge")
+LIMIT = 120
+QUICK = {"change_point": 2, "steps": 30}  # of stages that would not be reached otherwise
+
+
+@pytest.fixture(scope="module")
+def problem(bundle: Bundle) -> Iterator[Problem]:
+    """Noisy pictures that lie between their class's features and, a little nearer, the next class's."""
+    rng = np.random.default_rng(0)
+    context = context_from_words(bundle, "a photo of a")
+    with TextTower(bundle, RESIDENT, 1) as tower:
+        T = tower.class_features(context[np.newaxis], class_prompts(bundle, NAMES, 4))[0]
+        T = 0.45 * T + 0.55 * np.roll(T, 1, axis=0)
+
+        def drawn(n: int) -> LabelledFeatures:
+            labels = np.repeat(np.arange(len(NAMES)), n)
+            X = T[labels] + 0.05 * rng.standard_normal((len(labels), T.shape[1])).astype(np.float32)
+            return LabelledFeatures(X / np.linalg.norm(X, axis=1, keepdims=True), labels)
+
+        size = bundle.manifest.preprocess.size
+        pixels = rng.standard_normal((N_SHOTS * len(NAMES), 3, *size)).astype(np.float32)
+        yield Problem(
+            "test", bundle, tower, 16, NAMES, context, drawn(N_SHOTS), drawn(N_VAL), 0, 1, lambda: pixels
+        )
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The points that the text tower was asked for, a batch each."""
+    batches: list[int] = []
+    ask = TextTower.class_features
+
+    def count(self, context, prompts):
+        batches.append(len(context))
+        return ask(self, context, prompts)
+
+    monkeypatch.setattr(TextTower, "class_features", count)
+    return batches
+
+
+def run(problem: Problem, name: str, limit: int = LIMIT, **settings: object) -> list[Moment]:
+    method = METHODS[name]
+    return list(method.run(problem, limit, {**method.grid[0], **settings}))
+
+
+# Budgets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OF_LOSSES)
+@pytest.mark.parametrize("limit", [1, 2, 57, LIMIT])
+def test_no_method_passes_its_budget_and_every_query_counts(problem, counted, name, limit):
+    moments = run(problem, name, limit)
+    assert sum(counted) <= limit
+    queries = [moment.queries for moment in moments]
+    assert queries == sorted(queries) and queries[0] == 1 and queries[-1] <= sum(counted)
+
+
+@pytest.mark.parametrize("name", ["cma", "mezo", "sparse_mezo", "zip"])
+def test_the_budget_is_spent_and_the_end_is_looked_at(problem, counted, name):
+    last = run(problem, name)[-1]
+    assert last.queries == sum(counted) > LIMIT - 41  # a generation
+
+
+def test_methods_that_need_one_query_or_none(problem, counted):
+    for name in ("zero_shot", "gda", "tip_adapter"):
+        (moment,) = run(problem, name)
+        assert moment.queries == 1
+    assert sum(counted) == 3
+
+
+@pytest.mark.parametrize("name", [*OF_LOSSES, "gda", "tip_adapter"])
+def test_a_seed_decides_everything(problem, name):
+    first, again = ([m.train_loss for m in run(problem, name)] for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("name", [*OF_LOSSES, "zero_shot", "gda", "tip_adapter"])
+def test_losses_are_those_of_the_logits(problem, name):
+    for moment in run(problem, name):
+        found = heads.loss_of(moment.logits(problem.train.features), problem.train.labels)
+        assert found == pytest.approx(moment.train_loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cma", "mezo", "sparse_mezo", "zip", "edge", "gda", "tip_adapter"])
+def test_methods_learn(problem, name):
+    zero_shot = run(problem, "zero_shot")[0].train_loss
+    assert run(problem, name, 400)[-1].train_loss < 0.9 * zero_shot
+
+
+@pytest.mark.parametrize("name", ["released", "paper"])
+def test_both_stages_of_sharpzo_learn(problem, name):
+    zero_shot = run(problem, "zero_shot")[0].train_loss
+    assert run(problem, name, 4_000, **QUICK)[-1].train_loss < 0.9 * zero_shot
+
+
+def test_a_step_that_leaves_the_finite_numbers_ends_a_run_at_the_look_before(problem):
+    moments = run(problem, "mezo", eta=1e300)
+    assert len(moments) >= 1 and all(np.isfinite(m.train_loss) for m in moments)
+
+
+def test_every_grid_has_at_most_nine_points():
+    assert all(1 <= len(method.grid) <= 9 for method in METHODS.values())
+
+
+# Formulas -----------------------------------------------------------------------------------------
+
+
+def losses_of(search: watch.Search, f, n_steps: int) -> np.ndarray:
+    """Drive a search on a plain function; returns its w."""
+    ask = next(search)
+    for _ in range(n_steps):
+        ask = search.send(np.array([f(x) for x in ask.points]))
+    return ask.w
+
+
+def quadratic(x: np.ndarray) -> float:
+    return float(x @ (np.arange(1, x.size + 1) * x)) / 2 + x.sum()
+
+
+def test_released_rows_written_out_are_momentum_and_a_smaller_step():
+    """The released code's S rows, of which the objective sees the mean, against uncleared_descent."""
+    S, d, eta, mu, steps = 40, 6, 0.02, 0.1, 12
+    start = np.linspace(-1, 1, d)
+    last_sweep = np.arange(d) / 10
+    seed = np.random.SeedSequence(5)
+    found = losses_of(
+        released.uncleared_descent(start, last_sweep, S, steps, eta, mu, seed), quadratic, steps
+    )
+    rng = np.random.default_rng(seed)
+    rows, buffer = start.copy(), np.tile(last_sweep, (S, 1))
+    for step in range(steps):
+        u = rng.standard_normal(d)
+        if step == 0:
+            z = u
+        else:  # rows whose mean is u / sqrt(S), as independent rows' mean is distributed
+            z = rng_rows(S, d, step)
+            z += u / np.sqrt(S) - z.mean(axis=0)
+        mean = [np.atleast_2d(rows + sign * mu * z).mean(axis=0) for sign in (1, -1)]
+        slope = (quadratic(mean[0]) - quadratic(mean[1])) / (2 * mu)
+        buffer += slope * z
+        rows = rows - eta * buffer
+    np.testing.assert_allclose(found, rows.mean(axis=0), rtol=1e-9)
+
+
+def rng_rows(n: int, d: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def test_zo_sgd_is_one_random_direction_a_step():
+    search = zo.zo_sgd(0.1, 1e-3, zo.all_of, np.random.SeedSequence(1), dim=5)
+    w = losses_of(search, quadratic, 1)
+    z = np.random.default_rng(np.random.SeedSequence(1)).standard_normal(5)
+    estimate = Randomised(np.zeros(5), z[np.newaxis], 1e-3)
+    gradient = estimate.gradient([quadratic(x) for x in estimate.points(0, 2)])
+    np.testing.assert_allclose(w, -0.1 * gradient, rtol=1e-9)
+
+
+def test_sparse_mezo_moves_small_coordinates_only():
+    w = np.array([0.0, -0.1, 0.2, -3.0, 4.0, 5.0, 6.0, 7.0])
+    assert zo.smallest(w, 0.75).tolist() == [True, True] + 6 * [False]
+    assert zo.smallest(np.zeros(8), 0.75).all()
+
+
+def test_fastfood_keeps_norms_on_average_and_is_h_g_p_h_b():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(62)
+    lengths = [np.linalg.norm(zip_spsa.fastfood(rng, 62, 100) @ x) ** 2 for _ in range(400)]
+    assert np.mean(lengths) == pytest.approx(x @ x, rel=0.05)
+    H = zip_spsa.walsh_hadamard(np.eye(8))
+    np.testing.assert_array_equal(H @ H, 8 * np.eye(8))
+    assert H[1].tolist() == [1, -1] * 4
+
+
+def test_zip_starts_at_its_context_and_counts_its_variables():
+    start = zip_spsa.LowRank.start(8, 62, 5, np.random.default_rng(0))
+    assert start.vector.size == 417
+    assert not start.mixed.any()
+    x = np.arange(417.0)
+    there = start.with_vector(x)
+    np.testing.assert_array_equal(there.vector, x)
+    W = there.U @ np.diag(there.s) @ there.V.T + np.ones((8, 1)) * there.v
+    np.testing.assert_allclose(there.mixed, W.ravel())
+
+
+def test_spsa_by_hand_and_its_clip():
+    deltas = np.array([[0.5, -1.0], [1.0, 0.5]])
+    losses = np.array([3.0, 1.0, 0.0, 2.0])  # slopes 10 and -10 for a probe of 0.1
+    np.testing.assert_allclose(zip_spsa.spsa_gradient(losses, deltas, 0.1), [5.0, -15.0])
+    np.testing.assert_allclose(zip_spsa.clipped(np.array([3.0, 4.0]), 1.0), [0.6, 0.8])
+    np.testing.assert_allclose(zip_spsa.clipped(np.array([0.3, 0.4]), 1.0), [0.3, 0.4])
+
+
+def test_gda_is_bayes_rule_for_gaussians_of_its_covariance():
+    X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [5.0, 4.0], [7.0, 4.0], [6.0, 7.0]])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    # Means (1, 1), (6, 5); scatter diag(4, 12), its trace 16 over N - 1: shrunk by 16 / 5.
+    covariance = (np.diag([4.0, 12.0]) + 16 / 5 * np.eye(2)) / 2
+    W, b = heads.gaussian_discriminants(X, labels, 2)
+    point = np.array([2.0, 6.0])
+
+    def log_density(mean):
+        return -(point - mean) @ np.linalg.solve(covariance, point - mean) / 2
+
+    scores = W @ point + b
+    expected = log_density(np.array([6.0, 5.0])) - log_density(np.array([1.0, 1.0]))
+    assert scores[1] - scores[0] == pytest.approx(expected)
+
+
+def test_gda_of_one_shot_a_class_takes_the_nearest_mean():
+    X = np.eye(3)
+    W, b = heads.gaussian_discriminants(X, np.arange(3), 3)
+    assert ((X @ W.T + b).argmax(axis=1) == np.arange(3)).all()
+
+
+# BlackVIP -----------------------------------------------------------------------------------------
+
+
+def test_black_vip_spends_passes_of_the_image_tower_and_keeps_its_norms(problem):
+    first, *_, last = run(problem, "black_vip", 14)
+    assert (first.queries, last.queries) == (1, 12)
+    tested = problem.pixels()[:5]
+    np.testing.assert_allclose(last.logits(tested)[:2], last.logits(tested[:2]), atol=1e-4)
+
+
+def test_black_vip_decoder_fills_a_picture():
+    decoder = black_vip.Decoder(2, 3)
+    params = decoder.start(np.random.default_rng(0))
+    added, norms = decoder.run(np.ones((4, 6, 2, 3)), params)
+    assert added.shape == (4, 3, 64, 96) and len(norms) == 4
+
+
+def test_transposed_convolution_by_hand():
+    x, kernel = np.array([[[[1.0, 10.0]]]]), np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    found = black_vip.doubled(x) * black_vip.tiled(kernel, x)
+    assert found[0, 0].tolist() == [[1, 2, 10, 20], [3, 4, 30, 40]]
+
+
+def test_streams_are_the_products(problem):
+    assert problem.stream("stage1").spawn_key == stream(0, "stage1").spawn_key
+    assert isinstance(problem.objective(8), Objective)
