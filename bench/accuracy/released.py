@@ -8,7 +8,8 @@ Stage 1, every generation of S candidates x_i:
 
 Stage 2 starts from the mean of S more fresh samples. Its buffer v starts with the last g and is never
 cleared, so it is momentum of 1; and it has S rows from stage 1, of which the prompt is the mean, so every
-step but the first sees the mean of S independent directions: the step size over S, mu over sqrt S.
+step but the first sees the mean of S independent directions: the step size over S, mu over sqrt S. The
+last g and the first step's estimate so stay in v in full strength, S times that of any later one.
 
     v <- v + RGE(w, mu, z);                w <- w - eta v      first step
     v <- v + RGE(w, mu / sqrt S, z) / S;   w <- w - eta v      every other

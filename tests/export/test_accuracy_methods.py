@@ -1,0 +1,79 @@
+"""The accuracy bench's methods that need scikit-learn or torch, on features by formula."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+torch = pytest.importorskip("torch")
+
+from accuracy import coop  # noqa: E402
+from accuracy.method import Problem  # noqa: E402
+from accuracy.methods import METHODS  # noqa: E402
+from sharpzo_edge.arrays import LabelledFeatures  # noqa: E402
+from sharpzo_edge.errors import UsageError  # noqa: E402
+
+K, M, D, E = 3, 2, 5, 8
+RNG = np.random.default_rng(0)
+WEIGHTS = torch.from_numpy(RNG.standard_normal((K, M * D, E)).astype(np.float32))
+
+
+class SmoothClip:
+    """unit(tanh(context W_k)) in place of a text tower."""
+
+    def classes(self, names):
+        def features(context):
+            rows = torch.tanh(torch.einsum("i,kie->ke", context.reshape(-1), WEIGHTS))
+            return rows / rows.norm(dim=-1, keepdim=True)
+
+        return features
+
+
+class Manifest:
+    logit_scale = 10.0
+
+
+class Bundle:
+    manifest = Manifest()
+
+
+def drawn(n, n_classes=K):
+    labels = np.repeat(np.arange(n_classes), n)
+    X = 0.3 * RNG.standard_normal((len(labels), E)) + np.eye(E)[labels]
+    return LabelledFeatures((X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32), labels)
+
+
+def problem(n_classes=K):
+    context = np.full((M, D), 0.1, np.float32)
+    names = ("a", "b", "c")[:n_classes]
+    return Problem(
+        "test", Bundle(), None, 4, names, context, drawn(9, n_classes), drawn(4, n_classes), seed=0
+    )
+
+
+@pytest.mark.parametrize("name", ["coop_w", "coop_context"])
+def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(coop, "loaded", lambda folder: SmoothClip())
+    settings = {**METHODS[name].grid[0], "model_dir": tmp_path}
+    few = problem()
+    moments = list(METHODS[name].run(few, 1_000, settings))
+    assert [m.queries for m in moments] == [*range(1, 202, 20)]
+    assert moments[-1].train_loss < 0.7 * moments[0].train_loss
+    short = list(METHODS[name].run(few, 30, settings))
+    assert [m.queries for m in short] == [1, 21, 30]
+    assert short[1].train_loss == pytest.approx(moments[1].train_loss)
+
+
+def test_coop_without_its_model_says_what_to_type(monkeypatch):
+    monkeypatch.delenv(coop.MODEL_VARIABLE, raising=False)
+    with pytest.raises(UsageError, match=coop.MODEL_VARIABLE):
+        next(METHODS["coop_w"].run(problem(), 10, METHODS["coop_w"].grid[0]))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_linear_probe_separates_what_is_separable_for_no_query(n_classes):
+    few = problem(n_classes)
+    (moment,) = METHODS["linear_probe"].run(few, 1, {})
+    logits = moment.logits(few.train.features)
+    assert moment.queries == 0 and logits.shape == (9 * n_classes, n_classes)
+    assert (logits.argmax(axis=1) == few.train.labels).mean() > 0.9
+    assert moment.train_loss < np.log(n_classes)
