@@ -6,6 +6,7 @@ are drawn as the product draws them, so its `tune` with the same seed sees the s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.features import stream_features
 from sharpzo_edge.files import canonical_json, replacing
-from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop
+from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, to_pixels
 from sharpzo_edge.memory import Work
 from sharpzo_edge.towers import plan_towers
 from sharpzo_edge.tune import stream
@@ -32,15 +33,23 @@ class Pool:
     """The pictures of one seed's draws, each class's in the order that they are drawn in.
 
     train, val: features of each class (n, E); val None: validation comes after the shots in train
+    train_files, val_files: the same pictures
     """
 
     train: tuple[Floats, ...]
     val: tuple[Floats, ...] | None
+    train_files: Files
+    val_files: Files | None
 
     def draw(self, shots: int, n_val: int = N_VAL) -> tuple[LabelledFeatures, LabelledFeatures]:
         """The shots, and validation pictures beyond them."""
         later = tuple(rows[shots:] for rows in self.train) if self.val is None else self.val
         return labelled([rows[:shots] for rows in self.train]), labelled([rows[:n_val] for rows in later])
+
+    def draw_files(self, shots: int, n_val: int = N_VAL) -> tuple[Files, Files]:
+        """The same pictures as files of each class."""
+        later = tuple(f[shots:] for f in self.train_files) if self.val_files is None else self.val_files
+        return tuple(f[:shots] for f in self.train_files), tuple(f[:n_val] for f in later)
 
 
 def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
@@ -48,10 +57,11 @@ def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
     n_classes = len(task.train)
     orders = stream(seed, "split").spawn(2 * n_classes)  # the product spawns one a class
     n_train = MOST_SHOTS + (N_VAL if task.val is None else 0)
-    train = of_classes(bundle, first_readable(bundle, task.train, orders[:n_classes], n_train), cache)
+    train = first_readable(bundle, task.train, orders[:n_classes], n_train)
     if task.val is None:
-        return Pool(train, None)
-    return Pool(train, of_classes(bundle, first_readable(bundle, task.val, orders[n_classes:], N_VAL), cache))
+        return Pool(of_classes(bundle, train, cache), None, train, None)
+    val = first_readable(bundle, task.val, orders[n_classes:], N_VAL)
+    return Pool(of_classes(bundle, train, cache), of_classes(bundle, val, cache), train, val)
 
 
 def first_readable(
@@ -95,6 +105,19 @@ def encoded(bundle: Bundle, files: Files, cache: Path) -> LabelledFeatures:
             np.savez(file, features=features, labels=labels)
     with np.load(path, allow_pickle=False) as stored:
         return LabelledFeatures(stored["features"], stored["labels"])
+
+
+def pixels_of(bundle: Bundle, files: Files) -> LabelledFeatures:
+    """Every readable picture as the image tower takes it, (N, 3, H, W), instead of its features."""
+    how = bundle.manifest.preprocess
+    crops, labels = [], []
+    for k, of_class in enumerate(files):
+        for path in of_class:
+            with contextlib.suppress(UnreadablePictureError):
+                crops.append(read_crop(path, how))
+                labels.append(k)
+    pixels = to_pixels(np.stack(crops), how) if crops else np.empty((0, 3, *how.size), np.float32)
+    return LabelledFeatures(pixels, np.asarray(labels, np.int64))
 
 
 def _encode(bundle: Bundle, files: Files) -> tuple[Floats, np.ndarray]:

@@ -53,21 +53,21 @@ def all_jobs(tasks: Sequence[Task], max_queries: int | None = None) -> list[Job]
     found = []
     for task in tasks:
         for name, method in EVERY_METHOD.items():
-            for shots in shots_of(method, task, tasks):
+            for shots in shots_of(method, task.name, tasks[0].name):
                 budget = max_queries or budget_of(name, shots, task.name in full)
                 found += [Job(name, task.name, shots, seed, budget) for seed in SEEDS]
     n_classes = {task.name: len(task.class_names) for task in tasks}
     return sorted(found, key=lambda job: -job.max_queries * n_classes[job.task])
 
 
-def shots_of(method: Method, task: Task, tasks: Sequence[Task]) -> tuple[int, ...]:
+def shots_of(method: Method, task: str, first_task: str) -> tuple[int, ...]:
     """All for methods in general; ablations have tasks of their own, and a method that encodes pictures again
     for every query has the first one.
     """
     if method.name in ABLATIONS:
-        return (MOST_SHOTS,) * (task.name in ablations.TASKS)
+        return (MOST_SHOTS,) * (task in ablations.TASKS)
     if method.kind == "picture":
-        return (MOST_SHOTS,) * (task is tasks[0])
+        return (MOST_SHOTS,) * (task == first_task)
     return SHOTS
 
 

@@ -42,13 +42,17 @@ def run_measured(
     problem: Problem,
     max_queries: int,
     settings: Mapping[str, Any],
+    val: LabelledFeatures,
     tests: Mapping[str, TestSet],
 ) -> list[Figures]:
-    """Figures of every moment. Seconds are the method's own: measuring does not count."""
+    """Figures of every moment. Seconds are the method's own: measuring does not count.
+
+    val, tests: what the moments' logits take: features, or pixels for a method of kind "picture"
+    """
     found = []
     for moment, seconds in timed(method.run(problem, max_queries, settings)):
         if math.isfinite(moment.train_loss):
-            found.append(figures(moment, seconds, problem.val, tests))
+            found.append(figures(moment, seconds, val, tests))
     return found
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import ROOT, describe_machine
+from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
 from sharpzo_edge.demo import BUNDLE
@@ -31,8 +32,9 @@ from sharpzo_edge.files import write_json
 from sharpzo_edge.memory import Work
 from sharpzo_edge.towers import TextTower, plan_towers
 
+from .coop import MODEL_VARIABLE
 from .coop_layout import coop_tasks
-from .features import encoded, pool
+from .features import Pool, encoded, pixels_of, pool
 from .jobs import (
     EVERY_METHOD,
     MOST_SHOTS,
@@ -47,7 +49,7 @@ from .jobs import (
 from .measure import TestSet, headline, run_measured, summary
 from .method import Problem
 from .methods import METHODS
-from .tasks import Task, demo_tasks, digits_task
+from .tasks import Files, Task, demo_tasks, digits_task
 
 RESULTS = ROOT / "bench" / "results" / "accuracy"
 CHOSEN, MACHINE = "chosen.json", "machine.json"
@@ -90,38 +92,52 @@ def opened(place: Place) -> tuple[Bundle, dict[str, Task]]:
 # ------------------------------------------------------------------------------------ in a process of its own
 
 
-def problem_of(place: Place, task: Task, shots: int, seed: int, tower: TextTower, batch: int) -> Problem:
-    bundle, _ = opened(place)
-    train, val = pool(bundle, task, seed, place.features).draw(shots)
-    context = context_from_words(bundle, bundle.manifest.initial_context)
-    return Problem(task.name, bundle, tower, batch, task.class_names, context, train, val, seed)
-
-
 def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool) -> list[dict[str, Any]]:
     """One run on one thread: the figures of its moments."""
     bundle, tasks = opened(place)
-    task = tasks[job.task]
-    tests = tests_of(place, task) if with_tests else {}
-    n_context = len(context_from_words(bundle, bundle.manifest.initial_context))
-    lengths = tuple(map(len, checked_token_ids(bundle, task.class_names, n_context)))
-    work = Work(name_lengths=lengths, images=False, n_context=n_context, threads=1)
+    task, method = tasks[job.task], EVERY_METHOD[job.method]
+    context = context_from_words(bundle, bundle.manifest.initial_context)
+    drawn = pool_of(place, job.task, job.seed)
+    train, val = drawn.draw(job.shots)
+    shots_files, val_files = drawn.draw_files(job.shots)
+    changes_pictures = method.kind == "picture"
+    seen = functools.partial(pixels_of, bundle) if changes_pictures else functools.partial(encoded_of, place)
+    splits = task.splits if with_tests else {}
+    tests = {name: TestSet(seen(split.files), split.among) for name, split in splits.items()}
+    lengths = tuple(map(len, checked_token_ids(bundle, task.class_names, len(context))))
+    work = Work(name_lengths=lengths, images=False, n_context=len(context), threads=1)
     plan = plan_towers(bundle, work, "none").text
     assert plan is not None  # there are names
     with TextTower(bundle, plan, threads=1) as tower:
-        problem = problem_of(place, task, job.shots, job.seed, tower, plan.together)
-        method = EVERY_METHOD[job.method]
-        moments = run_measured(method, problem, job.max_queries, settings, tests)
+        problem = Problem(
+            task.name,
+            bundle,
+            tower,
+            plan.together,
+            task.class_names,
+            context,
+            train,
+            val,
+            job.seed,
+            threads=1,
+            pixels=lambda: pixels_of(bundle, shots_files).features[:],
+        )
+        judge = pixels_of(bundle, val_files) if changes_pictures else val
+        moments = run_measured(method, problem, job.max_queries, settings, judge, tests)
     if not moments:
         raise RuntimeError("no moment had a finite loss")
     return moments
 
 
-def tests_of(place: Place, task: Task) -> dict[str, TestSet]:
-    bundle, _ = opened(place)
-    return {
-        name: TestSet(encoded(bundle, split.files, place.features), split.among)
-        for name, split in task.splits.items()
-    }
+@functools.cache
+def pool_of(place: Place, task: str, seed: int) -> Pool:
+    bundle, tasks = opened(place)
+    return pool(bundle, tasks[task], seed, place.features)
+
+
+@functools.cache
+def encoded_of(place: Place, files: Files) -> LabelledFeatures:
+    return encoded(opened(place)[0], files, place.features)
 
 
 def run_job(place: Place, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
@@ -174,12 +190,13 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def runnable(jobs: Sequence[Job]) -> list[Job]:
-    """Without those whose method needs torch, where there is none."""
-    if importlib.util.find_spec("torch") is not None:
+    """Without those whose method needs torch, where torch or the model in its form is missing."""
+    model = os.environ.get(MODEL_VARIABLE)
+    if importlib.util.find_spec("torch") is not None and model and Path(model).is_dir():
         return list(jobs)
     left_out = sorted({job.method for job in jobs if EVERY_METHOD[job.method].needs_torch})
     if left_out:
-        print(f"not run, because torch is not installed: {', '.join(left_out)}", flush=True)
+        print(f"not run, without torch and the model's folder (--model): {', '.join(left_out)}", flush=True)
     return [job for job in jobs if job.method not in left_out]
 
 
@@ -188,7 +205,8 @@ def prepare(place: Place, jobs: Sequence[Job]) -> None:
     bundle, tasks = opened(place)
     for name in dict.fromkeys(job.task for job in jobs):
         print(f"features of {name}", flush=True)
-        tests_of(place, tasks[name])
+        for split in tasks[name].splits.values():
+            encoded(bundle, split.files, place.features)
         for seed in sorted({job.seed for job in jobs if job.task == name}):
             pool(bundle, tasks[name], seed, place.features)
 
@@ -284,6 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=("choose", "run", "list"))
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="what the bundle was exported from, for CoOp"
+    )
     parser.add_argument("--tasks", type=Path, default=ROOT / "build" / "demo-model" / "tasks", metavar="DIR")
     parser.add_argument(
         "--coop", type=Path, metavar="DIR", help="data sets in CoOp's layout, instead of --tasks"
@@ -301,6 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = {key: values.split(",") for key, _, values in (each.partition("=") for each in given.only)}
     if unknown := sorted(only.keys() - set(KEYS)):
         parser.error(f"--only {unknown[0]}=… is not known; keys are {', '.join(KEYS)}")
+    if given.model:
+        os.environ[MODEL_VARIABLE] = str(given.model)
     place = Place(given.bundle, given.tasks, given.coop, given.work)
     if given.command == "choose":
         failed = choose(place, given.results, only, given.jobs, given.max_queries)

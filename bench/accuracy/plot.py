@@ -1,0 +1,111 @@
+"""docs/accuracy.svg: accuracy and loss against queries and against seconds.
+
+    python -m accuracy.plot [--results DIR] [--output FILE]
+
+16 shots; a line is the mean over all tasks and seeds of what the method would return if it were stopped there
+(best validation accuracy so far), and of its lowest training loss so far. Heads are points: they ask nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .jobs import MOST_SHOTS
+from .methods import METHODS
+from .page import PLOT, RESULTS
+from .runs import EDGE, Run, Runs, load
+
+# Okabe and Ito's colours, which most colour-blind readers can tell apart; every line has a dash of its own too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#B8A800")
+DASHES = ("-", "--", ":", "-.")
+GRID = 120
+
+
+def so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Along a run's curve: test accuracy (percent) of the best moment so far, and the lowest loss so far."""
+    curve = run["curve"]
+    accuracies, best = [], (-1.0, 0.0)
+    answer = 0.0
+    for val, loss, test in zip(
+        curve["val_accuracy"], curve["train_loss"], curve["test_accuracy"], strict=True
+    ):
+        # Without validation pictures the latest moment is the result.
+        if val is None or (val, -loss) > best or not accuracies:
+            best, answer = (val or 0.0, -loss), 100 * test
+        accuracies.append(answer)
+    return np.asarray(accuracies), np.minimum.accumulate(curve["train_loss"])
+
+
+def mean_line(found: Sequence[Run], over: str, which: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(grid, mean) over runs, from where all have begun to where the first one ends. A run is a staircase."""
+    places = [np.maximum(np.asarray(run["curve"][over], float), 1e-3) for run in found]
+    start, end = max(p[0] for p in places), min(p[-1] for p in places)
+    grid = np.geomspace(start, max(end, start), GRID)
+    grid[-1] = max(end, start)
+    steps = [so_far(run)[which][np.searchsorted(p, grid, "right") - 1] for run, p in zip(found, places)]
+    return grid, np.mean(steps, axis=0)
+
+
+def draw(runs: Runs, output: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    # Text stays text, and the file is the same for the same runs.
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "accuracy", "font.size": 9})
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7.6), sharex="col", sharey="row")
+    styles = {}
+    for name, method in METHODS.items():
+        found = [run for task in runs.tasks for run in runs.of(name, task, MOST_SHOTS)]
+        if not found:
+            continue
+        i = len(styles)
+        styles[name] = {"color": COLOURS[i % len(COLOURS)], "label": method.label}
+        for row, which in enumerate((0, 1)):
+            for column, over in enumerate(("queries", "seconds")):
+                grid, values = mean_line(found, over, which)
+                points = len(found[0]["curve"]["queries"]) == 1
+                look = {"marker": "oDs^v"[i % 5], "linestyle": "", "markersize": 5} if points else {}
+                look = look or {"linestyle": DASHES[i // 2 % len(DASHES)]}
+                axes[row, column].plot(
+                    grid[-1:] if points else grid,
+                    values[-1:] if points else values,
+                    linewidth=2.6 if name == EDGE else 1.4,
+                    zorder=3 if name == EDGE else 2,
+                    **look,
+                    **styles[name],
+                )
+    for axis in axes.flat:
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("test accuracy, %")
+    axes[1, 0].set_ylabel("training loss, lowest so far")
+    axes[1, 0].set_xlabel("queries")
+    axes[1, 1].set_xlabel("seconds, one thread")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False, handlelength=3.5)
+    figure.suptitle(f"Mean over {len(runs.tasks)} tasks and three seeds, 16 shots")
+    figure.tight_layout(rect=(0, 0.03 + 0.026 * -(-len(labels) // 3), 1, 1))
+    figure.savefig(output, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--output", type=Path, default=PLOT, metavar="FILE")
+    given = parser.parse_args(arguments)
+    draw(load(given.results), given.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
