@@ -81,7 +81,11 @@ def page(runs: Runs, results: Path) -> str:
         *("## Queries and seconds to a fixed accuracy", OF_MARKS, table.to_fixed_accuracy(runs)),
         *("## Paired differences", table.differences(runs)),
         *("## What each part adds", OF_PARTS, table.parts(runs)),
-        *("## Hyper-parameters", OF_CHOICE, table.chosen_settings(results)),
+        *(
+            "## Hyper-parameters",
+            OF_CHOICE,
+            table.chosen_settings(results if (results / "chosen.json").exists() else RESULTS),
+        ),
         *("## Not run", "Shots/seed.", missing or ["Nothing is missing."]),
     ]
     return "\n\n".join(p if isinstance(p, str) else "\n".join(p) for p in parts if p) + "\n"

@@ -21,10 +21,10 @@ from .methods import METHODS
 from .page import PLOT, RESULTS
 from .runs import EDGE, Run, Runs, load
 
-# Okabe and Ito's colours, which most colour-blind readers can tell apart; every line has a dash of its own too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers differ too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#B8A800")
 DASHES = ("-", "--", ":", "-.")
-GRID = 120
+GRID = 60
 
 
 def so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -43,12 +43,18 @@ def so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def mean_line(found: Sequence[Run], over: str, which: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(grid, mean) over runs, from where all have begun to where the first one ends. A run is a staircase."""
+    """(grid, mean) over runs, from where all have begun to where the last one ends.
+
+    A run is a staircase, and keeps its result when it has ended.
+    """
     places = [np.maximum(np.asarray(run["curve"][over], float), 1e-3) for run in found]
-    start, end = max(p[0] for p in places), min(p[-1] for p in places)
-    grid = np.geomspace(start, max(end, start), GRID)
-    grid[-1] = max(end, start)
-    steps = [so_far(run)[which][np.searchsorted(p, grid, "right") - 1] for run, p in zip(found, places)]
+    start, end = max(p[0] for p in places), max(p[-1] for p in places)
+    grid = np.geomspace(start, end, GRID)
+    grid[-1] = end
+    steps = [
+        so_far(run)[which][np.searchsorted(place, grid, "right") - 1]
+        for run, place in zip(found, places, strict=True)
+    ]
     return grid, np.mean(steps, axis=0)
 
 

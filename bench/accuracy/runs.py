@@ -1,4 +1,4 @@
-"""The runs that there are, and what is asked of them: figures at a budget, first moments, differences in pairs."""
+"""The runs that there are: their figures at a budget, first moments to reach a mark, paired differences."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .ablations import QUERIES as ABLATION_QUERIES
 from .ablations import TASKS as ABLATION_TASKS
 from .jobs import MOST_SHOTS, QUERIES, SEEDS, SHOTS, shots_of
 from .methods import METHODS
-from .runs import EDGE, NOT_RUN, Figures, Pairs, Runs, first_to_reach, in_full, paired, shift, until
+from .runs import EDGE, NOT_RUN, Figures, Pairs, Run, Runs, first_to_reach, in_full, paired, shift, until
 from .targets import EDGE_QUERIES, PAPER
 
 
@@ -98,15 +98,21 @@ def by_shots(runs: Runs) -> list[str]:
 
 
 def spent(runs: Runs, method: str, queries: int | None) -> tuple[str, str]:
-    """Means of a run's queries and seconds at 16 shots, those that ran longer than the rule left out."""
-    found = [r for t in runs.tasks for r in runs.of(method, t) if not in_full(r)]
-    found = found or [r for t in runs.tasks for r in runs.of(method, t)]
+    """Means of what a run takes at 16 shots, those that ran longer than the rule left out."""
+    found = [r for t in runs.tasks for r in runs.of(method, t) if queries is not None or not in_full(r)]
     if not found:
         return NOT_RUN, NOT_RUN
-    share = [1.0 if queries is None else min(1.0, queries / r["queries"]) for r in found]
-    n = statistics.fmean(r["queries"] * s for r, s in zip(found, share, strict=True))
-    seconds = statistics.fmean(r["seconds"] * s for r, s in zip(found, share, strict=True))
+    ends = [end_of(run, queries) for run in found]
+    n, seconds = (statistics.fmean(column) for column in zip(*ends, strict=True))
     return f"{n:,.0f}", f"{seconds:,.1f}"
+
+
+def end_of(run: Run, queries: int | None) -> tuple[int, float]:
+    """Queries and seconds when a run ends, or at the last moment before its budget does."""
+    if queries is None:
+        return run["queries"], run["seconds"]
+    pairs = zip(run["curve"]["queries"], run["curve"]["seconds"], strict=True)
+    return max(pair for pair in pairs if pair[0] <= queries)
 
 
 def by_style(runs: Runs) -> list[str]:
