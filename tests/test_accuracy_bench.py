@@ -17,6 +17,7 @@ from accuracy.features import pool
 from accuracy.jobs import FULL, QUERIES, Job, all_jobs
 from accuracy.measure import TestSet, accuracy, headline, summary, timed
 from accuracy.method import Moment
+from accuracy.methods import METHODS
 from accuracy.tasks import Split, Task, folder_task
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import Bundle
@@ -93,6 +94,35 @@ def test_a_finished_job_is_run_again_only_with_other_settings(
     assert {"method", "task", "shots", "seed", "queries", "seconds", "train_loss", "test_accuracy"} <= set(
         stored
     )
+
+
+def test_the_choice_is_by_validation_then_loss_then_the_grids_order_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    found = {0.4: (0.5, 1.0), 1.0: (0.7, 1.2), 0.1: (0.7, 1.1), 0.02: (0.7, 1.1)}
+
+    def at_once(do: Any, place: Any, todo: Any, n: int) -> Iterator[Any]:
+        assert do is run.run_point  # which sees no test set
+        for work in reversed(todo):
+            asked.append(work[1])
+            val, loss = found[work[1]["sigma0"]] if work[1]["std"] == 1.0 else (0.1, 1.0)
+            point = {"val_accuracy": val, "train_loss": loss, "queries": 9, "seconds": 0.1}
+            yield work, None if len(asked) == 3 else point
+
+    monkeypatch.setattr(run, "in_processes", at_once)
+    monkeypatch.setattr(run, "prepare", lambda place, jobs: None)
+    monkeypatch.setattr(
+        run, "opened", lambda place: (Bundle.open(BUNDLE), {"subgroups": task("subgroups", 2)})
+    )
+    place = run.Place(BUNDLE, tmp_path, None, tmp_path)
+    grid = [dict(point) for point in METHODS["cma"].grid]
+    assert run.choose(place, tmp_path, {"method": ["cma"]}, 1, None) == 1
+    assert run.choose(place, tmp_path, {"method": ["cma"]}, 1, None) == 0
+    assert len(asked) == len(grid) + 1 and asked[2] == asked[-1]
+    entry = run.read_chosen(tmp_path)["methods"]["cma"]
+    assert [point["settings"] for point in entry["points"]] == grid
+    assert entry["chosen"] == {"std": 1.0, "sigma0": 0.1}
 
 
 def test_a_method_with_a_grid_is_not_run_before_its_choice() -> None:

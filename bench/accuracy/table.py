@@ -223,7 +223,7 @@ def chosen_settings(results: Path) -> list[str]:
                 f"{100 * max(point['val_accuracy'] or 0 for point in entry['points']):.1f}",
             ]
             for name, entry in chosen.items()
-            if name in METHODS
+            if name in METHODS and entry["points"]
         ),
     )
 

@@ -102,7 +102,9 @@ def rn50(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_commands_run_all_data_sets_end_to_end(data: Path, rn50: Path, tmp_path: Path) -> None:
     place = ["--bundle", str(rn50), "--coop", str(data), "--work", str(tmp_path / "work")]
     results = ["--results", str(tmp_path / "results"), "--jobs", "2"]
-    assert run.main(["choose", *place, *results, "--only", "method=cma", "--max-queries", "20"]) == 0
+    (tmp_path / "results").mkdir()
+    chosen = {"methods": {"cma": {"chosen": {"std": 0.2, "sigma0": 0.4, "population": 6}, "points": []}}}
+    (tmp_path / "results" / run.CHOSEN).write_text(json.dumps(chosen))
     only = ["--only", "method=zero_shot,cma", "shots=1", "seed=0", "--max-queries", "20"]
     assert run.main(["run", *place, *results, *only]) == 0
     for name in DATA_SETS:
