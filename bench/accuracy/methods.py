@@ -32,10 +32,10 @@ _ALL = (
             {"std": 1.0, "sigma0": 0.1},
             {"std": 1.0, "sigma0": 0.02},
             {"std": EMBEDDING, "sigma0": 0.4},
-            {"std": EMBEDDING, "sigma0": 0.2},
             {"std": EMBEDDING, "sigma0": 0.1},
+            {"std": 1.0, "sigma0": 1.0, "population": 22},
+            {"std": 1.0, "sigma0": 0.1, "population": 22},
             {"std": EMBEDDING, "sigma0": 0.4, "population": 22},
-            {"std": EMBEDDING, "sigma0": 0.1, "population": 22},
         ),
     ),
     Method(
