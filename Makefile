@@ -5,12 +5,15 @@ OLDEST := .venv-oldest
 OLDEST_ONNXRUNTIME := 1.23.2
 WORK ?= build/demo-model
 PIP := -m pip install --quiet --disable-pip-version-check
+ACCURACY = PYTHONPATH=export:bench $(EXPORT)/bin/python -m accuracy
+ACCURACY_DATA = --tasks $(WORK)/tasks --model $(WORK)/model
+ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory clean
+.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory bench-accuracy bench-accuracy-full clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEVICE)/installed  ## install the device side, and tune the shipped model on shipped pictures
 	$(DEVICE)/bin/sharpzo-edge demo
@@ -51,6 +54,16 @@ bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, rand
 
 bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md and the README's table
 	$(EXPORT)/bin/python bench/memory.py
+
+bench-accuracy: $(EXPORT)/recipe-installed demo-tasks  ## redo some of the accuracy runs beside those in the repository (under 30 minutes)
+	$(ACCURACY).run run --subset $(ACCURACY_DATA) --results $(ACCURACY_AGAIN) --chosen bench/results/accuracy
+	$(ACCURACY).page --results $(ACCURACY_AGAIN) --page build/accuracy/accuracy.md --against bench/results/accuracy
+
+bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, task, shots and seed (hours), docs/accuracy.md and the README's table
+	$(ACCURACY).run choose $(ACCURACY_DATA)
+	$(ACCURACY).run run $(ACCURACY_DATA)
+	$(ACCURACY).plot
+	$(ACCURACY).page
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

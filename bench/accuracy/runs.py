@@ -1,0 +1,130 @@
+"""The runs that there are: their figures at a budget, first moments to reach a mark, paired differences."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .jobs import EVERY_METHOD, FULL, MOST_SHOTS, SEEDS, shots_of
+from .tasks import DEMO_TASKS
+
+TASKS = (*DEMO_TASKS, "digits")
+EDGE = "edge"
+RESAMPLES = 10_000
+NOT_RUN = "not run"
+
+Run = dict[str, Any]
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Every run there is, by (method, task, shots, seed)."""
+
+    by_key: dict[tuple[str, str, int, int], Run]
+
+    def get(self, method: str, task: str, shots: int, seed: int) -> Run | None:
+        return self.by_key.get((method, task, shots, seed))
+
+    def of(self, method: str, task: str, shots: int = MOST_SHOTS) -> list[Run]:
+        """The seeds that there are."""
+        return [run for seed in SEEDS if (run := self.get(method, task, shots, seed))]
+
+    @property
+    def tasks(self) -> list[str]:
+        """The usual ones in their order, then others by name."""
+        there = {task for _, task, _, _ in self.by_key}
+        return [t for t in TASKS if t in there] + sorted(there - set(TASKS))
+
+    def missing(self) -> list[str]:
+        """What the full set has and this one has not, a line for each method and task."""
+        lines = []
+        for task in self.tasks:
+            for name, method in EVERY_METHOD.items():
+                wanted = [(n, s) for n in shots_of(method, task, self.tasks[0]) for s in SEEDS]
+                lost = [f"{n}/{s}" for n, s in wanted if not self.get(name, task, n, s)]
+                if lost:
+                    which = "all" if len(lost) == len(wanted) else ", ".join(lost)
+                    lines.append(f"{task}, {name}: {which}")
+        absent = [task for task in TASKS if task not in self.tasks and set(self.tasks) & set(TASKS)]
+        return lines + [f"{task}: all" for task in absent]
+
+
+def load(results: Path) -> Runs:
+    found = [json.loads(path.read_bytes()) for path in sorted(results.glob("*/*.json"))]
+    return Runs({(r["method"], r["task"], r["shots"], r["seed"]): r for r in found})
+
+
+def in_full(run: Run) -> bool:
+    return bool(run["max_queries"] >= FULL)
+
+
+def until(run: Run, queries: int | None) -> Figures:
+    """The headline of a run, or of its first so many queries."""
+    figures: Figures = run["best"] if queries is None else run["at"][str(queries)]
+    return figures
+
+
+def shift(figures: Figures) -> float | None:
+    """The mean over styles."""
+    return statistics.fmean(figures["shift_accuracy"].values()) if figures["shift_accuracy"] else None
+
+
+def bootstrap(differences: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """The mean, and its 95 % interval by resampling the pairs."""
+    values = np.asarray(differences, float)
+    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), (2.5, 97.5))
+    return float(values.mean()), float(low), float(high)
+
+
+def first_to_reach(run: Run, key: str, enough: Callable[[float], bool]) -> tuple[int, float] | None:
+    """Queries and seconds at the first moment of the curve whose figure is enough."""
+    curve = run["curve"]
+    for queries, seconds, value in zip(curve["queries"], curve["seconds"], curve[key], strict=True):
+        if value is not None and enough(value):
+            return queries, seconds
+    return None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Edge's figures less another method's in points, over the same tasks and seeds."""
+
+    differences: list[float]
+
+    def __str__(self) -> str:
+        if not self.differences:
+            return NOT_RUN
+        mean, low, high = bootstrap(self.differences)
+        return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.differences)
+
+
+def paired(
+    runs: Runs,
+    other: str,
+    edge_queries: int | None,
+    other_queries: int | None,
+    figure: Callable[[Figures], float | None] = lambda f: f["test_accuracy"],
+    where: Callable[[Run], bool] = lambda run: True,
+) -> Pairs:
+    """At 16 shots. where: which of the other's runs count."""
+    found = []
+    for task in runs.tasks:
+        for seed in SEEDS:
+            ours, theirs = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, other))
+            if ours and theirs and where(theirs):
+                a, b = figure(until(ours, edge_queries)), figure(until(theirs, other_queries))
+                if a is not None and b is not None:
+                    found.append(100 * (a - b))
+    return Pairs(found)

@@ -1,0 +1,243 @@
+"""The tables: methods by tasks, by shots, by styles; what a fixed accuracy takes; what each part adds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .ablations import ABLATIONS, BASE
+from .ablations import QUERIES as ABLATION_QUERIES
+from .ablations import TASKS as ABLATION_TASKS
+from .jobs import MOST_SHOTS, QUERIES, SEEDS, SHOTS, shots_of
+from .methods import METHODS
+from .runs import EDGE, NOT_RUN, Figures, Pairs, Run, Runs, first_to_reach, in_full, paired, shift, until
+from .targets import EDGE_QUERIES, PAPER
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
+    return [lines[0], "|---" * len(header) + "|", *lines[1:]]
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean and spread (standard deviation over the seeds)."""
+    if not values:
+        return NOT_RUN
+    mean = f"{100 * statistics.fmean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def over_tasks(
+    runs: Runs,
+    method: str,
+    shots: int,
+    queries: int | None,
+    figure: Callable[[Figures], float | None] = lambda f: f["test_accuracy"],
+) -> str:
+    """The mean over tasks of the means over seeds, and the spread over seeds of the means over tasks.
+
+    Only seeds and tasks that are there; how many tasks, when not all of those that have the figure are.
+    """
+    by_seed: dict[int, list[float]] = {}
+    tasks, of = set(), 0
+    for task in runs.tasks:
+        of += any(figure(r["best"]) is not None for (_, t, _, _), r in runs.by_key.items() if t == task)
+        for run in runs.of(method, task, shots):
+            value = figure(until(run, queries))
+            if value is not None:
+                by_seed.setdefault(run["seed"], []).append(value)
+                tasks.add(task)
+    if not tasks:
+        return "" if METHODS[method].kind == "picture" and shots < MOST_SHOTS else NOT_RUN
+    complete = [statistics.fmean(v) for v in by_seed.values() if len(v) == len(tasks)]
+    if not complete:
+        complete = [statistics.fmean(v for values in by_seed.values() for v in values)]
+    return percent(complete) + (f" ({len(tasks)} of {of} tasks)" if len(tasks) < of else "")
+
+
+def rows_of() -> list[tuple[str, str, int | None]]:
+    """(method, label, queries that count) of the tables' rows; edge also where it stops by itself."""
+    rows: list[tuple[str, str, int | None]] = [(name, method.label, None) for name, method in METHODS.items()]
+    edge = next(i for i, (name, _, _) in enumerate(rows) if name == EDGE)
+    short = (EDGE, f"**{METHODS[EDGE].label}**, first {EDGE_QUERIES:,} queries", EDGE_QUERIES)
+    return [*rows[:edge], short, *rows[edge:]]
+
+
+def by_task(runs: Runs) -> list[str]:
+    def cell(method: str, task: str, queries: int | None) -> str:
+        if not shots_of(METHODS[method], task, runs.tasks[0]):
+            return ""
+        found = runs.of(method, task)
+        text = percent([until(r, queries)["test_accuracy"] for r in found])
+        return text + " †" * (queries is None and any(map(in_full, found)))
+
+    return markdown(
+        ["", *runs.tasks],
+        ([label, *(cell(m, task, q) for task in runs.tasks)] for m, label, q in rows_of()),
+    )
+
+
+def by_shots(runs: Runs) -> list[str]:
+    """Also the README's."""
+    header = ["mean over tasks, %", *(f"{n} shot{'s'[: n > 1]}" for n in reversed(SHOTS))]
+    header += ["shifted styles, 16 shots", "queries", "seconds"]
+    return markdown(
+        header,
+        (
+            [
+                label,
+                *(over_tasks(runs, m, n, q) for n in reversed(SHOTS)),
+                over_tasks(runs, m, MOST_SHOTS, q, shift),
+                *spent(runs, m, q),
+            ]
+            for m, label, q in rows_of()
+        ),
+    )
+
+
+def spent(runs: Runs, method: str, queries: int | None) -> tuple[str, str]:
+    """Means of what a run takes at 16 shots, those that ran longer than the rule left out."""
+    found = [r for t in runs.tasks for r in runs.of(method, t) if queries is not None or not in_full(r)]
+    if not found:
+        return NOT_RUN, NOT_RUN
+    ends = [end_of(run, queries) for run in found]
+    n, seconds = (statistics.fmean(column) for column in zip(*ends, strict=True))
+    return f"{n:,.0f}", f"{seconds:,.1f}"
+
+
+def end_of(run: Run, queries: int | None) -> tuple[int, float]:
+    """Queries and seconds when a run ends, or at the last moment before its budget does."""
+    if queries is None:
+        return run["queries"], run["seconds"]
+    pairs = zip(run["curve"]["queries"], run["curve"]["seconds"], strict=True)
+    return max(pair for pair in pairs if pair[0] <= queries)
+
+
+def by_style(runs: Runs) -> list[str]:
+    styles = sorted({style for run in runs.by_key.values() for style in run["best"]["shift_accuracy"]})
+    return markdown(
+        ["mean over tasks, %", *styles],
+        (
+            [
+                label,
+                *(
+                    over_tasks(runs, m, MOST_SHOTS, q, lambda f, s=style: f["shift_accuracy"].get(s))
+                    for style in styles
+                ),
+            ]
+            for m, label, q in rows_of()
+        ),
+    )
+
+
+def to_fixed_accuracy(runs: Runs) -> list[str]:
+    """Per task: paper's mean headline is the mark."""
+
+    def mark(task: str) -> float | None:
+        found = [r["best"]["test_accuracy"] for r in runs.of(PAPER, task)]
+        return statistics.fmean(found) if found else None
+
+    def cell(method: str, task: str) -> str:
+        found, goal = runs.of(method, task), mark(task)
+        if not shots_of(METHODS[method], task, runs.tasks[0]):
+            return ""
+        if goal is None or not found:
+            return NOT_RUN
+        reached = [r for run in found if (r := first_to_reach(run, "test_accuracy", lambda a: a >= goal))]
+        if not reached:
+            return f"never (0 of {len(found)})"
+        queries, seconds = (statistics.median(column) for column in zip(*reached, strict=True))
+        return f"{queries:,.0f} in {seconds:,.1f} s ({len(reached)} of {len(found)})"
+
+    marks = [f"{100 * goal:.1f} %" if (goal := mark(task)) is not None else NOT_RUN for task in runs.tasks]
+    rows = [[m.label, *(cell(name, task) for task in runs.tasks)] for name, m in METHODS.items()]
+    return markdown(["", *runs.tasks], [["the mark", *marks], *rows])
+
+
+def differences(runs: Runs) -> list[str]:
+    rows = []
+    for name, method in METHODS.items():
+        if name != EDGE:
+            budgets = ((EDGE_QUERIES, QUERIES), (QUERIES, QUERIES))
+            rows.append(
+                [
+                    method.label,
+                    *(str(paired(runs, name, ours, theirs)) for ours, theirs in budgets),
+                    str(paired(runs, name, EDGE_QUERIES, QUERIES, shift)),
+                    str(len(paired(runs, name, EDGE_QUERIES, QUERIES).differences)),
+                ]
+            )
+    header = [
+        f"edge less …, at {QUERIES:,} queries",
+        f"edge at {EDGE_QUERIES:,}",
+        f"edge at {QUERIES:,}",
+        f"shifted styles, edge at {EDGE_QUERIES:,}",
+        "pairs",
+    ]
+    return markdown(header, rows)
+
+
+def parts(runs: Runs) -> list[str]:
+    """The ablations, each beside edge at as many queries."""
+
+    def pairs(name: str, key: Callable[[Figures], float]) -> list[tuple[float, float]]:
+        keys = [(task, seed) for task in ABLATION_TASKS for seed in SEEDS]
+        both = ((runs.get(BASE, t, MOST_SHOTS, s), runs.get(name, t, MOST_SHOTS, s)) for t, s in keys)
+        return [
+            (key(until(a, ABLATION_QUERIES)), key(until(b, ABLATION_QUERIES))) for a, b in both if a and b
+        ]
+
+    rows = []
+    whole = [until(run, ABLATION_QUERIES) for task in ABLATION_TASKS for run in runs.of(BASE, task)]
+    if whole:
+        accuracy = 100 * statistics.fmean(f["test_accuracy"] for f in whole)
+        loss = statistics.fmean(f["train_loss"] for f in whole)
+        rows.append([METHODS[BASE].label, f"{accuracy:.1f}", "", f"{loss:.3f}"])
+    for name, method in ABLATIONS.items():
+        found = pairs(name, lambda f: 100 * f["test_accuracy"])
+        if not found:
+            rows.append([method.label, NOT_RUN, "", ""])
+            continue
+        loss = statistics.fmean(b for _, b in pairs(name, lambda f: f["train_loss"]))
+        change = Pairs([b - a for a, b in found])
+        rows.append(
+            [method.label, f"{statistics.fmean(b for _, b in found):.1f}", str(change), f"{loss:.3f}"]
+        )
+    return markdown(["", "test accuracy, %", "change, points", "training loss"], rows)
+
+
+def chosen_settings(results: Path) -> list[str]:
+    try:
+        chosen = json.loads((results / "chosen.json").read_bytes())["methods"]
+    except FileNotFoundError:
+        return ["Nothing was chosen yet."]
+    return markdown(
+        ["", "chosen", "of", "validation, %"],
+        (
+            [
+                METHODS[name].label,
+                ", ".join(f"{key} {value}" for key, value in entry["chosen"].items()),
+                f"{len(entry['points'])} points",
+                f"{100 * max(point['val_accuracy'] or 0 for point in entry['points']):.1f}",
+            ]
+            for name, entry in chosen.items()
+            if name in METHODS and entry["points"]
+        ),
+    )
+
+
+def compared(new: Runs, old: Runs) -> list[str]:
+    """Every run beside the one that it redoes."""
+    rows = []
+    for key, run in new.by_key.items():
+        before = old.by_key.get(key)
+        if before:
+            pair = [100 * r["best"]["test_accuracy"] for r in (before, run)]
+            losses = [r["best"]["train_loss"] for r in (before, run)]
+            rows.append(
+                [*map(str, key), *(f"{p:.1f}" for p in pair), f"{pair[1] - pair[0]:+.1f}", *map(str, losses)]
+            )
+    header = ["method", "task", "shots", "seed", "test before, %", "now", "change", "loss before", "now"]
+    return markdown(header, rows)

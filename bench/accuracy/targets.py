@@ -1,0 +1,100 @@
+"""The targets that edge is held to, each with what was found."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .jobs import MOST_SHOTS, QUERIES, SEEDS
+from .methods import METHODS
+from .runs import EDGE, NOT_RUN, Pairs, Runs, first_to_reach, in_full, paired, shift
+
+PAPER, COOP = "paper", "coop_w"
+EDGE_QUERIES = 2_000
+LOSS_FACTOR = 1.01
+QUERIES_RATIO, SECONDS_RATIO = 1 / 50, 1 / 30
+COOP_POINTS = -1.0
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, ratios)))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Edge's over paper's queries and seconds to the fixed loss, and which runs missed it."""
+
+    queries: list[float]
+    seconds: list[float]
+    missed: list[str]
+
+
+def speed(runs: Runs) -> Speed:
+    """Where paper ran in full. A miss counts edge's whole budget."""
+    found = Speed([], [], [])
+    for task in runs.tasks:
+        for seed in SEEDS:
+            edge, paper = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, PAPER))
+            if not (edge and paper and in_full(paper)):
+                continue
+            limit = LOSS_FACTOR * paper["last"]["train_loss"]
+            theirs = first_to_reach(paper, "train_loss", lambda loss, limit=limit: loss <= limit)
+            ours = first_to_reach(edge, "train_loss", lambda loss, limit=limit: loss <= limit)
+            if ours is None:
+                found.missed.append(f"{task} seed {seed}")
+                ours = edge["queries"], edge["seconds"]
+            assert theirs is not None  # the last moment is in the curve
+            found.queries.append(ours[0] / theirs[0])
+            found.seconds.append(ours[1] / max(theirs[1], 1e-3))
+    return found
+
+
+@dataclass(frozen=True)
+class Target:
+    text: str
+    found: str
+    met: bool | None
+
+    @property
+    def verdict(self) -> str:
+        return NOT_RUN if self.met is None else "met" if self.met else "**not met**"
+
+
+def targets(runs: Runs) -> list[Target]:
+    rows = []
+    fast = speed(runs)
+    for what, ratios, wanted in (
+        ("queries", fast.queries, QUERIES_RATIO),
+        ("seconds", fast.seconds, SECONDS_RATIO),
+    ):
+        text = (
+            f"edge's over paper's {what} to {LOSS_FACTOR} times paper's final loss, geometric mean: "
+            f"at most 1/{1 / wanted:.0f}"
+        )
+        if not ratios:
+            rows.append(Target(text, NOT_RUN, None))
+            continue
+        mean = geometric_mean(ratios)
+        missed = f"; missed by {', '.join(fast.missed)}" if fast.missed else ""
+        rows.append(Target(text, f"1/{1 / mean:.1f} over {len(ratios)} runs{missed}", mean <= wanted))
+
+    def at_least(text: str, pairs: Pairs, points: float) -> None:
+        met = pairs.mean >= points if pairs.differences else None
+        rows.append(Target(f"{text}: at least {points:+.0f} points", str(pairs), met))
+
+    edge = f"edge at {EDGE_QUERIES:,} queries"
+    at_least(f"{edge} less paper in full", paired(runs, PAPER, EDGE_QUERIES, None, where=in_full), 0)
+    for name in rivals():
+        label = METHODS[name].label
+        at_least(f"{edge} less {label} at {QUERIES:,}", paired(runs, name, EDGE_QUERIES, QUERIES), 0)
+    coop = METHODS[COOP].label if COOP in METHODS else COOP
+    at_least(f"{edge} less {coop}", paired(runs, COOP, EDGE_QUERIES, None), COOP_POINTS)
+    at_least(f"{edge} less paper, shifted styles", paired(runs, PAPER, EDGE_QUERIES, None, shift), 0)
+    return rows
+
+
+def rivals() -> list[str]:
+    """What tunes with forward passes alone."""
+    return [n for n, m in METHODS.items() if m.kind in ("prompt", "picture") and n not in (EDGE, "zero_shot")]
