@@ -128,7 +128,7 @@ def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.to_the_end(After())
     state, counted = run.state, run.queries
-    assert counted == 1 + state.stage1_queries + state.stage2_queries
+    assert counted == 2 + state.stage1_queries + state.stage2_queries
     # 4 generations of 14 + 6 + 1 look; 26 steps of 2, three sweeps of 14, the look at the end.
     assert state.stage1_queries == 4 * (14 + 6 + 1)
     assert state.stage2_queries == 26 * 2 + 3 * 14 + 1
@@ -189,7 +189,7 @@ def test_our_own_preset_resumes_again_and_again(moments: list[int], limit: int, 
 
 def test_our_own_preset_lowers_the_loss_with_both_stages(tmp_path: Path) -> None:
     run = make_run(tmp_path, EDGE)
-    first = make_run(tmp_path, EDGE, max_queries=1 + 3 * 11).to_the_end(After())
+    first = make_run(tmp_path, EDGE, max_queries=2 + 3 * 11).to_the_end(After())
     last = run.to_the_end(After())
     assert last.train.loss < first.train.loss < run.state.zero_shot_loss
 
@@ -202,7 +202,7 @@ def test_our_own_presets_looks_are_free_where_class_features_are_known(tmp_path:
     # generation's look is all that is added, and the very first was counted before the stages.
     assert state.stage1_queries == 3 * (7 + 6) + 3
     rounds, rest = divmod(state.stage2_queries, 4 + 4)
-    assert rounds > 5 and run.queries == 1 + state.stage1_queries + state.stage2_queries
+    assert rounds > 5 and run.queries == 2 + state.stage1_queries + state.stage2_queries
     assert state.stage == 3 or (run.queries == 160 - 1 and rest >= 0)
 
 

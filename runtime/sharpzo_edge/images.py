@@ -8,6 +8,7 @@ it converts to RGB, and so do we: the order shows in palette and transparent pic
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
     try:
         folders = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
         files = [
-            tuple(p for p in sorted((root / f).iterdir()) if p.is_file() and p.name[0] != ".")
+            tuple(p for p in sorted((root / f).iterdir()) if _may_be_picture(p) and p.name[0] != ".")
             for f in folders
         ]
     except OSError as error:
@@ -92,6 +93,12 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
             f"needs at least two, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
+    for folder in folders:
+        if folder != os.fsencode(folder).decode(errors="replace"):
+            raise ImagesError(
+                f"The name of the class folder {os.fsencode(root / folder)!r} is not UTF-8. A class needs a "
+                f"name that is text. Rename the folder"
+            )
     words = _read_class_names(class_names_file, folders) if class_names_file else {}
     names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
     for name, count in Counter(names).items():
@@ -102,6 +109,11 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
                 f"name of its own. Rename a folder, or give names with --class-names FILE"
             )
     return LabelledFolder(root, tuple(folders), tuple(names), tuple(files))
+
+
+def _may_be_picture(path: Path) -> bool:
+    """A plain file, or a link that leads nowhere: that one is counted among the skipped."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
