@@ -486,20 +486,26 @@ def main() -> None:
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
     except (typer.Abort, KeyboardInterrupt) as error:
-        stopped = InterruptedRunError("Interrupted. Type the same command again.", signal.SIGINT)
+        stopped = InterruptedRunError(
+            "Interrupted by the keyboard. What was saved before is kept. Type the same command again",
+            signal.SIGINT,
+        )
         _fail(stopped.with_traceback(error.__traceback__), str(stopped), stopped.exit_code)
     except SharpzoError as error:
         _fail(error, str(error), error.exit_code)
     except CLICK_ERROR as error:
-        text = f"{error.format_message().rstrip('.')}. Add --help to see what the command takes."
+        text = f"{error.format_message().rstrip('.')}. Add --help to see what the command takes"
         _fail(UsageError(text).with_traceback(error.__traceback__), text, UsageError.exit_code)
     except MemoryError as error:
-        text = "No memory is left. Stop other programs, or lower --dim or the number of classes."
+        text = (
+            "No memory is left on this machine. The command needs more than there is, whatever its budget. "
+            "Stop other programs, or lower --dim or the number of classes"
+        )
         _fail(error, text, 1)
     except Exception as error:
         text = (
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
-            f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where."
+            f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where"
         )
         _fail(error, text, 1)
 

@@ -87,15 +87,15 @@ def _class_features(
     if prompt and classes is None:
         plan = plan_towers(bundle, Work(threads=threads), memory_budget)
         return prompt.class_names, prompt.class_features, plan
-    names = list(folder.names) if classes is None else list(classes)
+    names, folders = (folder.names, folder.folders) if classes is None else (tuple(classes), ())
     context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
-    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context))))
+    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context), folders)))
     work = Work(name_lengths=lengths, n_context=len(context), threads=threads)
     plan = plan_towers(bundle, work, memory_budget)
     prompts = class_prompts(bundle, names, len(context), plan.class_chunk)
     assert plan.text is not None  # there are names
     with TextTower(bundle, plan.text, threads) as tower:
-        return names, tower.class_features(context[None], prompts)[0], plan
+        return list(names), tower.class_features(context[None], prompts)[0], plan
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

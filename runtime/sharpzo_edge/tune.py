@@ -231,7 +231,7 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
     """How both towers will run within the memory budget. Raises BudgetError when they cannot."""
     settings = request.settings
     work = Work(
-        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context))),
+        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context, folder.folders))),
         n_context=n_context,
         n_features=_n_drawn(request, folder),
         dim=settings.dim,
