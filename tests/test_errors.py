@@ -76,8 +76,19 @@ def made(folder: Path, *names: str) -> Path:
     return folder
 
 
-TUNE = ["tune", "--max-queries", 5, "--bundle", BUNDLE, "--output", "OUT", "--images"]
-EVAL = ["eval", "--bundle", BUNDLE, "--images"]
+TUNE = [
+    "tune",
+    "--memory-budget",
+    "none",
+    "--max-queries",
+    5,
+    "--bundle",
+    BUNDLE,
+    "--output",
+    "OUT",
+    "--images",
+]
+EVAL = ["eval", "--memory-budget", "none", "--bundle", BUNDLE, "--images"]
 CASES = {
     "no bundle": (["inspect", "nowhere"], 2, "PromptFileError", "nowhere cannot be used"),
     "no such command": (["tuen"], 2, "UsageError", "No such command 'tuen'"),

@@ -150,9 +150,10 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
             with Image.open(path) as picture:
                 megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
-                if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
-                    raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
-                picture.load()
+                for _ in range(2):  # again when it is decoded: a PNG may say only then that it is turned
+                    if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
+                        raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
+                    picture.load()
                 return np.asarray(crop(picture, how))
     except UnidentifiedImageError as error:
         raise UnreadablePictureError("not a picture") from error
@@ -178,7 +179,7 @@ def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
     """
     n_pixels = picture.width * picture.height
     a_copy = n_pixels * (1 if picture.mode in ONE_BYTE_MODES else 4)
-    copies = 1 + (picture.mode in ALPHA_MODES) + (picture.getexif().get(ORIENTATION, 1) != 1)
+    copies = 1 + (picture.mode in ALPHA_MODES) + _is_turned(picture)
     if picture.format not in FRUGAL_FORMATS:
         copies += 4 if picture.format == "JPEG2000" else 2
     if picture.mode in SIXTEEN_BIT_MODES:
@@ -226,8 +227,13 @@ def _decode_small(picture: Image.Image, how: Preprocess) -> None:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Without an orientation nothing is copied."""
-    turned = picture.getexif().get(ORIENTATION, 1) != 1
-    return ImageOps.exif_transpose(picture) if turned else picture
+    return ImageOps.exif_transpose(picture) if _is_turned(picture) else picture
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """As far as it is known: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
+    is_unread = picture.format == "PNG" and bool(getattr(picture, "tile", ())) and "exif" not in picture.info
+    return not is_unread and picture.getexif().get(ORIENTATION, 1) != 1
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
