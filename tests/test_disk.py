@@ -11,14 +11,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import disk
 import pytest
 
 import sharpzo_edge
 from sharpzo_edge import files
+from sharpzo_edge import tune as tuning
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.errors import SharpzoError
+from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.progress import Progress
 from sharpzo_edge.tune import tune
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
@@ -81,3 +84,43 @@ def test_a_kill_at_any_change_loses_nothing(preset: str, images: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["sites"] > 8 and result["lost"] == []
+
+
+@pytest.mark.parametrize("site", [1, 2, 3])
+def test_a_log_that_cannot_be_written_is_said_once_and_given_up(
+    site: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(files, "os", disk.FailingOs(site, disk.full_disk))
+    with Progress(tmp_path / "log") as progress:
+        for line in "abc":
+            progress.say(line)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if len(line) == 1] == ["a", "b", "c"]
+    (note,) = set(lines) - set("abc")
+    assert "goes on without its log. Cannot write" in note
+
+
+@pytest.mark.parametrize("gone", ["work", "everything"])
+def test_a_folder_that_vanishes_is_our_error(
+    gone: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    request = disk.tiny("edge", BUNDLE, images, folder / "deep" / "prompt")
+    to_the_end = tuning.Run.to_the_end
+
+    def vanished(*given: Any) -> Any:
+        shutil.rmtree(request.work if gone == "work" else folder)
+        return to_the_end(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.Run, "to_the_end", vanished)
+        with pytest.raises(SharpzoError, match=r"Cannot write .*: No such file or directory.*--output"):
+            tune(request)
+    assert tune(request)["queries"] > 10
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_our_error(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o500)
+    with pytest.raises(UsageError, match=r"Cannot make the work folder .*Permission denied.*--output"):
+        tune(disk.tiny("edge", BUNDLE, images, tmp_path / "mine" / "prompt"))

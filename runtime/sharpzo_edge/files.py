@@ -156,7 +156,7 @@ def canonical_json(value: Any) -> bytes:
     return text.encode()
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -22,7 +22,7 @@ from .checkpoint import refuse_another_command
 from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
 from .features import pictures_checksum, training_features
-from .files import file_checksum, make_folder, remove
+from .files import checksum, file_checksum, make_folder, remove
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
 from .lock import LOCK_FILE, locked
@@ -93,6 +93,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             _clear(request.work)
         elif result := _recorded(request, made_for):
             progress.say(f"{request.output} is finished: this is its result, from when it was made")
+            remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
             return result
         save_record(request.work, Record(made_for, file_checksum(request.output), None))
         pictures = training_features(
@@ -137,7 +138,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 pictures.val,
                 partial(stream, request.seed),
                 request.work / CHECKPOINT_FILE,
-                _without_time_limit(made_for) | {"choice of pictures": pictures.checksum},
+                _without_time_limit(made_for)
+                | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
                 progress,
                 checkpoint_seconds=request.checkpoint_seconds,
             )
