@@ -89,7 +89,7 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "plan",
         "prompt",
     }
-    assert result["queries"] == 1 + result["stage1_queries"] + result["stage2_queries"]
+    assert result["queries"] == 2 + result["stage1_queries"] + result["stage2_queries"]
     assert min(result["stage1_queries"], result["stage2_queries"]) > 0
     assert result["train_loss"] < result["zero_shot_train_loss"]
     assert path.stat().st_size < 64 << 10
@@ -151,13 +151,15 @@ def test_a_bad_picture_is_skipped_and_counted(tmp_path: Path) -> None:
     assert sorted(p.name for p in images.iterdir()) == sorted(p.name for p in TRAIN.iterdir())
 
 
-def test_a_finished_output_is_replaced_only_with_restart(tuned: tuple[Path, dict], tmp_path: Path) -> None:
+def test_a_prompt_from_elsewhere_is_replaced_only_with_restart(
+    tuned: tuple[Path, dict], tmp_path: Path
+) -> None:
     path = tmp_path / "p"
     shutil.copy(tuned[0], path)
     before = path.read_bytes()
-    error = tune(path, code=2)
-    assert "exists already" in error["error"] and "--restart" in error["error"]
-    assert path.read_bytes() == before
+    error = tune(path, code=2)["error"]["message"]
+    assert "exists already" in error and "--restart" in error
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["p"]
     assert tune(path, "--restart", "--max-queries", 50)["queries"] in (49, 50)
     assert path.read_bytes() != before
 
@@ -189,7 +191,7 @@ def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tm
     interrupted(output, by=by)
     assert not output.exists()
     more = ["--max-queries", 3000]  # another command: refused by name
-    assert "another max-queries" in run(*long_tune(output), *more, code=2).stderr
+    assert "another --max-queries: None, now 3000" in run(*long_tune(output), *more, code=2).stderr
     assert "going on after" in run(*long_tune(output), "--max-minutes", 0.02).stderr
     assert output.exists() and not Path(f"{output}.work", "checkpoint.safetensors").exists()
 
@@ -209,7 +211,7 @@ def test_other_words_for_a_class_are_another_run(tmp_path: Path) -> None:
     interrupted(tmp_path / "p", "--class-names", words)
     words.write_text(json.dumps({folder: "blue heart"}))
     error = run(*long_tune(tmp_path / "p"), "--class-names", words, code=2).stderr
-    assert "another class-names" in error and "--restart" in error
+    assert "another --class-names" in error and "--restart" in error
 
 
 def test_a_run_begun_with_restart_can_be_gone_on_with(tuned: tuple[Path, dict], tmp_path: Path) -> None:
@@ -300,10 +302,10 @@ def test_errors_say_what_is_wrong_and_what_to_type(
         given = {}
     missing = [v for k, v in given.items() if k not in arguments for v in (k, given[k])]
     done = run(*arguments, *missing, "--json", code=2)
-    error = json.loads(done.stdout)
-    assert error["exit_code"] == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["exit_code"] == 2 and error["kind"].endswith("Error")
     for words in says:
-        assert words in error["error"] and words in done.stderr
+        assert words in error["message"] and words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "p").exists()
 
@@ -319,7 +321,7 @@ def test_export_without_torch_says_what_to_install() -> None:
 
 
 def test_debug_shows_the_traceback() -> None:
-    assert "Traceback" in run("inspect", "nowhere", code=1, SHARPZO_DEBUG="1").stderr
+    assert "Traceback" in run("inspect", "nowhere", code=2, SHARPZO_DEBUG="1").stderr
 
 
 def test_on_the_demo_task_each_stage_lowers_the_loss(tmp_path: Path) -> None:

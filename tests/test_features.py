@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +16,18 @@ import pytest
 from sharpzo_edge import features
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.errors import InterruptedRunError
+from sharpzo_edge.errors import ImagesError, InterruptedRunError, NumericsError, SkippedPicturesError
 from sharpzo_edge.features import TrainingFeatures, training_features
 from sharpzo_edge.images import Skipped, read_folder
 from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.memory import Work
+from sharpzo_edge.memory import Plan, TowerPlan, Work
 from sharpzo_edge.progress import Progress
-from sharpzo_edge.towers import plan_towers
+from sharpzo_edge.towers import ImageTower, plan_towers
 
 TRAIN = TASKS / DEFAULT_TASK / "train"
 SHOTS, N_VAL = 2, 1
 PLAN = plan_towers(Bundle.open(BUNDLE), Work(threads=1), "none")
+PASSES = replace(PLAN, image=TowerPlan("packed", group=2, together=6))  # five passes for 30 pictures
 
 
 class Power:
@@ -35,18 +42,28 @@ class Power:
             raise InterruptedRunError(what_is_kept, 15)
 
 
-def encode(work: Path, seed: int = 0, interrupt: Power | Interrupt | None = None) -> TrainingFeatures:
+def encode(
+    work: Path,
+    seed: int = 0,
+    interrupt: Power | Interrupt | None = None,
+    *,
+    images: Path = TRAIN,
+    plan: Plan = PLAN,
+    shots: int = SHOTS,
+    strict: bool = False,
+) -> TrainingFeatures:
     return training_features(
         Bundle.open(BUNDLE),
-        read_folder(TRAIN),
-        SHOTS,
+        read_folder(images),
+        shots,
         N_VAL,
         np.random.SeedSequence(seed),
         work,
         Progress(),
         interrupt or Power(),
-        PLAN,
+        plan,
         threads=1,
+        strict=strict,
     )
 
 
@@ -87,10 +104,149 @@ def test_an_interrupted_encoding_is_never_taken_for_another(looks: int, tmp_path
 def test_a_kill_between_the_two_files_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encode(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(features, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(features, "write_checked_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             encode(tmp_path, seed=1)
     assert np.array_equal(first.train.features, encode(tmp_path).train.features)
+
+
+def same(one: TrainingFeatures, other: TrainingFeatures) -> bool:
+    return np.array_equal(one.train.features, other.train.features) and np.array_equal(
+        one.val.features, other.val.features
+    )
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many pictures were read, and how many encoded, one by one or in a pass."""
+    counts: Counter[str] = Counter()
+    read_crop, image_features = features.read_crop, ImageTower.image_features
+
+    def reading(*arguments: Any) -> Any:
+        counts["read"] += 1
+        return read_crop(*arguments)
+
+    def encoding(tower: ImageTower, batches: Iterable[np.ndarray]) -> np.ndarray:
+        answer = image_features(tower, batches)
+        counts["encoded"] += len(answer)
+        return answer
+
+    monkeypatch.setattr(features, "read_crop", reading)
+    monkeypatch.setattr(ImageTower, "image_features", encoding)
+    return counts
+
+
+TWICE = 2  # the first picture, to see that the tower repeats itself
+
+
+@pytest.mark.parametrize("looks", [7, 29, 31, 34])
+def test_no_picture_is_read_or_encoded_again_after_an_interruption(
+    looks: int, tmp_path: Path, counted: Counter[str]
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = encode(tmp_path / "whole", plan=PASSES)
+    assert counted == {"read": 30, "encoded": 30 + TWICE}
+    counted.clear()
+    with pytest.raises(InterruptedRunError, match=r"\d+( of 30)? pictures are (read|encoded), and kept"):
+        encode(tmp_path, interrupt=Power(looks), plan=PASSES)
+    again = encode(tmp_path, plan=PASSES)
+    assert counted == {"read": 30, "encoded": 30 + TWICE}
+    assert same(again, whole) and again.checksum == whole.checksum
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "zeros"])
+@pytest.mark.parametrize("name", [features.CROPS_FILE, features.ENCODED_FILE])
+def test_a_torn_journal_costs_its_end_and_nothing_else(
+    name: str, damage: str, tmp_path: Path, counted: Counter[str]
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = encode(tmp_path / "whole", plan=PASSES)
+    with pytest.raises(InterruptedRunError):
+        encode(tmp_path, interrupt=Power(33), plan=PASSES)
+    data = bytearray((tmp_path / name).read_bytes())
+    middle = 2 * len(data) // 3
+    if damage == "cut":
+        del data[middle:]
+    elif damage == "flip":
+        data[middle] ^= 1
+    else:
+        data[middle:] = bytes(len(data) - middle)
+    (tmp_path / name).write_bytes(data)
+    counted.clear()
+    assert same(encode(tmp_path, plan=PASSES), whole)
+    assert 0 < counted["read"] + counted["encoded"] < 30 + 30
+
+
+def test_a_journal_of_another_command_or_other_pictures_is_not_used(
+    tmp_path: Path, counted: Counter[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for change in ("seed", "plan", "picture"):
+        with pytest.raises(InterruptedRunError):
+            encode(tmp_path, interrupt=Power(33), plan=PASSES, images=photos)
+        counted.clear()
+        if change == "picture":
+            os.utime(next(photos.glob("*/*.png")), ns=(1, 1))
+        encode(tmp_path, seed=int(change == "seed"), plan=PLAN if change == "plan" else PASSES, images=photos)
+        assert (counted["read"], counted["encoded"]) == (0 if change == "plan" else 30, 30 + TWICE)
+
+
+@pytest.mark.parametrize("name", [features.FEATURES_FILE, features.PICTURES_FILE])
+def test_damaged_features_are_made_again(name: str, tmp_path: Path, counted: Counter[str]) -> None:
+    first = encode(tmp_path)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / name).write_bytes(data)
+    counted.clear()
+    assert same(encode(tmp_path), first) and counted["encoded"] == 30 + TWICE
+
+
+def test_a_tower_that_does_not_repeat_itself_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_features = ImageTower.image_features
+    noise = np.random.default_rng(0)
+    monkeypatch.setattr(
+        ImageTower,
+        "image_features",
+        lambda *given: image_features(*given) + np.float32(1e-6) * noise.standard_normal(),
+    )
+    with pytest.raises(NumericsError, match=r"differently.*bit for bit\. Try --threads 1"):
+        encode(tmp_path)
+
+
+def test_strict_makes_a_skipped_picture_an_error_again_and_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for folder in photos.iterdir():
+        (folder / "!.jpg").write_bytes(b"no picture")
+        (folder / "loop.png").symlink_to("loop.png")
+    with pytest.raises(SkippedPicturesError, match=r"skipped \d+ pictures: not a picture.*--strict"):
+        encode(tmp_path, images=photos, shots=100, strict=True)
+    encode(tmp_path, images=photos, shots=100)
+    with pytest.raises(SkippedPicturesError, match="skipped 10 pictures: "):
+        encode(tmp_path, images=photos, shots=100, strict=True)
+
+
+def test_thousands_of_files_that_are_no_pictures_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for i in range(3000):
+        (photos / "alphanum" / f"{i} δοκιμή 試験.txt").touch()
+    found = encode(tmp_path, images=photos, shots=100)
+    assert "skipped 3000 pictures: not a picture" in capsys.readouterr().err
+    assert len(found.train) == len(list(TRAIN.glob("*/*.png")))
+
+
+def test_a_class_without_a_picture_is_named(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    (photos / "empty").mkdir()
+    with pytest.raises(ImagesError, match=r"photos/empty has no picture that can be read \(0 files\)"):
+        encode(tmp_path, images=photos)
 
 
 def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sharpzo_edge import images
 from sharpzo_edge.bundle import Preprocess
@@ -250,6 +252,62 @@ def test_a_picture_without_permission_is_skipped(tmp_path):
     path.chmod(0)
     with pytest.raises(UnreadablePictureError, match="permission"):
         read_crop(path, preprocess())
+
+
+def test_the_extension_says_nothing(tmp_path):
+    levels = np.random.default_rng(3).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "really_a_png.jpg", "PNG")
+    np.testing.assert_array_equal(read_crop(tmp_path / "really_a_png.jpg", preprocess()), levels)
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path, format_name):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("white", "black", "black")]
+    path = tmp_path / "moving"
+    frames[0].save(path, format_name, save_all=True, append_images=frames[1:])
+    assert (read_crop(path, preprocess()) > 250).all()
+
+
+def test_a_print_shops_jpeg_comes_out_in_its_colours(tmp_path):
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    crop = read_crop(tmp_path / "red.jpg", preprocess()).astype(int)
+    assert (crop[..., 0] > 200).all() and (crop[..., 1:] < 50).all()
+
+
+@pytest.mark.parametrize("edge", [10_000, 60_000])
+def test_100_megapixels_are_refused_by_their_header(tmp_path, monkeypatch, edge):
+    """A PNG that says it has them, and holds nothing: it must not even be looked for."""
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    with pytest.raises(UnreadablePictureError, match=r"100 megapixels, too many|too many pixels"):
+        read_crop(tmp_path / "huge.png", preprocess(), 64 << 20)
+
+
+def test_links_are_followed_listed_when_they_lead_nowhere_and_never_into_folders(tmp_path):
+    make(tmp_path, "elsewhere.jpg", "photos/cat/1.jpg", "photos/dog/1.jpg")
+    cat = tmp_path / "photos" / "cat"
+    (cat / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (cat / "loop.jpg").symlink_to("loop.jpg")
+    (cat / "gone.jpg").symlink_to("nowhere")
+    (cat / "up").symlink_to("..")
+    os.mkfifo(cat / "pipe")  # opening it would wait for ever
+    listed = read_folder(tmp_path / "photos").files[0]
+    assert [path.name for path in listed] == ["1.jpg", "gone.jpg", "link.jpg", "loop.jpg"]
+    with pytest.raises(UnreadablePictureError, match="no such file"):
+        read_crop(cat / "gone.jpg", preprocess())
+
+
+def test_thousands_of_pictures_are_listed_in_order(tmp_path):
+    names = [f"{i:05} 写真 صورة.jpg" for i in range(4000)]
+    make(tmp_path, *(f"猫/{name}" for name in reversed(names)), "كلب/1.jpg")
+    folder = read_folder(tmp_path)
+    assert folder.names == ("كلب", "猫") and [p.name for p in folder.files[1]] == names
 
 
 def test_a_decompression_bomb_is_skipped(tmp_path, monkeypatch):

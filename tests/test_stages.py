@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpzo_edge import stages as stages_module
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
@@ -88,6 +89,7 @@ def make_run(
     max_queries: int | None = None,
     n_val: int = 0,
     tower: SmoothTower | None = None,
+    checkpoint_seconds: float = 30,
 ) -> Run:
     chunk = NameChunk(slice(0, K), *[np.zeros(0)] * 4)  # the tower asks for none of it
     p0 = np.full((M, D), 0.1, np.float32)
@@ -111,6 +113,7 @@ def make_run(
         folder / "checkpoint.safetensors",
         {"seed": 0, **dataclasses.asdict(run_settings), "max-queries": max_queries},
         Progress(),
+        checkpoint_seconds=checkpoint_seconds,
     )
 
 
@@ -128,7 +131,7 @@ def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.to_the_end(After())
     state, counted = run.state, run.queries
-    assert counted == 1 + state.stage1_queries + state.stage2_queries
+    assert counted == 2 + state.stage1_queries + state.stage2_queries
     # 4 generations of 14 + 6 + 1 look; 26 steps of 2, three sweeps of 14, the look at the end.
     assert state.stage1_queries == 4 * (14 + 6 + 1)
     assert state.stage2_queries == 26 * 2 + 3 * 14 + 1
@@ -189,7 +192,7 @@ def test_our_own_preset_resumes_again_and_again(moments: list[int], limit: int, 
 
 def test_our_own_preset_lowers_the_loss_with_both_stages(tmp_path: Path) -> None:
     run = make_run(tmp_path, EDGE)
-    first = make_run(tmp_path, EDGE, max_queries=1 + 3 * 11).to_the_end(After())
+    first = make_run(tmp_path, EDGE, max_queries=2 + 3 * 11).to_the_end(After())
     last = run.to_the_end(After())
     assert last.train.loss < first.train.loss < run.state.zero_shot_loss
 
@@ -198,11 +201,11 @@ def test_our_own_presets_looks_are_free_where_class_features_are_known(tmp_path:
     run = make_run(tmp_path, EDGE)
     run.to_the_end(After())
     state = run.state
-    # 3 generations of a sketch of 1 + 7, 6 candidates; its first point is the look before it, so the last
+    # 3 generations of a sketch of 1 + 4, 6 candidates; its first point is the look before it, so the last
     # generation's look is all that is added, and the very first was counted before the stages.
-    assert state.stage1_queries == 3 * (7 + 6) + 3
+    assert state.stage1_queries == 3 * (4 + 6) + 3
     rounds, rest = divmod(state.stage2_queries, 4 + 4)
-    assert rounds > 5 and run.queries == 1 + state.stage1_queries + state.stage2_queries
+    assert rounds > 5 and run.queries == 2 + state.stage1_queries + state.stage2_queries
     assert state.stage == 3 or (run.queries == 160 - 1 and rest >= 0)
 
 
@@ -270,6 +273,56 @@ def test_a_candidate_that_breaks_the_tower_is_survived_in_stage_1(tmp_path: Path
     last = run.to_the_end(After())
     assert tower.broken > 0
     assert last.train.loss < run.state.zero_shot_loss
+
+
+def test_a_tower_that_answers_differently_twice_is_an_error(tmp_path: Path) -> None:
+    tower = SmoothTower()
+    answer, noise = tower.class_features, np.random.default_rng(0)
+    tower.class_features = lambda *given: answer(*given) + np.float32(1e-6 * noise.random())  # type: ignore
+    with pytest.raises(NumericsError, match=r"differently when it is asked twice.*Try --threads 1"):
+        make_run(tmp_path, tower=tower)
+    assert make_run(tmp_path, max_queries=1, tower=tower).queries == 1  # there is no second query to ask with
+
+
+@pytest.mark.parametrize(
+    ("run_settings", "says"),
+    [
+        (dataclasses.replace(SMALL, eta=1e300), "leaves? the finite numbers|is not finite"),
+        (dataclasses.replace(SMALL, eta=1e12), "is not finite"),
+        (dataclasses.replace(SMALL, mu_cge=1e6, change_point=0), "is not finite"),
+    ],
+)
+def test_a_step_that_explodes_is_an_error_and_the_checkpoint_stays(
+    run_settings: PaperSettings, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NumericsError, match=says) as first:
+        make_run(tmp_path, run_settings, tower=SmoothTower(breaks_beyond=1e3)).to_the_end(After())
+    assert "Try" in str(first.value) or "Use smaller steps" in str(first.value)
+    if run_settings.change_point:
+        again = make_run(tmp_path, run_settings, tower=SmoothTower(breaks_beyond=1e3))
+        assert again.state.stage == 2 and np.isfinite(again.state.look.train.loss)
+
+
+def test_our_own_preset_survives_a_step_that_would_explode(tmp_path: Path) -> None:
+    tower = SmoothTower(breaks_beyond=0.3)
+    run = make_run(tmp_path, dataclasses.replace(EDGE, change_point=0), tower=tower)
+    last = run.to_the_end(After())
+    assert tower.broken > 0 and np.isfinite(last.train.loss) and last.train.loss < run.state.zero_shot_loss
+
+
+@pytest.mark.parametrize("run_settings", [SMALL, EDGE])
+def test_there_is_a_checkpoint_after_every_batch_at_every_change_and_at_the_end(
+    run_settings: TuneSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages: list[int] = []
+    monkeypatch.setattr(stages_module, "save_state", lambda _, state, __: stages.append(state.stage))
+    make_run(tmp_path, run_settings, checkpoint_seconds=1e9).to_the_end(After())
+    at_changes = list(stages)
+    assert at_changes[0] == 2 and len(at_changes) == 2
+    stages.clear()
+    run = make_run(tmp_path, run_settings, checkpoint_seconds=0)
+    run.to_the_end(After())
+    assert len(stages) > run.queries / 10
 
 
 def test_a_w_that_breaks_the_tower_is_an_error(tmp_path: Path) -> None:

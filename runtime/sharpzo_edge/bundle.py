@@ -340,7 +340,7 @@ def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
     version = data.get("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"The bundle {folder} has format version {version!r}; this program reads version "
+            f"The bundle {folder} has format version {version!r}. This program reads version "
             f"{FORMAT_VERSION}. Update sharpzo-edge on this machine, or export the bundle again "
             f"with the version you have."
         )

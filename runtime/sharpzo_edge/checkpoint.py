@@ -14,10 +14,11 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from .errors import SharpzoError
+from .errors import SharpzoError, UsageError
 from .files import canonical_json, replacing
 
 METADATA_KEY = "sharpzo-edge checkpoint"
+LONGEST_SHOWN = 40  # characters of a value that a message shows
 ARRAY = "array"  # stands in the JSON where an array is
 
 
@@ -50,6 +51,23 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
             f"The checkpoint {path} cannot be read ({e}). It must be as tune wrote it. "
             f"Start over with: --restart"
         ) from e
+
+
+def refuse_another_command(what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises UsageError, naming the first in `now`'s order, when `what` was made for something else."""
+    nothing = object()
+    for name in (*now, *(set(before) - set(now))):
+        if before.get(name, nothing) != now.get(name, nothing):
+            raise UsageError(
+                f"{what} was made with another {name}: {_shown(before.get(name))}, now "
+                f"{_shown(now.get(name))}. It belongs to the command that began it. "
+                f"Repeat that command, or start over with --restart"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _take_arrays(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -48,13 +48,16 @@ class ClassPrompts:
     chunks: tuple[NameChunk, ...]
 
 
-def name_token_ids(bundle: Bundle, names: Sequence[str]) -> list[list[int]]:
-    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty name."""
+def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] = ()) -> list[list[int]]:
+    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty name.
+
+    folders: which the names come from, for its message
+    """
     encoded = Tokenizer(bundle.path(MERGES_FILE)).encode([f"{name}." for name in names])
-    for name, ids in zip(names, encoded, strict=True):
+    for name, called, ids in zip(names, _called(names, folders), encoded, strict=True):
         if not split_words(clean_text(name)) or {SOS_ID, EOT_ID} & set(ids):
             raise ClassNameError(
-                f"The class name {name!r} is empty, or holds a mark of the tokeniser. A class needs at least "
+                f"The class name {called} is empty, or holds a mark of the tokeniser. A class needs at least "
                 f"one plain word. Rename its folder, or give it words with --class-names FILE"
             )
     return [[*ids, EOT_ID] for ids in encoded]
@@ -77,35 +80,46 @@ def class_prompts(
     return ClassPrompts(tuple(names), tuple(chunks))
 
 
-def checked_token_ids(bundle: Bundle, names: Sequence[str], n_context: int) -> list[list[int]]:
+def checked_token_ids(
+    bundle: Bundle, names: Sequence[str], n_context: int, folders: Sequence[str] = ()
+) -> list[list[int]]:
     """Token ids of `name.` and EOT behind n_context vectors, one list a name.
+
+    folders: which the names come from, for the messages
 
     Raises ClassNameError for a name that is empty, the same words as another, longer than the model's
     context leaves room for, or outside the bundle's vocabulary.
     """
-    ids = name_token_ids(bundle, names)
+    ids = name_token_ids(bundle, names, folders)
     room = bundle.manifest.text.context_length - 1 - n_context
     seen: dict[tuple[int, ...], str] = {}
-    for name, tokens in zip(names, ids, strict=True):
+    for name, tokens in zip(_called(names, folders), ids, strict=True):
         if (twin := seen.get(tuple(tokens))) is not None:
             raise ClassNameError(
-                f"The class names {twin!r} and {name!r} are the same words to the model. Every class needs "
+                f"The class names {twin} and {name} are the same words to the model. Every class needs "
                 f"words of its own. Rename a folder, or give it words with --class-names FILE"
             )
         seen[tuple(tokens)] = name
         if len(tokens) > room:
             raise ClassNameError(
-                f"The class name {name!r} has {len(tokens)} tokens with its full stop and end mark. "
+                f"The class name {name} has {len(tokens)} tokens with its full stop and end mark. "
                 f"With {n_context} context vectors there is room for {room}. "
                 f"Shorten the name (--class-names FILE), or use fewer context vectors"
             )
         if not bundle.knows(tokens):
             raise ClassNameError(
-                f"The class name {name!r} has words outside this bundle's vocabulary, which was cut "
+                f"The class name {name} has words outside this bundle's vocabulary, which was cut "
                 f"at export. Only words of the --vocabulary file are allowed. Use other words "
                 f"(--class-names FILE), or export the bundle with a larger vocabulary"
             )
     return ids
+
+
+def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """What messages call the classes."""
+    if not folders:
+        return [repr(name) for name in names]
+    return [f"{name!r} (of the folder {folder!r})" for name, folder in zip(names, folders, strict=True)]
 
 
 def _chunk(bundle: Bundle, classes: slice, ids: list[list[int]], n_shared: int) -> NameChunk:

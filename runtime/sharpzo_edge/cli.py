@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from . import __version__
-from .errors import SharpzoError, UsageError
+from .errors import InterruptedRunError, SharpzoError, UsageError
 from .process_memory import DEFAULT_BUDGET, return_freed_blocks
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ BudgetOption = Annotated[
         "--memory-budget",
         help="The most memory that the process may ever hold, such as 128MiB; none: no limit.",
     ),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Fail when a picture cannot be read, instead of passing it over.")
 ]
 ClassNamesOption = Annotated[
     Path | None,
@@ -135,6 +139,10 @@ def tune(
     max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Save the run so often; 0: after every batch of queries.")
+    ] = 30.0,
+    strict: StrictOption = False,
     threads: ThreadsOption = 0,
     memory_budget: BudgetOption = DEFAULT_BUDGET,
     plan: Annotated[
@@ -164,7 +172,7 @@ def tune(
 ) -> None:
     """Tune a prompt on a folder of labelled pictures.
 
-    The same command again goes on with a run that was interrupted.
+    The same command again goes on with a run that was interrupted, and repeats the result of a finished one.
 
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
@@ -211,6 +219,8 @@ def tune(
         threads=threads,
         memory_budget=memory_budget,
         restart=restart,
+        checkpoint_seconds=checkpoint_seconds,
+        strict=strict,
     )
     if plan:
         _print_preview(as_json, preview(request))
@@ -258,6 +268,7 @@ def evaluate(
         typer.Option(help="Names to choose among: a,b,c, or a text file with one a line."),
     ] = None,
     class_names: ClassNamesOption = None,
+    strict: StrictOption = False,
     threads: ThreadsOption = 0,
     memory_budget: BudgetOption = DEFAULT_BUDGET,
     as_json: JsonOption = False,
@@ -279,6 +290,7 @@ def evaluate(
             class_names=class_names,
             threads=threads,
             memory_budget=memory_budget,
+            strict=strict,
         )
     width = max(len(name) for name in result["per_class"])
     _print(
@@ -441,42 +453,61 @@ def _megabytes(manifest: Manifest) -> int:
 
 
 def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
-    print(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines))
+    text = json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines)
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise SharpzoError(
+            f"Cannot write the result to standard output: {error.strerror or error}. The work is done. "
+            f"Standard output must be open and have room: type the same command again"
+        ) from error
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
+    if os.environ.get("SHARPZO_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # standard error or output may be what failed
+        print(f"error: {message}", file=sys.stderr, flush=True)
     if "--json" in sys.argv:
-        with contextlib.suppress(OSError):  # standard output may be what failed
-            print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False), flush=True)
+        about = {"kind": type(error).__name__, "message": message, "exit_code": code}
+        with contextlib.suppress(OSError):
+            print(json.dumps({"error": about}, ensure_ascii=False), flush=True)
     sys.stdout = None  # nothing is left to flush at exit
     raise SystemExit(code)
 
 
 def main() -> None:
-    """The edge: every error becomes a sentence and an exit code, unless SHARPZO_DEBUG=1."""
+    """The edge: every error becomes a sentence and an exit code; with SHARPZO_DEBUG=1 a traceback too."""
     return_freed_blocks()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("Interrupted. Type the same command again.", 130)
-    except Exception as error:
-        if os.environ.get("SHARPZO_DEBUG") == "1":
-            raise
-        if isinstance(error, SharpzoError):
-            _fail(str(error), error.exit_code)
-        if isinstance(error, CLICK_ERROR):
-            _fail(f"{error.format_message().rstrip('.')}. Add --help to see what the command takes.", 2)
-        if isinstance(error, MemoryError):
-            _fail(
-                "No memory is left. Stop other programs, or lower --dim or the number of classes.",
-                1,
-            )
-        _fail(
-            f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
-            f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where.",
-            1,
+    except (typer.Abort, KeyboardInterrupt) as error:
+        stopped = InterruptedRunError(
+            "Interrupted by the keyboard. What was saved before is kept. Type the same command again",
+            signal.SIGINT,
         )
+        _fail(stopped.with_traceback(error.__traceback__), str(stopped), stopped.exit_code)
+    except SharpzoError as error:
+        _fail(error, str(error), error.exit_code)
+    except CLICK_ERROR as error:
+        text = f"{error.format_message().rstrip('.')}. Add --help to see what the command takes"
+        _fail(UsageError(text).with_traceback(error.__traceback__), text, UsageError.exit_code)
+    except MemoryError as error:
+        text = (
+            "No memory is left on this machine. The command needs more than there is, whatever its budget. "
+            "Stop other programs, or lower --dim or the number of classes"
+        )
+        _fail(error, text, 1)
+    except Exception as error:
+        text = (
+            f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
+            f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where"
+        )
+        _fail(error, text, 1)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ class ImagesError(UsageError):
     """The pictures' folder cannot be used as it is."""
 
 
+class SkippedPicturesError(SharpzoError):
+    """Pictures cannot be read, and --strict makes that an error."""
+
+
 class ClassNameError(UsageError):
     """A class name cannot become a prompt of this bundle."""
 

@@ -12,7 +12,7 @@ from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import checked_token_ids, class_prompts, context_from_words
 from .errors import ImagesError
-from .features import stream_features
+from .features import skipped_pictures, stream_features
 from .images import LabelledFolder, Skipped, read_folder
 from .memory import Plan, Work
 from .process_memory import DEFAULT_BUDGET
@@ -31,12 +31,14 @@ def evaluate(
     class_names: Path | None = None,
     threads: int = 0,
     memory_budget: str = DEFAULT_BUDGET,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Returns what `eval --json` prints: accuracy, n_images, n_classes, per_class (fractions).
 
     Without a prompt: the bundle's initial words. `classes`: names to choose among, instead of the
     prompt's own or the folders'. Costs one query, or none for a prompt's own classes.
-    Raises ImagesError when a folder is no class, or no picture could be read.
+    Raises ImagesError when a folder is no class, or no picture could be read; with `strict`
+    SkippedPicturesError when one could not.
     """
     bundle = Bundle.open(bundle_path)
     folder = read_folder(images, class_names)
@@ -56,6 +58,8 @@ def evaluate(
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
         progress.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")
+    if strict and skipped.counts:
+        raise skipped_pictures(skipped.lines())
     for line in skipped.lines():
         progress.say(line)
     if not seen.any():
@@ -83,15 +87,15 @@ def _class_features(
     if prompt and classes is None:
         plan = plan_towers(bundle, Work(threads=threads), memory_budget)
         return prompt.class_names, prompt.class_features, plan
-    names = list(folder.names) if classes is None else list(classes)
+    names, folders = (folder.names, folder.folders) if classes is None else (tuple(classes), ())
     context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
-    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context))))
+    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context), folders)))
     work = Work(name_lengths=lengths, n_context=len(context), threads=threads)
     plan = plan_towers(bundle, work, memory_budget)
     prompts = class_prompts(bundle, names, len(context), plan.chunk_rows)
     assert plan.text is not None  # there are names
     with TextTower(bundle, plan.text, threads) as tower:
-        return names, tower.class_features(context[None], prompts)[0], plan
+        return list(names), tower.class_features(context[None], prompts)[0], plan
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

@@ -6,11 +6,9 @@ the image tower and the text tower are never in memory together. eval and predic
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,31 @@ from numpy.typing import NDArray
 
 from .arrays import FeatureRows, Floats, LabelledFeatures
 from .bundle import Bundle, Preprocess
-from .errors import ImagesError
-from .files import canonical_json, replacing, write_json
+from .errors import ImagesError, NumericsError, SkippedPicturesError
+from .files import (
+    canonical_json,
+    checksum,
+    file_checksum,
+    read_checked_json,
+    remove,
+    replacing,
+    write_checked_json,
+)
 from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
 from .interrupt import Interrupt
+from .journal import Journal
 from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
 from .progress import Progress
 from .towers import ImageTower
 
-NOTHING_KEPT = "No picture's features are kept yet. To begin again, type the same command"
+CHECKPOINT_SECONDS = 30.0
 ORDER = "shots, then validation"  # of the rows in features.npy
 FEW_SHOWN = 8  # classes that a line names
-CROPS_FILE, FEATURES_FILE, PICTURES_FILE = "crops.u8", "features.npy", "pictures.json"
+# What is kept while pictures are read and encoded, and what is kept of them in the end.
+CROPS_FILE, ENCODED_FILE = "crops.journal", "features.journal"
+FEATURES_FILE, PICTURES_FILE = "features.npy", "pictures.json"
+IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record in crops.journal
+LONGEST_REASON = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -70,33 +81,60 @@ def training_features(
     interrupt: Interrupt,
     plan: Plan,
     threads: int = 0,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    strict: bool = False,
 ) -> TrainingFeatures:
     """Draw `shots` and up to `n_val` further pictures a class by seed, and encode them.
 
-    Features in `work` that were made from the same pictures by the same bundle are used again.
+    What an earlier process read or encoded for the same command lies in `work` and is used again.
     Small sets come into memory, large ones stay on disk and are read in blocks.
-    Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
-    Costs no query.
+    Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come,
+    with `strict` SkippedPicturesError when a picture could not be read. Costs no query.
     """
-    key = _key(bundle, folder, shots, n_val, seed)
-    drawn = _drawn_before(work, key, bundle.manifest.embed_dim)
-    if drawn is None:
-        # What stands there describes other features than those that are about to be written.
-        (work / PICTURES_FILE).unlink(missing_ok=True)
-        drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt, plan)
-        _encode_crops(bundle, _encoding_order(drawn), work, progress, interrupt, _image_plan(plan), threads)
-        write_json(work / PICTURES_FILE, drawn | {"key": key})
-        (work / CROPS_FILE).unlink()
-    else:
+    tower_plan = _image_plan(plan)
+    crops_key = _key(
+        *(bundle.checksum, pictures_checksum(folder), ORDER, shots, n_val),
+        *(seed.entropy, list(seed.spawn_key), str(plan.decoding_bytes)),
+    )
+    # A pass's size decides the last bits of its features.
+    key = _key(crops_key, asdict(tower_plan), threads)
+    drawn = _kept_before(work, key)
+    if drawn is not None:
+        _report(drawn, progress, strict)
         progress.say(f"features of {len(drawn['labels'])} pictures are there from before")
-    for line in drawn["said"]:
-        progress.say(line)
+    else:
+        how, embed_dim = bundle.manifest.preprocess, bundle.manifest.embed_dim
+        largest_crop = max(_crop_bytes(how), LONGEST_REASON) + 1
+        largest_pass = 4 * embed_dim * tower_plan.together
+        with Journal(work / CROPS_FILE, crops_key, largest_crop, checkpoint_seconds) as read:
+            drawn, crops = _draw_and_crop(bundle, folder, shots, n_val, seed, read, progress, interrupt, plan)
+            _report(drawn, progress, strict)
+            crops = [crops[i] for i in _encoding_order(drawn)]
+            with Journal(work / ENCODED_FILE, key, largest_pass, checkpoint_seconds) as encoded:
+                _encode_crops(bundle, read, crops, encoded, progress, interrupt, tower_plan, threads)
+                _write_features(work / FEATURES_FILE, encoded, (len(crops), embed_dim))
+        kept = {"key": key, "drawn": drawn, "features": file_checksum(work / FEATURES_FILE)}
+        write_checked_json(work / PICTURES_FILE, kept)
+    remove(work / CROPS_FILE)
+    remove(work / ENCODED_FILE)
     labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn)]
     n_train = len(labels) - sum(drawn["is_val"])
     return TrainingFeatures(
         LabelledFeatures(_features(work, 0, n_train, bundle), labels[:n_train]),
         LabelledFeatures(_features(work, n_train, len(labels), bundle), labels[n_train:]),
-        hashlib.sha256(canonical_json([key, drawn["files"]])).hexdigest(),
+        _key(drawn["files"]),
+    )
+
+
+def pictures_checksum(folder: LabelledFolder) -> str:
+    """Changes when a file's name, size or time changes."""
+    return _key(
+        [
+            [_spelt(path.relative_to(folder.root)), *_size_and_time(path)]
+            for paths in folder.files
+            for path in paths
+        ]
     )
 
 
@@ -125,84 +163,140 @@ def _draw_and_crop(
     shots: int,
     n_val: int,
     seed: np.random.SeedSequence,
-    work: Path,
+    read: Journal,
     progress: Progress,
     interrupt: Interrupt,
     plan: Plan,
-) -> dict[str, Any]:
-    """Write the crops of the drawn pictures; returns which they are, as JSON.
+) -> tuple[dict[str, Any], list[int]]:
+    """Read the crops of the drawn pictures; returns which they are, as JSON, and their records in `read`.
 
     A class's pictures are taken in an order drawn by seed; one that cannot be read is passed over, and
-    the next takes its place.
+    the next takes its place. The first of these outcomes may be in the journal from before.
     """
     files: list[str] = []
     labels: list[int] = []
     is_val: list[bool] = []
+    crops: list[int] = []
     skipped, few = Skipped(), []
     orders = seed.spawn(len(folder.files))
-    with replacing(work / CROPS_FILE) as out:
-        for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
-            n_read = 0
-            for i in np.random.default_rng(order).permutation(len(paths)):
-                if n_read == shots + n_val:
-                    break
-                interrupt.raise_if_received(NOTHING_KEPT)
-                progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
-                try:
-                    picture = read_crop(paths[i], bundle.manifest.preprocess, plan.decoding_bytes)
-                except UnreadablePictureError as reason:
-                    skipped.add(paths[i], str(reason))
-                    continue
-                out.write(picture.tobytes())
-                files.append(str(paths[i].relative_to(folder.root)))
-                labels.append(k)
-                is_val.append(n_read >= shots)
-                n_read += 1
-            if n_read == 0:
-                raise ImagesError(
-                    f"The class folder {folder.root / folder.folders[k]} has no picture that can be read "
-                    f"({len(paths)} files). Every class needs at least one JPEG, PNG or other picture. "
-                    f"Add pictures, or remove the folder"
-                )
-            if n_read < shots:
-                few.append(f"{folder.folders[k]} ({n_read})")
-    said = skipped.lines()
+    n_tried = 0
+    for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
+        n_read = 0
+        for i in np.random.default_rng(order).permutation(len(paths)):
+            if n_read == shots + n_val:
+                break
+            interrupt.raise_if_received(
+                f"{len(files)} pictures are read, and kept. To go on, type the same command again, without "
+                f"--restart"
+            )
+            progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
+            if n_tried == len(read):
+                read.append(_outcome(paths[i], bundle.manifest.preprocess, plan.decoding_bytes))
+            outcome = read[n_tried]
+            n_tried += 1
+            if outcome[:1] == IS_REASON:
+                skipped.add(paths[i], outcome[1:].decode())
+                continue
+            crops.append(n_tried - 1)
+            files.append(_spelt(paths[i].relative_to(folder.root)))
+            labels.append(k)
+            is_val.append(n_read >= shots)
+            n_read += 1
+        if n_read == 0:
+            raise ImagesError(
+                f"The class folder {folder.root / folder.folders[k]} has no picture that can be read "
+                f"({len(paths)} files). Every class needs at least one JPEG, PNG or other picture. "
+                f"Add pictures, or remove the folder"
+            )
+        if n_read < shots:
+            few.append(f"{folder.folders[k]} ({n_read})")
+    said = []
     if few:
         rest = f", and {len(few) - FEW_SHOWN} more classes" * (len(few) > FEW_SHOWN)
         said.append(f"fewer than {shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}")
-    return {"files": files, "labels": labels, "is_val": is_val, "said": said}
+    drawn = {"files": files, "labels": labels, "is_val": is_val, "skipped": skipped.lines(), "said": said}
+    return drawn, crops
+
+
+def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
+    """A record of crops.journal: the crop, or why there is none."""
+    try:
+        return IS_CROP + read_crop(path, how, most_bytes).tobytes()
+    except UnreadablePictureError as reason:
+        return IS_REASON + str(reason).encode()
+
+
+def _report(drawn: dict[str, Any], progress: Progress, strict: bool) -> None:
+    """Say what was passed over. Raises SkippedPicturesError for it with `strict`."""
+    if strict and drawn["skipped"]:
+        raise skipped_pictures(drawn["skipped"])
+    for line in (*drawn["skipped"], *drawn["said"]):
+        progress.say(line)
+
+
+def skipped_pictures(lines: list[str]) -> SkippedPicturesError:
+    return SkippedPicturesError(
+        f"Pictures cannot be read: {'; '.join(lines)}. With --strict every one must be readable. "
+        f"Mend or remove them, or leave out --strict"
+    )
 
 
 def _encode_crops(
     bundle: Bundle,
-    order: NDArray[np.int64],
-    work: Path,
+    read: Journal,
+    crops: list[int],
+    encoded: Journal,
     progress: Progress,
     interrupt: Interrupt,
     plan: TowerPlan,
     threads: int,
 ) -> None:
-    """crops.u8 -> features.npy, whose rows are in `order`; a pass of crops at a time."""
+    """Encode records of `read`, a pass of them at a time, into records of `encoded`: rows of float32.
+
+    Raises NumericsError when the tower answers differently twice, which is asked before the first pass.
+    """
     how = bundle.manifest.preprocess
-    shape = (*how.size, 3)
-    n_bytes = int(np.prod(shape))
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(order), bundle.manifest.embed_dim)}
+    passes = [crops[start : start + plan.together] for start in range(0, len(crops), plan.together)]
+    if len(encoded) < len(passes):
+        with ImageTower(bundle, plan, threads) as tower:
+            if not len(encoded):
+                _require_one_answer(tower, to_pixels(_crop(read[crops[0]], how)[np.newaxis], how))
+            for taken in passes[len(encoded) :]:
+                n_done = len(encoded) * plan.together
+                interrupt.raise_if_received(
+                    f"{n_done} of {len(crops)} pictures are encoded, and kept. To go on, type the same "
+                    f"command again, without --restart"
+                )
+                progress.status(f"encoding picture {n_done + 1} of {len(crops)}")
+                pixels = _pixels([_crop(read[i], how) for i in taken], how, plan)
+                encoded.append(tower.image_features(pixels).astype("<f4").tobytes())
+    progress.say(f"encoded {len(crops)} pictures")
 
-    def crop_of(number: int) -> NDArray[np.uint8]:
-        return np.frombuffer(os.pread(crops.fileno(), n_bytes, number * n_bytes), np.uint8).reshape(shape)
 
-    with (
-        (work / CROPS_FILE).open("rb") as crops,
-        replacing(work / FEATURES_FILE) as out,
-        ImageTower(bundle, plan, threads) as tower,
-    ):
+def _require_one_answer(tower: ImageTower, pixels: Floats) -> None:
+    first, second = (tower.image_features([pixels]) for _ in range(2))
+    if not np.array_equal(first, second):
+        raise NumericsError(
+            f"The image tower answers one picture differently when it is asked twice, by up to "
+            f"{np.abs(first - second).max():.1e}. The same input must give the same answer, bit for bit. "
+            f"Try --threads 1, and check the bundle with: sharpzo-edge doctor --bundle {tower.folder}"
+        )
+
+
+def _write_features(path: Path, encoded: Journal, shape: tuple[int, int]) -> None:
+    with replacing(path) as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(out, header)
-        for start in range(0, len(order), plan.together):
-            interrupt.raise_if_received(NOTHING_KEPT)
-            progress.status(f"encoding picture {start + 1} of {len(order)}")
-            taken = [crop_of(int(i)) for i in order[start : start + plan.together]]
-            out.write(tower.image_features(_pixels(taken, how, plan)).astype("<f4").tobytes())
-    progress.say(f"encoded {len(order)} pictures")
+        for number in range(len(encoded)):
+            out.write(encoded[number])
+
+
+def _crop_bytes(how: Preprocess) -> int:
+    return how.size[0] * how.size[1] * 3
+
+
+def _crop(record: bytes, how: Preprocess) -> NDArray[np.uint8]:
+    return np.frombuffer(record, np.uint8, offset=1).reshape(*how.size, 3)
 
 
 def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) -> Iterable[Floats]:
@@ -233,24 +327,31 @@ def _image_plan(plan: Plan) -> TowerPlan:
     return plan.image
 
 
-def _drawn_before(work: Path, key: str, embed_dim: int) -> dict[str, Any] | None:
-    """What `_draw_and_crop` returned in an earlier run of the same pictures and bundle."""
-    try:
-        drawn = json.loads((work / PICTURES_FILE).read_bytes())
-        features = np.load(work / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
-        if drawn["key"] != key or features.shape != (len(drawn["labels"]), embed_dim):
-            return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+def _kept_before(work: Path, key: str) -> dict[str, Any] | None:
+    """What `_draw_and_crop` returned when the features that lie in `work` were made, for the same key."""
+    kept = read_checked_json(work / PICTURES_FILE)
+    if not isinstance(kept, dict) or kept.get("key") != key:
         return None
-    return dict(drawn)
+    if kept.get("features") != file_checksum(work / FEATURES_FILE):
+        return None
+    drawn: dict[str, Any] = kept["drawn"]
+    return drawn
 
 
-def _key(bundle: Bundle, folder: LabelledFolder, shots: int, n_val: int, seed: np.random.SeedSequence) -> str:
-    """Changes when the bundle, the files (name, size, time) or the draw change."""
-    listing = [
-        [str(p.relative_to(folder.root)), p.stat().st_size, p.stat().st_mtime_ns]
-        for paths in folder.files
-        for p in paths
-    ]
-    draw = [ORDER, shots, n_val, seed.entropy, list(seed.spawn_key)]
-    return hashlib.sha256(canonical_json([bundle.checksum, listing, draw])).hexdigest()
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """(-1, -1) for a link that leads nowhere, or a file that has just gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _spelt(path: Path) -> str:
+    """A path as text that JSON can hold, whatever its bytes are."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _key(*parts: Any) -> str:
+    """One word for JSON values: another one when any of them is another."""
+    return checksum(canonical_json(list(parts)))

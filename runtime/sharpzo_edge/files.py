@@ -1,38 +1,69 @@
-"""Files that survive a power cut: written beside, flushed to the disk, renamed."""
+"""Files that survive a power cut. No other file of the device side changes the disk.
+
+Every change is one call of `os` as this module knows it: whoever puts something else in its place sees all
+changes in their order, and may let any of them fail.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, Self
 
 from .errors import SharpzoError
 
 BESIDE_SUFFIX = ".part"
 
 
+class OpenFile:
+    """A file that is being written. Every method raises OSError as the system gives it."""
+
+    def __init__(self, path: Path, flags: int):
+        self.descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+        return len(data)
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.descriptor, size)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[OpenFile]:
     """Open a file beside `path`; when the block ends well, `path` is replaced by it at once.
 
     Whoever reads `path` sees the old bytes or the new ones, never a part. When the block raises,
-    the file beside is removed and `path` is as it was.
+    the file beside is removed and `path` is as it was. One process at a time may replace a path.
+    Raises SharpzoError when the disk does not take it.
     """
     path = Path(path)
+    beside = path.with_name(f".{path.name}{BESIDE_SUFFIX}")
     try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=BESIDE_SUFFIX)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
+            file.sync()
         os.replace(beside, path)
         sync_folder(path.parent)
     except BaseException as error:
@@ -41,6 +72,40 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise cannot_write(path, error) from error
         raise
+
+
+class Appended:
+    """A file that only grows. What was there when `sync` returned survives a power cut.
+
+    keep: how many of its bytes stay when it is opened; None: all.
+    Raises SharpzoError when the disk does not take it; the end of the file may then be torn.
+    """
+
+    def __init__(self, path: Path, keep: int | None = None):
+        self._path = path
+        with _as_ours(path):
+            self._file = OpenFile(path, os.O_RDWR | os.O_APPEND)
+            if keep is not None:
+                self._file.truncate(keep)
+        self._is_in_folder = False
+
+    def append(self, data: bytes) -> None:
+        with _as_ours(self._path):
+            self._file.write(data)
+
+    def read(self, start: int, length: int) -> bytes:
+        with _as_ours(self._path):
+            return os.pread(self._file.descriptor, length, start)
+
+    def sync(self) -> None:
+        with _as_ours(self._path):
+            self._file.sync()
+            if not self._is_in_folder:
+                sync_folder(self._path.parent)
+                self._is_in_folder = True
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def sync_folder(folder: Path) -> None:
@@ -52,9 +117,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless they are there. Raises OSError."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if there is one. Raises SharpzoError."""
+    with _as_ours(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as file:
         file.write(canonical_json(value))
+
+
+def write_checked_json(path: Path, value: Any) -> None:
+    """Write a JSON value and its checksum."""
+    write_json(path, {"value": value, "checksum": checksum(canonical_json(value))})
+
+
+def read_checked_json(path: Path) -> Any:
+    """What `write_checked_json` wrote; None when there is no file, or a damaged one."""
+    try:
+        parts = json.loads(path.read_bytes())
+        return parts["value"] if parts["checksum"] == checksum(canonical_json(parts["value"])) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def canonical_json(value: Any) -> bytes:
@@ -63,10 +156,17 @@ def canonical_json(value: Any) -> bytes:
     return text.encode()
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what an earlier process was writing beside when it was killed."""
-    for path in folder.glob(f".*{BESIDE_SUFFIX}"):
-        path.unlink(missing_ok=True)
+def checksum(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_checksum(path: Path) -> str | None:
+    """Of a file's bytes; None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def cannot_write(path: Path, error: OSError) -> SharpzoError:
@@ -76,7 +176,9 @@ def cannot_write(path: Path, error: OSError) -> SharpzoError:
     )
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextlib.contextmanager
+def _as_ours(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -8,6 +8,7 @@ it converts to RGB, and so do we: the order shows in palette and transparent pic
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
     try:
         folders = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
         files = [
-            tuple(p for p in sorted((root / f).iterdir()) if p.is_file() and p.name[0] != ".")
+            tuple(p for p in sorted((root / f).iterdir()) if _may_be_picture(p) and p.name[0] != ".")
             for f in folders
         ]
     except OSError as error:
@@ -92,6 +93,12 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
             f"needs at least two, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
+    for folder in folders:
+        if folder != os.fsencode(folder).decode(errors="replace"):
+            raise ImagesError(
+                f"The name of the class folder {os.fsencode(root / folder)!r} is not UTF-8. A class needs a "
+                f"name that is text. Rename the folder"
+            )
     words = _read_class_names(class_names_file, folders) if class_names_file else {}
     names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
     for name, count in Counter(names).items():
@@ -102,6 +109,11 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
                 f"name of its own. Rename a folder, or give names with --class-names FILE"
             )
     return LabelledFolder(root, tuple(folders), tuple(names), tuple(files))
+
+
+def _may_be_picture(path: Path) -> bool:
+    """A plain file, or a link that leads nowhere: that one is counted among the skipped."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
@@ -138,9 +150,10 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
             with Image.open(path) as picture:
                 megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
-                if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
-                    raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
-                picture.load()
+                for _ in range(2):  # again when it is decoded: a PNG may say only then that it is turned
+                    if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
+                        raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
+                    picture.load()
                 return np.asarray(crop(picture, how))
     except UnidentifiedImageError as error:
         raise UnreadablePictureError("not a picture") from error
@@ -166,7 +179,7 @@ def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
     """
     n_pixels = picture.width * picture.height
     a_copy = n_pixels * (1 if picture.mode in ONE_BYTE_MODES else 4)
-    copies = 1 + (picture.mode in ALPHA_MODES) + (picture.getexif().get(ORIENTATION, 1) != 1)
+    copies = 1 + (picture.mode in ALPHA_MODES) + _is_turned(picture)
     if picture.format not in FRUGAL_FORMATS:
         copies += 4 if picture.format == "JPEG2000" else 2
     if picture.mode in SIXTEEN_BIT_MODES:
@@ -214,8 +227,13 @@ def _decode_small(picture: Image.Image, how: Preprocess) -> None:
 
 def _upright(picture: Image.Image) -> Image.Image:
     """Without an orientation nothing is copied."""
-    turned = picture.getexif().get(ORIENTATION, 1) != 1
-    return ImageOps.exif_transpose(picture) if turned else picture
+    return ImageOps.exif_transpose(picture) if _is_turned(picture) else picture
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """As far as it is known: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
+    is_unread = picture.format == "PNG" and bool(getattr(picture, "tile", ())) and "exif" not in picture.info
+    return not is_unread and picture.getexif().get(ORIENTATION, 1) != 1
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -1,11 +1,13 @@
 """What the user sees while a run goes on, and its log.
 
 On a terminal one line is redrawn; otherwise plain lines, now and then. The log is JSON lines, one
-event each, and is never read back.
+event each, and is never read back. Neither may end a run: a log that cannot be written is said once and
+given up, a terminal that has gone is written to no more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -14,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from .errors import SharpzoError
+from .files import Appended
 from .process_memory import rss_mib
 
 PLAIN_LINE_SECONDS = 5.0
@@ -28,12 +31,17 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._last = -PLAIN_LINE_SECONDS
         self._drawn = ""
-        self._log = _open_log(log) if log else None
+        self._log: Appended | None = None
+        if log:
+            try:
+                self._log = Appended(log)
+            except SharpzoError as error:
+                self._give_up_log(error)
 
     def say(self, line: str) -> None:
         """A line that stays."""
         self._clear()
-        print(line, file=self._stream, flush=True)
+        self._show(f"{line}\n")
         self.event("said", text=line)
 
     def status(self, line: str, always: bool = False) -> None:
@@ -45,19 +53,17 @@ class Progress:
             return
         self._last = now
         if self._terminal:
-            self._stream.write("\r" + line.ljust(len(self._drawn)))
+            self._show("\r" + line.ljust(len(self._drawn)))
             self._drawn = line
-            self._stream.flush()
         else:
-            print(line, file=self._stream, flush=True)
+            self._show(f"{line}\n")
 
     def event(self, kind: str, **values: Any) -> None:
         if self._log:
             try:
-                self._log.write(json.dumps({"event": kind, **values}) + "\n")
-                self._log.flush()
-            except OSError:
-                self._log = None  # a full disk must not end a run for the sake of its log
+                self._log.append(f"{json.dumps({'event': kind, **values})}\n".encode())
+            except SharpzoError as error:
+                self._give_up_log(error)
 
     def __enter__(self) -> Self:
         return self
@@ -71,8 +77,19 @@ class Progress:
 
     def _clear(self) -> None:
         if self._drawn:
-            self._stream.write("\r" + " " * len(self._drawn) + "\r")
+            self._show("\r" + " " * len(self._drawn) + "\r")
             self._drawn = ""
+
+    def _show(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _give_up_log(self, error: SharpzoError) -> None:
+        if self._log:
+            self._log.close()
+            self._log = None
+        self.say(f"note: the run goes on without its log. {error}")
 
 
 def duration(seconds: float) -> str:
@@ -83,13 +100,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _open_log(path: Path) -> TextIO:
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise SharpzoError(
-            f"Cannot write the log {path}: {error.strerror}. Its folder must be writable. "
-            f"Choose another --output"
-        ) from error

@@ -19,15 +19,15 @@ import numpy as np
 from . import stage1_cmaes, stage2_feature_sketch, stage2_sparse_zo
 from .arrays import Doubles, Floats, LabelledFeatures
 from .ask_tell import Ask, Optimiser
-from .checkpoint import load_state, save_state
-from .errors import NumericsError, UsageError
+from .checkpoint import load_state, refuse_another_command, save_state
+from .errors import NumericsError
 from .feature_loss import FeatureLoss
 from .interrupt import Interrupt
 from .objective import Objective, Score, scores
 from .progress import Progress, duration
 from .settings import AUTO, EdgeSettings, PaperSettings, TuneSettings
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 30.0  # unless the user says otherwise
 STEPS_A_LOOK = 100  # stage-2 steps between two looks at loss and accuracy; stage 1 looks every generation
 
 # The automatic change of stage (paper, sec. 3.1): validation accuracy has not risen by more than this
@@ -43,6 +43,11 @@ class Budget:
 
     max_queries: int | None
     max_minutes: float | None
+
+    @property
+    def opening_queries(self) -> int:
+        """Before stage 1: the look at w = 0, and its repetition where the budget has room for it."""
+        return 1 if self.max_queries == 1 else 2
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,13 @@ class Run:
         checkpoint: Path,
         made_for: dict[str, Any],
         progress: Progress,
+        *,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ):
-        """Goes on from the checkpoint when there is one; otherwise looks at w = 0, for one query.
+        """Goes on from the checkpoint when there is one; otherwise looks at w = 0, twice.
 
-        Raises UsageError when the checkpoint is another command's.
+        checkpoint_seconds: the most between two checkpoints; 0 is one after every batch of answers.
+        Raises UsageError when the checkpoint is another command's, NumericsError when the two looks differ.
         """
         self._settings = settings
         self._budget = budget
@@ -102,6 +110,7 @@ class Run:
         self._validation = validation
         self._stream = stream
         self._checkpoint = checkpoint
+        self._checkpoint_seconds = checkpoint_seconds
         self._made_for = made_for
         self._progress = progress
         self._started = time.monotonic()
@@ -129,9 +138,10 @@ class Run:
             self._optimiser.tell(self._answers(self._optimiser.ask(limit)))
             if self._optimiser.between_updates:
                 self._after_update()
-            if time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - self._saved >= self._checkpoint_seconds:
                 self._save()
         self._look()
+        self._save()
         return self.state.look
 
     @property
@@ -151,6 +161,8 @@ class Run:
             self._settings.stage1(), origin, self._stream("stage1"), self._loss.gradient
         )
         look = self._evaluated(origin)
+        if self._budget.opening_queries > 1:
+            self._require_one_answer(look)
         state = RunState(
             stage=1,
             stage1=search.state,
@@ -313,6 +325,17 @@ class Run:
             )
         return self._scored(w, T)
 
+    def _require_one_answer(self, look: Look) -> None:
+        """Costs one query. Without it no run could be repeated, nor a difference of losses be trusted."""
+        again = self._objective.class_features(look.w[None])[0]
+        if not np.array_equal(look.class_features, again):
+            raise NumericsError(
+                f"The text tower answers one prompt differently when it is asked twice, by up to "
+                f"{np.abs(look.class_features - again).max():.1e}. The same input must give the same answer, "
+                f"bit for bit. Try --threads 1, and check the bundle with: "
+                f"sharpzo-edge doctor --bundle BUNDLE"
+            )
+
     def _scored(self, w: Doubles, T: Floats) -> Look:
         scale = self._objective.logit_scale
         (train,) = scores(T[None], self._objective.pictures, scale)
@@ -332,7 +355,11 @@ class Run:
         steps = self._settings.steps if isinstance(self._settings, PaperSettings) else math.inf
         if steps <= generations(self._settings):
             self._progress.say(f"--steps {steps} ends in stage 1: there will be no stage 2")
-        elif limit is not None and self._settings.change_point != AUTO and limit <= 1 + needed:
+        elif (
+            limit is not None
+            and self._settings.change_point != AUTO
+            and limit <= self._budget.opening_queries + needed
+        ):
             self._progress.say(
                 f"--max-queries {limit} ends in stage 1, which takes {needed:,} queries with these settings "
                 f"({queries_a_generation(self._settings):,} a generation); --change-point sets its length"
@@ -385,15 +412,9 @@ class Run:
         if loaded is None:
             return None
         state, made_for = loaded
-        for key, value in self._made_for.items():
-            if made_for.get(key) != value:
-                raise UsageError(
-                    f"An interrupted run in {self._checkpoint.parent} was made with another {key}: "
-                    f"{made_for.get(key)!r}, now {value!r}. A run goes on only with the command that began "
-                    f"it. Repeat that command, or start over with --restart"
-                )
+        refuse_another_command(f"The interrupted run in {self._checkpoint.parent}", made_for, self._made_for)
         assert isinstance(state, RunState)
-        self._objective.queries = 1 + state.stage1_queries + state.stage2_queries
+        self._objective.queries = self._budget.opening_queries + state.stage1_queries + state.stage2_queries
         self._progress.say(f"going on after {self._objective.queries} queries")
         return state
 
@@ -417,9 +438,10 @@ def stage1_queries(settings: TuneSettings) -> int:
 
 
 def expected_queries(settings: TuneSettings) -> float:
-    """Queries of a whole run without a limit, the zero-shot look included; infinite when it has no end."""
+    """Queries of a whole run without a limit, those before stage 1 included; infinite when it has no end."""
     if not isinstance(settings, PaperSettings):
         return math.inf
     steps = settings.steps - generations(settings)
+    opening = Budget(None, None).opening_queries
     sweeps = math.ceil(steps / settings.prune_interval) if settings.prune_ratio > 0 else 0
-    return 1 + stage1_queries(settings) + 2 * steps + sweeps * 2 * settings.dim + steps // STEPS_A_LOOK
+    return opening + stage1_queries(settings) + 2 * steps + sweeps * 2 * settings.dim + steps // STEPS_A_LOOK

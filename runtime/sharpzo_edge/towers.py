@@ -72,6 +72,7 @@ class _Tower:
         self._engine: _Engine = engine(bundle, part, plan.mode, threads)
         release_library_pages()  # what opening sessions needed, and running them does not
         self._group = plan.group
+        self.folder = bundle.folder
 
     def close(self) -> None:
         self.__dict__.clear()

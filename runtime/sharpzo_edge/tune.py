@@ -7,7 +7,6 @@ test set is never seen here.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,24 +18,28 @@ import numpy as np
 
 from .arrays import Floats
 from .bundle import Bundle
+from .checkpoint import refuse_another_command
 from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
-from .features import TrainingFeatures, training_features
-from .files import remove_leftovers
+from .features import pictures_checksum, training_features
+from .files import checksum, file_checksum, make_folder, remove
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
+from .lock import LOCK_FILE, locked
 from .memory import Plan, Work
 from .objective import Objective, projection
 from .process_memory import DEFAULT_BUDGET, peak_rss_mib
 from .progress import Progress
+from .record import Record, load_record, save_record
 from .settings import TuneSettings
-from .stages import Budget, Look, Run, expected_queries
+from .stages import CHECKPOINT_SECONDS, Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
 STREAMS = ("split", "context", "projection", "stage1", "stage2")
 LOG_FILE, CHECKPOINT_FILE = "log.jsonl", "checkpoint.safetensors"
+TIME_LIMIT = "--max-minutes"
 
 
 @dataclass(frozen=True)
@@ -58,28 +61,43 @@ class TuneRequest:
     threads: int = 0
     memory_budget: str = DEFAULT_BUDGET
     restart: bool = False
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    strict: bool = False
 
     @property
     def work(self) -> Path:
-        """Where crops, features, log and checkpoint lie."""
+        """Where crops, features, log, record and checkpoint lie."""
         return self.output.with_name(f"{self.output.name}.work")
 
 
 def tune(request: TuneRequest) -> dict[str, Any]:
     """Tune a prompt and write it to request.output; returns what `tune --json` prints.
 
-    Raises SharpzoError's children for whatever the user can change.
+    Goes on with what an interrupted process of the same command has left; of a finished one it returns the
+    result and does nothing. Raises SharpzoError's children for whatever the user can change.
     """
     _check(request)
     bundle = Bundle.open(request.bundle)
     folder = read_folder(request.images, request.class_names)
     context = _initial_context(bundle, request)
     plan = plan_of(request, bundle, folder, len(context))
+    made_for = _made_for(request, bundle, folder, plan)
     wanted_rank = request.settings.sketch_ranks[0]
     request = dataclasses.replace(request, settings=request.settings.with_sketch_rank(plan.sketch_rank))
     prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     _make_work_folder(request)
-    with Progress(request.work / LOG_FILE) as progress, Interrupt() as interrupt:
+    with (
+        locked(request.work),
+        Interrupt() as interrupt,
+        Progress(request.work / LOG_FILE) as progress,
+    ):
+        if request.restart:
+            _clear(request.work)
+        elif result := _recorded(request, made_for):
+            progress.say(f"{request.output} is finished: this is its result, from when it was made")
+            remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
+            return result
+        save_record(request.work, Record(made_for, file_checksum(request.output), None))
         pictures = training_features(
             bundle,
             folder,
@@ -91,6 +109,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             interrupt,
             plan,
             request.threads,
+            checkpoint_seconds=request.checkpoint_seconds,
+            strict=request.strict,
         )
         if plan.sketch_rank < wanted_rank:
             progress.say(
@@ -125,17 +145,50 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 pictures.val,
                 partial(stream, request.seed),
                 request.work / CHECKPOINT_FILE,
-                _made_for(request, bundle, folder, pictures, plan),
+                _without_time_limit(made_for)
+                | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
                 progress,
+                checkpoint_seconds=request.checkpoint_seconds,
             )
             last = run.to_the_end(interrupt)
         if not last.w.any():
             progress.say("the budget ended before the first update: the prompt is as it started, not tuned")
         save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
-        (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
         result = _result(request, objective, run, last, plan)
+        save_record(request.work, Record(made_for, file_checksum(request.output), result))
+        remove(request.work / CHECKPOINT_FILE)
         progress.event("done", **result)
     return result
+
+
+def _recorded(request: TuneRequest, made_for: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of this very command, when it was brought to its end before.
+
+    Raises UsageError when the work folder belongs to another command, finished or not, and for an output
+    that this work folder did not make.
+    """
+    record = load_record(request.work)
+    is_unfinished = (request.work / CHECKPOINT_FILE).exists()
+    found = file_checksum(request.output)
+    if record and found and record.output == found and record.result is not None:
+        refuse_another_command(f"The finished {request.output}", record.made_for, made_for)
+        return record.result | {"prompt": str(request.output)}
+    if record and is_unfinished:
+        refuse_another_command(
+            f"The interrupted run in {request.work}",
+            _without_time_limit(record.made_for),
+            _without_time_limit(made_for),
+        )
+    elif request.output.exists() and not (record and record.output == found):
+        raise _exists_already(request.output)
+    return None
+
+
+def _exists_already(output: Path) -> UsageError:
+    return UsageError(
+        f"The output {output} exists already. Tuning replaces no prompt that it did not make. "
+        f"Choose another --output, or start over with --restart"
+    )
 
 
 def preview(request: TuneRequest) -> dict[str, Any]:
@@ -187,7 +240,7 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
     """How both towers will run within the memory budget. Raises BudgetError when they cannot."""
     settings = request.settings
     work = Work(
-        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context))),
+        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context, folder.folders))),
         n_context=n_context,
         n_features=_n_drawn(request, folder),
         dim=settings.dim,
@@ -256,30 +309,35 @@ def _prompt(
     )
 
 
-def _made_for(
-    request: TuneRequest,
-    bundle: Bundle,
-    folder: LabelledFolder,
-    pictures: TrainingFeatures,
-    plan: Plan,
-) -> dict[str, Any]:
-    """What decides the run's numbers, by the names the user knows.
+def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan: Plan) -> dict[str, Any]:
+    """What decides the run's numbers, by the names the user types, in the order in which they are compared.
 
     The plan too: a product's last bits depend on how many rows it has, and on the threads.
     """
+    settings = {f"--{k.replace('_', '-')}": v for k, v in dataclasses.asdict(request.settings).items()}
+    towers = [dataclasses.asdict(tower) if tower else None for tower in (plan.text, plan.image)]
     return {
-        "bundle": bundle.checksum,
-        "pictures": pictures.checksum,
-        "class-names": list(folder.names),
-        "seed": request.seed,
-        "context-init": _initial_words(bundle, request),
-        "context-tokens": request.context_tokens,
-        "max-queries": request.max_queries,
-        "memory-budget": request.memory_budget,
-        "threads": request.threads,
-        "plan": [dataclasses.asdict(plan.text) if plan.text else None, plan.chunk_rows],
-        **{k.replace("_", "-"): v for k, v in dataclasses.asdict(request.settings).items()},
+        "--bundle": bundle.checksum,
+        "--images": pictures_checksum(folder),
+        "--class-names": list(folder.names),
+        "--seed": request.seed,
+        "--preset": request.settings.preset,
+        "--shots": request.shots,
+        "--val": request.val,
+        "--context-init": _initial_words(bundle, request),
+        "--context-tokens": request.context_tokens,
+        **settings,
+        "--max-queries": request.max_queries,
+        TIME_LIMIT: request.max_minutes,
+        "--memory-budget": request.memory_budget,
+        "--threads": request.threads,
+        "plan": [*towers, plan.chunk_rows, plan.sketch_rank],
     }
+
+
+def _without_time_limit(made_for: dict[str, Any]) -> dict[str, Any]:
+    """An unfinished run may go on under another one; of a finished one it has decided the result."""
+    return {name: value for name, value in made_for.items() if name != TIME_LIMIT}
 
 
 def _initial_context(bundle: Bundle, request: TuneRequest) -> Floats:
@@ -300,7 +358,8 @@ def _check(request: TuneRequest) -> None:
         ("--val", request.val, 0),
         ("--seed", request.seed, 0),
         ("--max-queries", request.max_queries, 1),
-        ("--max-minutes", request.max_minutes, 0),
+        (TIME_LIMIT, request.max_minutes, 0),
+        ("--checkpoint-seconds", request.checkpoint_seconds, 0),
     ):
         if value is not None and not value >= least:
             raise UsageError(
@@ -311,12 +370,8 @@ def _check(request: TuneRequest) -> None:
             f"The output {request.output} is a folder. The tuned prompt is one file. "
             f"Try --output {request.output / 'prompt.safetensors'}"
         )
-    is_unfinished = (request.work / CHECKPOINT_FILE).exists()  # of a run begun with --restart
-    if request.output.exists() and not request.restart and not is_unfinished:
-        raise UsageError(
-            f"The output {request.output} exists already. Tuning replaces no finished prompt by itself. "
-            f"Choose another --output, or start over with --restart"
-        )
+    if request.output.exists() and not request.work.exists() and not request.restart:
+        raise _exists_already(request.output)
     if request.context_init is not None and request.context_tokens is not None:
         raise UsageError(
             "--context-init and --context-tokens exclude each other. The context starts from words or from "
@@ -325,13 +380,17 @@ def _check(request: TuneRequest) -> None:
 
 
 def _make_work_folder(request: TuneRequest) -> None:
-    if request.restart:
-        shutil.rmtree(request.work, ignore_errors=True)
     try:
-        request.work.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(request.work)
+        make_folder(request.work)
     except OSError as error:
         raise UsageError(
             f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must be "
             f"writable. Choose another --output"
         ) from error
+
+
+def _clear(work: Path) -> None:
+    """Remove an earlier run; the lock stays, and the log, which is open."""
+    for path in work.iterdir():
+        if path.name not in (LOCK_FILE, LOG_FILE) and not path.is_dir():
+            remove(path)

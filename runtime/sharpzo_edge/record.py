@@ -1,0 +1,36 @@
+"""What a work folder is for: the command that it was made for, and its result once there is one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import read_checked_json, write_checked_json
+
+RECORD_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """made_for: by the names that the user types, what decides the result.
+    output: checksum of the output file, as the run found it (None: there was none) or as it wrote it.
+    result: what `tune --json` printed; None while the run goes on.
+    """
+
+    made_for: dict[str, Any]
+    output: str | None
+    result: dict[str, Any] | None
+
+
+def save_record(work: Path, record: Record) -> None:
+    """Raises SharpzoError when the disk does not take it."""
+    write_checked_json(work / RECORD_FILE, asdict(record))
+
+
+def load_record(work: Path) -> Record | None:
+    """None when there is none, or a damaged one."""
+    try:
+        return Record(**read_checked_json(work / RECORD_FILE))
+    except TypeError:
+        return None
