@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
 from sharpzo_edge.objective import Objective, projection
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
-from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Run, expected_queries
+from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Look, Run, expected_queries
 from sharpzo_edge.tune import stream
 
 K, E, M, D = 3, 8, 2, 5
@@ -88,6 +89,7 @@ def make_run(
     max_queries: int | None = None,
     n_val: int = 0,
     tower: SmoothTower | None = None,
+    watch: Callable[[Look, int, float], None] | None = None,
 ) -> Run:
     chunk = NameChunk(np.arange(K), np.zeros((K, 2, D), np.float32), np.ones(K, np.int64))
     p0 = np.full((M, D), 0.1, np.float32)
@@ -111,6 +113,7 @@ def make_run(
         folder / "checkpoint.safetensors",
         {"seed": 0, **dataclasses.asdict(run_settings), "max-queries": max_queries},
         Progress(),
+        watch=watch,
     )
 
 
@@ -133,6 +136,17 @@ def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
     assert state.stage1_queries == 4 * (14 + 6 + 1)
     assert state.stage2_queries == 26 * 2 + 3 * 14 + 1
     assert counted - expected_queries(SMALL) in (0, 1)  # the look at the end
+
+
+@pytest.mark.parametrize("run_settings", [SMALL, EDGE])
+def test_a_watcher_is_told_every_look_with_its_queries(run_settings: TuneSettings, tmp_path: Path) -> None:
+    seen: list[tuple[Look, int, float]] = []
+    run = make_run(tmp_path, run_settings, n_val=9, watch=lambda *look: seen.append(look))
+    run.to_the_end(After())
+    looks, queries, seconds = zip(*seen, strict=True)
+    assert queries[0] == 1 and looks[0].train.loss == run.state.zero_shot_loss
+    assert list(queries) == sorted(queries) and queries[-1] <= run.queries and len(looks) > 4
+    assert list(seconds) == sorted(seconds) and looks[-1] is run.state.look
 
 
 @settings(max_examples=40, deadline=None)

@@ -90,9 +90,12 @@ class Run:
         checkpoint: Path,
         made_for: dict[str, Any],
         progress: Progress,
+        *,
+        watch: Callable[[Look, int, float], None] | None = None,
     ):
         """Goes on from the checkpoint when there is one; otherwise looks at w = 0, for one query.
 
+        watch: is told every look of this process, the zero-shot one included: (look, queries, seconds).
         Raises UsageError when the checkpoint is another command's.
         """
         self._settings = settings
@@ -104,6 +107,7 @@ class Run:
         self._checkpoint = checkpoint
         self._made_for = made_for
         self._progress = progress
+        self._watch_look = watch or _unwatched
         self._started = time.monotonic()
         resumed = self._resumed()
         self.state = resumed or self._begun()
@@ -113,6 +117,7 @@ class Run:
         if resumed is None:
             self._warn_of_a_short_budget()
             self._show("zero-shot", always=True)
+            self._watch_look(self.state.look, self.queries, self.seconds)
 
     def to_the_end(self, interrupt: Interrupt) -> Look:
         """Run until both stages are done or the budget is spent; returns the look at the last w.
@@ -301,6 +306,7 @@ class Run:
             self.state.look = self._evaluated(w)
         else:
             self.state.look = self._scored(w, T)
+        self._watch_look(self.state.look, self.queries, self.seconds)
 
     def _evaluated(self, w: Doubles) -> Look:
         T = self._objective.class_features(w[None])[0]
@@ -396,6 +402,10 @@ class Run:
         self._objective.queries = 1 + state.stage1_queries + state.stage2_queries
         self._progress.say(f"going on after {self._objective.queries} queries")
         return state
+
+
+def _unwatched(look: Look, queries: int, seconds: float) -> None:
+    """Nobody asked to be told."""
 
 
 def generations(settings: TuneSettings) -> int:
