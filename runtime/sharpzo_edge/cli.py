@@ -134,6 +134,10 @@ def tune(
     seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
     max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    patience: Annotated[
+        str | None,
+        typer.Option(help="Stop after so many looks of stage 2 without improvement; none: go on."),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
     threads: ThreadsOption = 0,
     memory_budget: BudgetOption = DEFAULT_BUDGET,
@@ -188,6 +192,7 @@ def tune(
             "steps": steps,
             "prune_interval": prune_interval,
             "prune_ratio": prune_ratio,
+            "patience": patience,
             "eta": eta,
             "rank": rank,
             "label_smoothing": label_smoothing,
@@ -226,7 +231,8 @@ def tune(
             f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
             + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
             f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
-            f"{result['stage2_queries']} in stage 2)",
+            f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
+            f"  stopped             {result['stopped']}",
             f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
             f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
         ],

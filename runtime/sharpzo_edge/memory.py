@@ -240,7 +240,7 @@ def _text_options(manifest: Manifest, work: Work) -> Iterator[_Option]:
                 continue
             run = tower.group * max(rows) * row_bytes * ROW_WIDTHS[tower.mode] + _run_bytes(work)
             carried = tower.together * sum(rows) * row_bytes
-            answers = (tower.together + 4) * n_classes * manifest.embed_dim * 4
+            answers = (tower.together + 5) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
             if tower.mode == "frugal":
                 above = max(carried + run, between)

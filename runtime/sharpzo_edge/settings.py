@@ -32,7 +32,8 @@ class TuneSettings(ABC):
     """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
 
     population, dim, sigma0, rho: stage 1, see stage1_cmaes.Settings. change_point: generations of stage 1,
-    or "auto". prune_interval, prune_ratio: of stage 2.
+    or "auto". prune_interval, prune_ratio: of stage 2. patience: looks without improvement that end stage 2;
+    0: none do.
     Raises UsageError for a value that cannot be used.
     """
 
@@ -44,6 +45,7 @@ class TuneSettings(ABC):
     change_point: int | str
     prune_interval: int
     prune_ratio: float
+    patience: int = 0
 
     @abstractmethod
     def stage1(self) -> stage1_cmaes.Settings:
@@ -144,6 +146,7 @@ class EdgeSettings(TuneSettings):
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
+    patience: int = 15
     queries: int = 2_000
 
     def __post_init__(self) -> None:
@@ -251,6 +254,8 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
         given["bounds"] = _bounds(given["bounds"])
     if "change_point" in given:
         given["change_point"] = _change_point(given["change_point"])
+    if "patience" in given:
+        given["patience"] = _patience(given["patience"])
     settings = dataclasses.replace(PRESETS[preset], **given)
     notes = []
     for name in ("mu_cge", "mu_rge"):
@@ -277,6 +282,20 @@ def _change_point(value: int | str) -> int | str:
             f"or auto. Try --change-point 100"
         )
     return generations
+
+
+def _patience(value: int | str) -> int:
+    """Looks; `none` is 0, no patience that could be lost."""
+    try:
+        looks = 0 if value == "none" else int(value)
+    except ValueError:
+        looks = -1
+    if looks < 0:
+        raise UsageError(
+            f"--patience {value} is not a number of looks. It takes 1 or more, or none for a run that goes "
+            f"its length. Try --patience 10"
+        )
+    return looks
 
 
 def _bounds(value: float | str | None) -> float | None:

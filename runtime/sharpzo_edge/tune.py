@@ -121,12 +121,13 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 _made_for(request, bundle, folder, pictures, plan),
                 progress,
             )
-            last = run.to_the_end(interrupt)
-        if not last.w.any():
-            progress.say("the budget ended before the first update: the prompt is as it started, not tuned")
-        save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
+            best = run.to_the_end(interrupt)
+        if not best.w.any():
+            why = "nothing was better by validation" if run.state.look.w.any() else "no update was made"
+            progress.say(f"{why}: the prompt is as it started, not tuned")
+        save_prompt(request.output, _prompt(request, bundle, folder, objective, best))
         (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
-        result = _result(request, objective, run, last, plan)
+        result = _result(request, objective, run, best, plan)
         progress.event("done", **result)
     return result
 
@@ -201,16 +202,19 @@ def _max_queries(request: TuneRequest) -> int | None:
     return request.settings.default_queries if request.max_queries is None else request.max_queries
 
 
-def _result(request: TuneRequest, objective: Objective, run: Run, last: Look, plan: Plan) -> dict[str, Any]:
+def _result(request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan) -> dict[str, Any]:
     return {
         "queries": objective.queries,
         "stage1_queries": run.state.stage1_queries,
         "stage2_queries": run.state.stage2_queries,
         "seconds": round(run.seconds, 3),
         "peak_rss_mib": round(peak_rss_mib(), 1),
-        "train_loss": last.train.loss,
-        "train_accuracy": last.train.accuracy,
-        "val_accuracy": last.val.accuracy if last.val else None,
+        "best_queries": run.state.best_queries,
+        "stopped": run.why_stopped,
+        "train_loss": best.train.loss,
+        "train_accuracy": best.train.accuracy,
+        "val_accuracy": best.val.accuracy if best.val else None,
+        "val_loss": best.val.loss if best.val else None,
         "zero_shot_train_loss": run.state.zero_shot_loss,
         "plan": plan.report(),
         "prompt": str(request.output),
@@ -223,11 +227,11 @@ def stream(seed: int, name: str) -> np.random.SeedSequence:
 
 
 def _prompt(
-    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, objective: Objective, last: Look
+    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, objective: Objective, best: Look
 ) -> TunedPrompt:
     return TunedPrompt(
-        context=objective.contexts(last.w[None])[0],
-        class_features=last.class_features,
+        context=objective.contexts(best.w[None])[0],
+        class_features=best.class_features,
         about={
             "format_version": FORMAT_VERSION,
             "class_names": list(folder.names),
@@ -244,7 +248,7 @@ def _prompt(
                 "max_queries": request.max_queries,
             },
             "queries": objective.queries,
-            "train_loss": last.train.loss,
+            "train_loss": best.train.loss,
         },
     )
 
