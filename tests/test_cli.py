@@ -22,7 +22,7 @@ RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")
 TRAIN, TEST = TASKS / DEFAULT_TASK / "train", TASKS / DEFAULT_TASK / "test"
 QUICK = ["--dim", "16", "--change-point", "5", "--steps", "105", "--prune-interval", "40"]
-QUICK += ["--sigma0", "1", "--eta", "5"]
+QUICK += ["--sigma0", "1", "--eta", "5", "--preset", "paper"]
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
 
 
@@ -250,6 +250,14 @@ def prompt_words(options: list[str]) -> list[str]:
     return given.get("--context-init", "a photo of a").split()
 
 
+def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
+    where = ("--bundle", BUNDLE, "--images", TRAIN, "--output", tmp_path / "p")
+    assert json.loads(run("tune", *where, "--plan", "--json").stdout)["queries"] == 2_000
+    done = run("tune", *where, "--max-queries", 60, "--json")
+    assert json.loads(done.stdout)["stopped"] == "its 60 queries are spent"
+    assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
+
+
 def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
     done = run(*long_tune(tmp_path / "p"), "--max-queries", 20)
     assert "ends in stage 1" in done.stderr and "not tuned" in done.stderr
@@ -278,7 +286,7 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
     [
         (["tune", "--bundle", "nowhere"], ["No bundle at nowhere", "sharpzo-edge export"]),
         (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
-        (["tune", "--preset", "papyrus"], ["papyrus", "--preset paper"]),
+        (["tune", "--preset", "papyrus"], ["papyrus", "--preset edge"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
         (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
         (["tune", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),

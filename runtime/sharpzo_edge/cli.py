@@ -122,8 +122,8 @@ def tune(
     shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
     val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
     preset: Annotated[
-        str, typer.Option(help="Settings to begin with: paper, or paper:eurosat and its like; edge; demo.")
-    ] = "paper",
+        str, typer.Option(help="Settings to begin with: edge; demo; paper, or paper:eurosat and its like.")
+    ] = "edge",
     context_init: Annotated[
         str | None, typer.Option(help='Words that the context starts from: "a photo of a".')
     ] = None,

@@ -213,9 +213,9 @@ EDGE = EdgeSettings(preset="edge")
 DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
 
 PRESETS: dict[str, TuneSettings] = {
-    "paper": PAPER,
     "edge": EDGE,
     "demo": DEMO,
+    "paper": PAPER,
     **{
         f"paper:{name}": dataclasses.replace(
             PAPER,
@@ -239,7 +239,7 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     """
     if preset not in PRESETS:
         raise UsageError(
-            f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset paper"
+            f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset edge"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
     used = [field.name for field in dataclasses.fields(PRESETS[preset])]

@@ -152,7 +152,7 @@ def preview(request: TuneRequest) -> dict[str, Any]:
     with ImageTower(bundle, plan.image, request.threads) as image:
         picture_pass = _seconds_of(lambda: image.image_features([pixels] * n_groups))
     n_queries = expected_queries(request.settings)
-    n_queries = min(n_queries, request.max_queries or n_queries)
+    n_queries = min(n_queries, _max_queries(request) or n_queries)
     n_pictures = _n_drawn(request, folder)
     query, picture = a_pass / plan.text.together, picture_pass / plan.image.together
     total = n_pictures * picture + n_queries * query
