@@ -289,7 +289,7 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--preset", "papyrus"], ["papyrus", "--preset edge"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
         (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
-        (["tune", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
+        (["tune", "--preset", "paper", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
         (["tune", "--change-point", "soon"], ["--change-point soon", "auto"]),
         (["tune", "--population", "1"], ["population", "at least 4"]),
         (["tune", "--context-tokens", "99"], ["--context-tokens 99", "From 1 to 73"]),

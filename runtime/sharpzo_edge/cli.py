@@ -150,16 +150,16 @@ def tune(
     rho: Annotated[
         float | None, typer.Option(help="Radius of the sharpness-aware step; 0: plain CMA-ES.")
     ] = None,
-    mu_cge: Annotated[float | None, typer.Option(help="Finite-difference step of sweeps.")] = None,
-    mu_rge: Annotated[float | None, typer.Option(help="Finite-difference step of stage 2.")] = None,
-    projection_std: Annotated[float | None, typer.Option(help="Standard deviation of A's entries.")] = None,
-    bounds: Annotated[str | None, typer.Option(help="Box [-b, b] for w in stage 1, or none.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, diagonal or identity.")] = None,
+    mu_cge: Annotated[float | None, typer.Option(help="paper: finite-difference step of sweeps.")] = None,
+    mu_rge: Annotated[float | None, typer.Option(help="paper: finite-difference step of stage 2.")] = None,
+    projection_std: Annotated[float | None, typer.Option(help="paper: spread of A's entries.")] = None,
+    bounds: Annotated[str | None, typer.Option(help="paper: box [-b, b] for w in stage 1, or none.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="paper: full, diagonal or identity.")] = None,
     change_point: Annotated[str | None, typer.Option(help="Generations of stage 1 (T_c), or auto.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Generations and stage-2 steps together (T).")] = None,
+    steps: Annotated[int | None, typer.Option(help="paper: generations and steps of stage 2 (T).")] = None,
     prune_interval: Annotated[int | None, typer.Option(help="Steps between two masks.")] = None,
     prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
-    eta: Annotated[float | None, typer.Option(help="Learning rate of stage 2.")] = None,
+    eta: Annotated[float | None, typer.Option(help="paper: learning rate of stage 2.")] = None,
     rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="edge: share of the target spread over all classes in stage 2.")
