@@ -87,6 +87,7 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "val_accuracy",
         "val_loss",
         "best_queries",
+        "head",
         "stopped",
         "zero_shot_train_loss",
         "plan",
@@ -258,6 +259,32 @@ def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
     assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
 
 
+def test_a_head_adds_to_the_prompt_and_steps_aside_for_new_classes(tmp_path: Path) -> None:
+    with_head, without = tmp_path / "a", tmp_path / "b"
+    quick = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--max-queries", 200, "--json")
+    said = json.loads(run(*quick, "--output", with_head, "--head", "gda").stdout)
+    assert json.loads(run(*quick, "--output", without).stdout)["head"] is None
+    assert (
+        said["head"]["kind"] == "gda" and said["head"]["weight"] > 0 and "head" in said["plan"]["phases_mib"]
+    )
+
+    def evaluated(prompt: Path, *more: str) -> tuple[float, str]:
+        done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", prompt, "--json", *more)
+        return json.loads(done.stdout)["accuracy"], done.stderr
+
+    assert evaluated(with_head)[0] > evaluated(without)[0] + 0.1
+    names = ",".join(sorted(p.name.replace("_", " ") for p in TEST.iterdir()))
+    accuracy, told = evaluated(with_head, "--classes", names)
+    assert "it is left out" in told and accuracy == evaluated(without, "--classes", names)[0]
+    picture = next(TEST.rglob("*.png"))
+    labels = [
+        json.loads(run("predict", "--bundle", BUNDLE, "--prompt", p, picture, "--json").stdout)["predictions"]
+        for p in (with_head, without)
+    ]
+    assert labels[0] != labels[1]
+    assert "head          gda" in run("inspect", with_head).stdout
+
+
 def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
     done = run(*long_tune(tmp_path / "p"), "--max-queries", 20)
     assert "ends in stage 1" in done.stderr and "not tuned" in done.stderr
@@ -287,6 +314,8 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--bundle", "nowhere"], ["No bundle at nowhere", "sharpzo-edge export"]),
         (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
         (["tune", "--preset", "papyrus"], ["papyrus", "--preset edge"]),
+        (["tune", "--head", "svm"], ["--head svm", "none, gda"]),
+        (["tune", "--head", "gda", "--val", "0"], ["no validation pictures", "--val 4"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
         (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
         (["tune", "--preset", "paper", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),

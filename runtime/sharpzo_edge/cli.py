@@ -131,6 +131,9 @@ def tune(
         int | None, typer.Option(help="Start from so many random vectors instead.")
     ] = None,
     class_names: ClassNamesOption = None,
+    head: Annotated[
+        str, typer.Option(help="Add a head made of the shots' features: gda; its weight is by validation.")
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
     max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
@@ -216,11 +219,13 @@ def tune(
         threads=threads,
         memory_budget=memory_budget,
         restart=restart,
+        head=head,
     )
     if plan:
         _print_preview(as_json, preview(request))
         return
     result = run(request)
+    made = result["head"]
     validated = result["val_accuracy"]
     _print(
         as_json,
@@ -233,6 +238,7 @@ def tune(
             f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
             f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
             f"  stopped             {result['stopped']}",
+            *([f"  head                {made['kind']}, weight {made['weight']:g}"] if made else []),
             f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
             f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
         ],
@@ -360,6 +366,7 @@ def inspect(
     else:
         tuned = load_prompt(path)
         about = tuned.about
+        head = about.get("head")
         result = {"kind": "prompt", "context_shape": list(tuned.context.shape), **about}
         lines = [
             f"prompt {path}: {len(tuned.class_names)} classes, {tuned.context.shape[0]} context vectors",
@@ -367,6 +374,7 @@ def inspect(
             f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
             f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
             f"{about['queries']} queries, loss {about['train_loss']:.4f}",
+            *([f"  head          {head['kind']}, weight {head['weight']:g}"] if head else []),
         ]
     _print(as_json, result, lines)
 

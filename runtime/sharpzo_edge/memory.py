@@ -50,6 +50,8 @@ THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 12  # d x d doubles alive while CMA-ES decomposes a full C, its states included
+HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
+HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
 RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each other
 
@@ -99,6 +101,7 @@ class Work:
     dim:          of w; 0 when nothing is tuned
     full_covariance: whether stage 1 decomposes a d x d matrix
     sketch_rank:  Jacobian columns of all class features held at once
+    head:         whether a closed-form head is made of the image features
     """
 
     name_lengths: tuple[int, ...] = ()
@@ -108,6 +111,7 @@ class Work:
     dim: int = 0
     full_covariance: bool = False
     sketch_rank: int = 0
+    head: bool = False
     threads: int = 0
 
 
@@ -195,6 +199,8 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
         image = _choose(_image_options(manifest, work, names), limit - floor.work)
         phases["pictures"] = floor.work + (names + PICTURE_BYTES) / MIB
         phases["image tower"] = floor.work + image.n_bytes / MIB
+    if work.head:
+        phases["head"] = floor.work + (names + _head_bytes(manifest, work)) / MIB
     if work.name_lengths:
         text = _choose(_text_options(manifest, work), limit - floor.work)
         phases["text tower"] = floor.work + text.n_bytes / MIB
@@ -303,7 +309,8 @@ def _held_bytes(manifest: Manifest, work: Work, class_chunk: int) -> int:
     A = work.n_context * width * work.dim * 4
     features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY)
     sketch = work.sketch_rank * n_classes * embed_dim * 4
-    return _names_bytes(manifest.text, work, class_chunk) + A + features + sketch
+    head = n_classes * embed_dim * 4 if work.head else 0
+    return _names_bytes(manifest.text, work, class_chunk) + A + features + sketch + head
 
 
 def _names_bytes(text: TextSpec, work: Work, class_chunk: int) -> int:
@@ -314,6 +321,13 @@ def _names_bytes(text: TextSpec, work: Work, class_chunk: int) -> int:
 
 def _eigen_bytes(work: Work) -> int:
     return EIGEN_MATRICES * work.dim**2 * 8 if work.full_covariance else 0
+
+
+def _head_bytes(manifest: Manifest, work: Work) -> int:
+    """While a head is made: no tower is open then."""
+    embed_dim, n_classes = manifest.embed_dim, len(work.name_lengths)
+    features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY) + SCORING_BYTES
+    return features + 8 * embed_dim * (HEAD_MATRICES * embed_dim + HEAD_MEANS * n_classes)
 
 
 def _run_bytes(work: Work) -> int:

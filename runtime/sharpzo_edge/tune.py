@@ -23,6 +23,7 @@ from .class_prompts import checked_token_ids, class_prompts, context_from_words,
 from .errors import UsageError
 from .features import TrainingFeatures, training_features
 from .files import remove_leftovers
+from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
 from .memory import Plan, Work
@@ -32,7 +33,7 @@ from .progress import Progress
 from .settings import TuneSettings
 from .stages import Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
-from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
+from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
 STREAMS = ("split", "context", "projection", "stage1", "stage2")
@@ -58,6 +59,7 @@ class TuneRequest:
     threads: int = 0
     memory_budget: str = DEFAULT_BUDGET
     restart: bool = False
+    head: str = "none"
 
     @property
     def work(self) -> Path:
@@ -94,6 +96,10 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
             f"{len(pictures.val)} to validate"
         )
+        head = None
+        if request.head == "gda":
+            _check_validated(len(pictures.val))
+            head = gda(pictures.train, len(folder.names))
         A = projection(
             stream(request.seed, "projection"),
             context.size,
@@ -125,9 +131,13 @@ def tune(request: TuneRequest) -> dict[str, Any]:
         if not best.w.any():
             why = "nothing was better by validation" if run.state.look.w.any() else "no update was made"
             progress.say(f"{why}: the prompt is as it started, not tuned")
-        save_prompt(request.output, _prompt(request, bundle, folder, objective, best))
+        if head is not None:
+            head = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
+            progress.say(f"head {request.head}: weight {head.weight:g}, by validation")
+        save_prompt(request.output, _prompt(request, bundle, folder, objective, best, head))
         (request.work / CHECKPOINT_FILE).unlink(missing_ok=True)
         result = _result(request, objective, run, best, plan)
+        result["head"] = _about_head(request, head)
         progress.event("done", **result)
     return result
 
@@ -187,6 +197,7 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
         sketch_rank=settings.sketch_rank,
+        head=request.head != "none",
         threads=request.threads,
     )
     return plan_towers(bundle, work, request.memory_budget)
@@ -227,13 +238,18 @@ def stream(seed: int, name: str) -> np.random.SeedSequence:
 
 
 def _prompt(
-    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, objective: Objective, best: Look
+    request: TuneRequest,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    objective: Objective,
+    best: Look,
+    head: Head | None,
 ) -> TunedPrompt:
     return TunedPrompt(
         context=objective.contexts(best.w[None])[0],
         class_features=best.class_features,
         about={
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if head is None else HEAD_FORMAT_VERSION,
             "class_names": list(folder.names),
             "class_folders": list(folder.folders),
             "model": bundle.manifest.model,
@@ -249,8 +265,23 @@ def _prompt(
             },
             "queries": objective.queries,
             "train_loss": best.train.loss,
+            **({} if head is None else {"head": _about_head(request, head)}),
         },
+        head=head,
     )
+
+
+def _about_head(request: TuneRequest, head: Head | None) -> dict[str, Any] | None:
+    return None if head is None else {"kind": request.head, "weight": head.weight}
+
+
+def _check_validated(n_val: int) -> None:
+    """A head's weight is chosen on validation pictures."""
+    if n_val == 0:
+        raise UsageError(
+            "--head gda has no validation pictures (--val 0, or no class has more pictures than --shots). "
+            "Its weight is chosen on one or more of them. Try --val 4 with fewer --shots, or leave --head out"
+        )
 
 
 def _made_for(
@@ -314,6 +345,12 @@ def _check(request: TuneRequest) -> None:
             f"The output {request.output} exists already. Tuning replaces no finished prompt by itself. "
             f"Choose another --output, or start over with --restart"
         )
+    if request.head not in HEADS:
+        raise UsageError(
+            f"--head {request.head} is not known. It takes one of: {', '.join(HEADS)}. Try --head gda"
+        )
+    if request.head != "none":
+        _check_validated(request.val)
     if request.context_init is not None and request.context_tokens is not None:
         raise UsageError(
             "--context-init and --context-tokens exclude each other. The context starts from words or from "
