@@ -121,6 +121,9 @@ def tune(
     output: Annotated[Path, typer.Option(help="File to write the tuned prompt to.")],
     shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
     val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
+    views: Annotated[
+        int, typer.Option(help="Encode every shot so often: as it is, and as random parts of it.")
+    ] = 1,
     preset: Annotated[
         str, typer.Option(help="Settings to begin with: edge; demo; paper, or paper:eurosat and its like.")
     ] = "edge",
@@ -220,6 +223,7 @@ def tune(
         memory_budget=memory_budget,
         restart=restart,
         head=head,
+        views=views,
     )
     if plan:
         _print_preview(as_json, preview(request))

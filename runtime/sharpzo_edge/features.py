@@ -21,7 +21,7 @@ from .arrays import FeatureRows, Floats, LabelledFeatures
 from .bundle import Bundle, Preprocess
 from .errors import ImagesError
 from .files import canonical_json, replacing, write_json
-from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
+from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels, view
 from .interrupt import Interrupt
 from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
 from .progress import Progress
@@ -51,6 +51,14 @@ class FeatureFile:
 
 
 @dataclass(frozen=True)
+class Views:
+    """How often a shot is encoded: once as it is, n - 1 times as a random part of it, drawn by seed."""
+
+    n: int
+    seed: np.random.SeedSequence
+
+
+@dataclass(frozen=True)
 class TrainingFeatures:
     """The shots, the validation pictures beyond them, and a checksum of which pictures they are."""
 
@@ -70,28 +78,32 @@ def training_features(
     interrupt: Interrupt,
     plan: Plan,
     threads: int = 0,
+    views: Views | None = None,
 ) -> TrainingFeatures:
     """Draw `shots` and up to `n_val` further pictures a class by seed, and encode them.
 
+    The shots come as they are, or also in augmented views, which follow; validation pictures as they are.
     Features in `work` that were made from the same pictures by the same bundle are used again.
     Small sets come into memory, large ones stay on disk and are read in blocks.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
     Costs no query.
     """
-    key = _key(bundle, folder, shots, n_val, seed)
-    drawn = _drawn_before(work, key, bundle.manifest.embed_dim)
+    views = views or Views(1, seed)
+    key = _key(bundle, folder, shots, n_val, seed, views)
+    drawn = _drawn_before(work, key, bundle.manifest.embed_dim, views.n)
     if drawn is None:
         # What stands there describes other features than those that are about to be written.
         (work / PICTURES_FILE).unlink(missing_ok=True)
         drawn = _draw_and_crop(bundle, folder, shots, n_val, seed, work, progress, interrupt, plan)
-        _encode_crops(bundle, _encoding_order(drawn), work, progress, interrupt, _image_plan(plan), threads)
+        rows = _encoding_order(drawn, views.n)
+        _encode_crops(bundle, rows, views, work, progress, interrupt, _image_plan(plan), threads)
         write_json(work / PICTURES_FILE, drawn | {"key": key})
         (work / CROPS_FILE).unlink()
     else:
         progress.say(f"features of {len(drawn['labels'])} pictures are there from before")
     for line in drawn["said"]:
         progress.say(line)
-    labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn)]
+    labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn, views.n)[:, 0]]
     n_train = len(labels) - sum(drawn["is_val"])
     return TrainingFeatures(
         LabelledFeatures(_features(work, 0, n_train, bundle), labels[:n_train]),
@@ -175,21 +187,29 @@ def _draw_and_crop(
 
 def _encode_crops(
     bundle: Bundle,
-    order: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    views: Views,
     work: Path,
     progress: Progress,
     interrupt: Interrupt,
     plan: TowerPlan,
     threads: int,
 ) -> None:
-    """crops.u8 -> features.npy, whose rows are in `order`; a pass of crops at a time."""
+    """crops.u8 -> features.npy, whose rows are (crop, view); a pass of crops at a time.
+
+    Views are parts of the crops on disk, not of the pictures: decoding once is what a board can afford.
+    """
     how = bundle.manifest.preprocess
     shape = (*how.size, 3)
     n_bytes = int(np.prod(shape))
-    header = {"descr": "<f4", "fortran_order": False, "shape": (len(order), bundle.manifest.embed_dim)}
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), bundle.manifest.embed_dim)}
 
-    def crop_of(number: int) -> NDArray[np.uint8]:
-        return np.frombuffer(os.pread(crops.fileno(), n_bytes, number * n_bytes), np.uint8).reshape(shape)
+    draws = np.random.default_rng(views.seed).random((len(rows), 5))
+
+    def crop_of(row: int) -> NDArray[np.uint8]:
+        number, i = (int(n) for n in rows[row])
+        plain = np.frombuffer(os.pread(crops.fileno(), n_bytes, number * n_bytes), np.uint8).reshape(shape)
+        return view(plain, draws[row]) if i else plain
 
     with (
         (work / CROPS_FILE).open("rb") as crops,
@@ -197,12 +217,13 @@ def _encode_crops(
         ImageTower(bundle, plan, threads) as tower,
     ):
         np.lib.format.write_array_header_1_0(out, header)
-        for start in range(0, len(order), plan.together):
+        for start in range(0, len(rows), plan.together):
             interrupt.raise_if_received(NOTHING_KEPT)
-            progress.status(f"encoding picture {start + 1} of {len(order)}")
-            taken = [crop_of(int(i)) for i in order[start : start + plan.together]]
+            progress.status(f"encoding picture {start + 1} of {len(rows)}")
+            taken = [crop_of(row) for row in range(start, min(start + plan.together, len(rows)))]
             out.write(tower.image_features(_pixels(taken, how, plan)).astype("<f4").tobytes())
-    progress.say(f"encoded {len(order)} pictures")
+    of_views = f", every shot in {views.n} views" * (views.n > 1)
+    progress.say(f"encoded {len(rows)} pictures{of_views}")
 
 
 def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) -> Iterable[Floats]:
@@ -210,9 +231,12 @@ def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) ->
     return (to_pixels(np.stack(crops[i : i + plan.group]), how) for i in range(0, len(crops), plan.group))
 
 
-def _encoding_order(drawn: dict[str, Any]) -> NDArray[np.int64]:
-    """The shots first, then the validation pictures, each as they were drawn."""
-    return np.argsort(np.asarray(drawn["is_val"], bool), kind="stable")
+def _encoding_order(drawn: dict[str, Any], n_views: int) -> NDArray[np.int64]:
+    """(crop, view) of every row: the shots view by view, then the validation pictures, as they were drawn."""
+    is_val = np.asarray(drawn["is_val"], bool)
+    shots, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    parts = [(shots, i) for i in range(n_views)] + [(val, 0)]
+    return np.concatenate([np.column_stack((crops, np.full_like(crops, i))) for crops, i in parts])
 
 
 def _features(work: Path, start: int, end: int, bundle: Bundle) -> FeatureRows:
@@ -233,24 +257,32 @@ def _image_plan(plan: Plan) -> TowerPlan:
     return plan.image
 
 
-def _drawn_before(work: Path, key: str, embed_dim: int) -> dict[str, Any] | None:
+def _drawn_before(work: Path, key: str, embed_dim: int, n_views: int) -> dict[str, Any] | None:
     """What `_draw_and_crop` returned in an earlier run of the same pictures and bundle."""
     try:
         drawn = json.loads((work / PICTURES_FILE).read_bytes())
         features = np.load(work / FEATURES_FILE, mmap_mode="r", allow_pickle=False)
-        if drawn["key"] != key or features.shape != (len(drawn["labels"]), embed_dim):
+        if drawn["key"] != key or features.shape != (len(_encoding_order(drawn, n_views)), embed_dim):
             return None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     return dict(drawn)
 
 
-def _key(bundle: Bundle, folder: LabelledFolder, shots: int, n_val: int, seed: np.random.SeedSequence) -> str:
-    """Changes when the bundle, the files (name, size, time) or the draw change."""
+def _key(
+    bundle: Bundle,
+    folder: LabelledFolder,
+    shots: int,
+    n_val: int,
+    seed: np.random.SeedSequence,
+    views: Views,
+) -> str:
+    """Changes when the bundle, the files (name, size, time), the draw or the views change."""
     listing = [
         [str(p.relative_to(folder.root)), p.stat().st_size, p.stat().st_mtime_ns]
         for paths in folder.files
         for p in paths
     ]
     draw = [ORDER, shots, n_val, seed.entropy, list(seed.spawn_key)]
-    return hashlib.sha256(canonical_json([bundle.checksum, listing, draw])).hexdigest()
+    seen = [views.n, views.seed.entropy, list(views.seed.spawn_key)]
+    return hashlib.sha256(canonical_json([bundle.checksum, listing, draw, seen])).hexdigest()

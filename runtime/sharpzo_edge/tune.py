@@ -21,7 +21,7 @@ from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
-from .features import TrainingFeatures, training_features
+from .features import TrainingFeatures, Views, training_features
 from .files import remove_leftovers
 from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
@@ -36,7 +36,7 @@ from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
-STREAMS = ("split", "context", "projection", "stage1", "stage2")
+STREAMS = ("split", "context", "projection", "stage1", "stage2", "views")
 LOG_FILE, CHECKPOINT_FILE = "log.jsonl", "checkpoint.safetensors"
 
 
@@ -60,6 +60,7 @@ class TuneRequest:
     memory_budget: str = DEFAULT_BUDGET
     restart: bool = False
     head: str = "none"
+    views: int = 1
 
     @property
     def work(self) -> Path:
@@ -91,6 +92,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             interrupt,
             plan,
             request.threads,
+            Views(request.views, stream(request.seed, "views")),
         )
         progress.say(
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
@@ -204,8 +206,11 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
 
 
 def _n_drawn(request: TuneRequest, folder: LabelledFolder) -> int:
-    """Pictures that will be encoded, when all of them can be read."""
-    return sum(min(len(files), request.shots + request.val) for files in folder.files)
+    """Pictures that will be encoded, a view each, when all of them can be read."""
+    n_shots = sum(min(len(files), request.shots) for files in folder.files)
+    return (request.views - 1) * n_shots + sum(
+        min(len(files), request.shots + request.val) for files in folder.files
+    )
 
 
 def _max_queries(request: TuneRequest) -> int | None:
@@ -259,6 +264,7 @@ def _prompt(
                 **dataclasses.asdict(request.settings),
                 "shots": request.shots,
                 "val": request.val,
+                "views": request.views,
                 "context_init": _initial_words(bundle, request) if request.context_tokens is None else None,
                 "context_tokens": request.context_tokens,
                 "max_queries": request.max_queries,
@@ -326,6 +332,7 @@ def _check(request: TuneRequest) -> None:
     for option, value, least in (
         ("--shots", request.shots, 1),
         ("--val", request.val, 0),
+        ("--views", request.views, 1),
         ("--seed", request.seed, 0),
         ("--max-queries", request.max_queries, 1),
         ("--max-minutes", request.max_minutes, 0),
