@@ -94,7 +94,8 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
     export_seconds = time.monotonic() - started
     tuned = command(
         *("tune", "--bundle", bundle, "--images", folder / "pictures", "--output", prompt),
-        *("--shots", 2, "--val", 0, "--rho", 0, "--change-point", 1, "--max-queries", QUERIES),
+        *("--preset", "paper", "--shots", 2, "--val", 0),
+        *("--rho", 0, "--change-point", 1, "--max-queries", QUERIES),
     )
     evaluated = command("eval", "--bundle", bundle, "--images", folder / "pictures", "--prompt", prompt)
     assert evaluated["n_images"] == 2 * len(EUROSAT)

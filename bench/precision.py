@@ -87,6 +87,7 @@ def large_model(folder: Path, pictures: Path, precision: str) -> dict[str, Any]:
         "export", "--model", LARGE, "--pretrained", "none", "--output", bundle, "--weights", precision
     )
     job = ("tune", "--bundle", bundle, "--images", pictures, "--output", folder / "none.safetensors")
+    job += ("--preset", "paper")
     refused = subprocess.run(
         [sys.executable, "-m", "sharpzo_edge.cli", *map(str, job), "--memory-budget", "1MiB"],
         capture_output=True,
@@ -106,7 +107,7 @@ def large_model(folder: Path, pictures: Path, precision: str) -> dict[str, Any]:
     prompt = folder / f"{precision}.safetensors"
     tuned = command(
         "tune", "--bundle", bundle, "--images", pictures, "--output", prompt, "--max-queries", "66",
-        "--rho", "0", "--memory-budget", f"{smallest}MiB",
+        "--preset", "paper", "--rho", "0", "--memory-budget", f"{smallest}MiB",
     )  # fmt: skip
     return {
         "files_mb": {part: (bundle / f"{part}.data").stat().st_size / 1e6 for part in ("text", "image")},

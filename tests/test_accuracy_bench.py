@@ -23,6 +23,7 @@ from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.features import training_features
+from sharpzo_edge.files import read_checked_json
 from sharpzo_edge.images import read_folder
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.memory import Work
@@ -37,6 +38,7 @@ def moment(queries: int, loss: float, val: float | None, test: float = 0.5) -> d
         "queries": queries,
         "seconds": queries / 100,
         "train_loss": loss,
+        "val_loss": None if val is None else 1 - val,
         "val_accuracy": val,
         "test_accuracy": test,
         "shift_accuracy": {"sketch": test / 2},
@@ -160,7 +162,7 @@ def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
     for ours, product in zip(drawn.draw(shots, n_val), (theirs.train, theirs.val), strict=True):
         assert (ours.labels == product.labels).all()
         np.testing.assert_allclose(ours.features[:], product.features[:], atol=1e-5)
-    listed = json.loads((tmp_path / "pictures.json").read_text())
+    listed = read_checked_json(tmp_path / "pictures.json")["drawn"]
     files = [Path(name).name for name, val in zip(listed["files"], listed["is_val"], strict=True) if not val]
     assert [path.name for of_class in drawn.draw_files(shots, n_val)[0] for path in of_class] == files
     again = pool(bundle, found, seed, tmp_path / "cache").draw(shots, n_val)[0]
@@ -174,11 +176,11 @@ def test_classes_of_one_name_stay_apart() -> None:
 # Judging ------------------------------------------------------------------------------------------------
 
 
-def test_the_headline_is_the_best_validation_then_the_lower_loss_and_never_the_test() -> None:
-    moments = [moment(1, 2.0, 0.4, 0.9), moment(2, 1.0, 0.6), moment(3, 1.5, 0.6), moment(4, 0.9, 0.6, 0.1)]
-    assert headline(moments)["queries"] == 4
-    assert headline([*moments, moment(5, 0.9, 0.6)])["queries"] == 4  # equal in both: the earlier one
-    assert headline([{**m, "val_accuracy": None} for m in moments[:3]])["queries"] == 3
+def test_the_headline_is_the_lowest_validation_loss_then_the_accuracy_and_never_the_test() -> None:
+    moments = [moment(1, 2.0, 0.4, 0.9), moment(2, 1.0, 0.6), {**moment(3, 1.5, 0.6), "val_accuracy": 0.7}]
+    assert headline(moments)["queries"] == 3
+    assert headline([*moments, {**moments[2], "queries": 4}])["queries"] == 3  # equal in both: the earlier
+    assert headline([{**m, "val_loss": None} for m in moments])["queries"] == 3
 
 
 def test_a_summary_has_budgets_and_a_thin_curve_that_keeps_the_headline() -> None:

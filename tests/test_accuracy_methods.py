@@ -75,7 +75,7 @@ def test_no_method_passes_its_budget_and_every_query_counts(problem, counted, na
     moments = run(problem, name, limit)
     assert sum(counted) <= limit
     queries = [moment.queries for moment in moments]
-    assert queries == sorted(queries) and queries[0] == 1 and queries[-1] <= sum(counted)
+    assert queries == sorted(queries) and queries[0] <= 2 and queries[-1] <= sum(counted)
 
 
 @pytest.mark.parametrize("name", ["cma", "mezo", "sparse_mezo", "zip"])

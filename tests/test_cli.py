@@ -22,7 +22,7 @@ RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")
 TRAIN, TEST = TASKS / DEFAULT_TASK / "train", TASKS / DEFAULT_TASK / "test"
 QUICK = ["--dim", "16", "--change-point", "5", "--steps", "105", "--prune-interval", "40"]
-QUICK += ["--sigma0", "1", "--eta", "5"]
+QUICK += ["--sigma0", "1", "--eta", "5", "--preset", "paper"]
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
 
 
@@ -85,6 +85,10 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "train_loss",
         "train_accuracy",
         "val_accuracy",
+        "val_loss",
+        "best_queries",
+        "head",
+        "stopped",
         "zero_shot_train_loss",
         "plan",
         "prompt",
@@ -230,8 +234,10 @@ def test_a_run_begun_with_restart_can_be_gone_on_with(tuned: tuple[Path, dict], 
         ["--covariance", "diagonal", "--bounds", "2"],
         ["--covariance", "identity", "--rho", "0"],
         ["--context-tokens", "2"],
+        ["--views", "2"],
         ["--context-init", "an icon of"],
         ["--preset", "paper:dtd"],
+        ["--patience", "2"],
     ],
     ids=" ".join,
 )
@@ -246,6 +252,39 @@ def test_options_work(options: list[str], tmp_path: Path) -> None:
 def prompt_words(options: list[str]) -> list[str]:
     given = dict(zip(options[::2], options[1::2], strict=True))
     return given.get("--context-init", "a photo of a").split()
+
+
+def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
+    where = ("--bundle", BUNDLE, "--images", TRAIN, "--output", tmp_path / "p")
+    assert json.loads(run("tune", *where, "--plan", "--json").stdout)["queries"] == 2_000
+    done = run("tune", *where, "--max-queries", 60, "--json")
+    assert json.loads(done.stdout)["stopped"] == "its 60 queries are spent"
+    assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
+
+
+def test_a_head_adds_to_the_prompt_and_steps_aside_for_new_classes(tmp_path: Path) -> None:
+    with_head, without = tmp_path / "a", tmp_path / "b"
+    quick = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--max-queries", 200, "--json")
+    said = json.loads(run(*quick, "--output", with_head, "--head", "gda").stdout)
+    assert json.loads(run(*quick, "--output", without).stdout)["head"] is None
+    assert said["head"]["kind"] == "gda" and said["head"]["weight"] > 0
+    assert "head" in said["plan"]["phases_mib"]
+
+    def evaluated(prompt: Path, *more: str) -> tuple[float, str]:
+        done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", prompt, "--json", *more)
+        return json.loads(done.stdout)["accuracy"], done.stderr
+
+    assert evaluated(with_head)[0] > evaluated(without)[0] + 0.1
+    names = ",".join(sorted(p.name.replace("_", " ") for p in TEST.iterdir()))
+    accuracy, told = evaluated(with_head, "--classes", names)
+    assert "it is left out" in told and accuracy == evaluated(without, "--classes", names)[0]
+    picture = next(TEST.rglob("*.png"))
+    labels = [
+        json.loads(run("predict", "--bundle", BUNDLE, "--prompt", p, picture, "--json").stdout)["predictions"]
+        for p in (with_head, without)
+    ]
+    assert labels[0] != labels[1]
+    assert "head          gda" in run("inspect", with_head).stdout
 
 
 def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
@@ -276,10 +315,13 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
     [
         (["tune", "--bundle", "nowhere"], ["No bundle at nowhere", "sharpzo-edge export"]),
         (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
-        (["tune", "--preset", "papyrus"], ["papyrus", "--preset paper"]),
+        (["tune", "--preset", "papyrus"], ["papyrus", "--preset edge"]),
+        (["tune", "--head", "svm"], ["--head svm", "none, gda"]),
+        (["tune", "--head", "gda", "--val", "0"], ["no validation pictures", "--val 4"]),
+        (["tune", "--views", "0"], ["--views 0", "1 or more"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
         (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
-        (["tune", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
+        (["tune", "--preset", "paper", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),
         (["tune", "--change-point", "soon"], ["--change-point soon", "auto"]),
         (["tune", "--population", "1"], ["population", "at least 4"]),
         (["tune", "--context-tokens", "99"], ["--context-tokens 99", "From 1 to 73"]),

@@ -17,7 +17,7 @@ from sharpzo_edge import features
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import ImagesError, InterruptedRunError, NumericsError, SkippedPicturesError
-from sharpzo_edge.features import TrainingFeatures, training_features
+from sharpzo_edge.features import TrainingFeatures, Views, training_features
 from sharpzo_edge.images import Skipped, read_folder
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.memory import Plan, TowerPlan, Work
@@ -46,6 +46,7 @@ def encode(
     work: Path,
     seed: int = 0,
     interrupt: Power | Interrupt | None = None,
+    n_views: int = 1,
     *,
     images: Path = TRAIN,
     plan: Plan = PLAN,
@@ -63,8 +64,24 @@ def encode(
         interrupt or Power(),
         plan,
         threads=1,
+        views=Views(n_views, np.random.SeedSequence(7)),
         strict=strict,
     )
+
+
+def test_views_follow_the_plain_shots_and_leave_them_and_validation_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    one, three = encode(tmp_path / "one"), encode(tmp_path, n_views=3)
+    n = len(one.train)
+    assert np.array_equal(three.train.labels, np.tile(one.train.labels, 3))
+    # A pass of other pictures beside them may change the last bits.
+    assert np.allclose(three.train.features[:n], one.train.features[:n], atol=1e-5)
+    assert np.allclose(three.val.features[:], one.val.features[:], atol=1e-5)
+    alike = (three.train.features[n:] * np.tile(one.train.features[:n], (2, 1))).sum(axis=1)
+    assert alike.max() < 1 - 1e-6 and np.median(alike) > 0.5
+    assert not np.array_equal(three.train.features[n : 2 * n], three.train.features[2 * n :])
+    again = encode(tmp_path, n_views=3)
+    assert np.array_equal(again.train.features[:], three.train.features[:])
 
 
 def test_shots_and_validation_are_drawn_by_seed_and_disjoint(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from sharpzo_edge.images import (
     read_crop,
     read_folder,
     to_pixels,
+    view,
 )
 
 
@@ -431,3 +432,15 @@ def test_eight_bits_in_a_wide_integer_stay_as_they_are():
     levels = np.arange(0, 256, dtype=np.int32).reshape(16, 16)
     crop = images.crop(Image.fromarray(levels, mode="I"), preprocess((16, 16)))
     assert np.array_equal(np.asarray(crop)[..., 0], levels)
+
+
+def test_a_view_is_a_part_of_the_crop_perhaps_mirrored():
+    plain = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    square, whole = 0.5, 1.0  # the shape, and all of the area
+    assert np.array_equal(view(plain, np.array([whole, square, 0, 0, 0.5])), plain)
+    assert np.array_equal(view(plain, np.array([whole, square, 0, 0, 0.4])), plain[:, ::-1])
+    ramp = np.zeros((24, 32, 3), np.uint8) + np.arange(32, dtype=np.uint8)[:, np.newaxis]
+    left, right = (view(ramp, np.array([0, square, across, 0, 0.5])) for across in (0.0, 1.0))
+    assert left.max() < 25 and right.min() > 6 and left.shape == plain.shape and left.dtype == np.uint8
+    for draw in np.random.default_rng(1).random((50, 5)):
+        assert view(plain, draw).shape == plain.shape

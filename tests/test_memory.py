@@ -213,12 +213,13 @@ COMMAND = [sys.executable, "-m", "sharpzo_edge.cli", "tune", "--threads", "1", "
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
-@pytest.mark.parametrize("names", [2, 300])
+@pytest.mark.parametrize(("names", "preset"), [(2, "paper"), (300, "edge")])
 @pytest.mark.parametrize("mode", ["smallest", "default", "none"])
-def test_a_plan_that_was_accepted_holds_when_measured(tmp_path, pictures, names, mode):
+def test_a_plan_that_was_accepted_holds_when_measured(tmp_path, pictures, names, preset, mode):
     """The command itself, in a process of its own; its peak is what the product promises."""
     images = grow(pictures, names)
-    base = [*COMMAND, "--bundle", str(BUNDLE), "--images", str(images), "--max-queries", "60", "--val", "0"]
+    base = [*COMMAND, "--bundle", str(BUNDLE), "--images", str(images), "--max-queries", "100", "--val", "0"]
+    base += ["--preset", preset, "--change-point", "1"]
     budget = {"smallest": "1MiB", "default": "128MiB", "none": "none"}[mode]
     if mode == "smallest":
         refused = run([*base, "--output", str(tmp_path / "a.st"), "--memory-budget", budget], 3)

@@ -34,6 +34,7 @@ SHARED = {
     "steps": 20_000,
     "bounds": None,
     "covariance": "full",
+    "patience": 0,
 }
 
 
@@ -191,3 +192,11 @@ def test_bounds():
 def test_bounds_that_are_no_box(value):
     with pytest.raises(UsageError, match=r"--bounds .*Try --bounds 5"):
         settings_for("paper", {"bounds": value})
+
+
+def test_patience_is_a_number_of_looks_or_none():
+    assert settings_for("paper", {"patience": "10"})[0].patience == 10
+    assert settings_for("edge", {"patience": "none"})[0].patience == 0
+    assert settings_for("edge", {"patience": "0"})[0].patience == 0
+    with pytest.raises(UsageError, match="--patience -1 is not a number of looks"):
+        settings_for("edge", {"patience": "-1"})

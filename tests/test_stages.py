@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from sharpzo_edge import stages as stages_module
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
-from sharpzo_edge.objective import Objective, projection
+from sharpzo_edge.objective import Objective, Score, projection
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
-from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Run, expected_queries
+from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Look, Run, expected_queries, is_better
 from sharpzo_edge.tune import stream
 
 K, E, M, D = 3, 8, 2, 5
@@ -90,6 +91,7 @@ def make_run(
     n_val: int = 0,
     tower: SmoothTower | None = None,
     checkpoint_seconds: float = 30,
+    watch: Callable[[Look, int, float], None] | None = None,
 ) -> Run:
     chunk = NameChunk(slice(0, K), *[np.zeros(0)] * 4)  # the tower asks for none of it
     p0 = np.full((M, D), 0.1, np.float32)
@@ -114,6 +116,7 @@ def make_run(
         {"seed": 0, **dataclasses.asdict(run_settings), "max-queries": max_queries},
         Progress(),
         checkpoint_seconds=checkpoint_seconds,
+        watch=watch,
     )
 
 
@@ -136,6 +139,52 @@ def test_queries_are_as_announced_and_all_counted(tmp_path: Path) -> None:
     assert state.stage1_queries == 4 * (14 + 6 + 1)
     assert state.stage2_queries == 26 * 2 + 3 * 14 + 1
     assert counted - expected_queries(SMALL) in (0, 1)  # the look at the end
+
+
+@pytest.mark.parametrize("run_settings", [SMALL, EDGE])
+def test_a_watcher_is_told_every_look_with_its_queries(run_settings: TuneSettings, tmp_path: Path) -> None:
+    seen: list[tuple[Look, int, float]] = []
+    run = make_run(tmp_path, run_settings, n_val=9, watch=lambda *look: seen.append(look))
+    run.to_the_end(After())
+    looks, queries, seconds = zip(*seen, strict=True)
+    assert queries[0] == 2 and looks[0].train.loss == run.state.zero_shot_loss
+    assert list(queries) == sorted(queries) and queries[-1] <= run.queries and len(looks) > 4
+    assert list(seconds) == sorted(seconds) and looks[-1] is run.state.look
+
+
+@pytest.mark.parametrize("run_settings", [SMALL, EDGE])
+def test_the_best_by_validation_is_returned_or_the_last(run_settings: TuneSettings, tmp_path: Path) -> None:
+    looks: list[Look] = []
+    run = make_run(tmp_path, run_settings, n_val=9, watch=lambda look, *_: looks.append(look))
+    best = run.to_the_end(After())
+    assert best.val and best.val.loss == min(look.val.loss for look in looks if look.val)
+    assert 2 <= run.state.best_queries <= run.queries
+    (tmp_path / "alone").mkdir()
+    alone = make_run(tmp_path / "alone", run_settings)
+    assert alone.to_the_end(After()) is alone.state.look
+
+
+def test_of_equal_validation_losses_the_more_accurate_look_wins_then_the_earlier() -> None:
+    def look(loss: float, accuracy: float) -> Look:
+        return Look(np.zeros(1), np.zeros((1, 1), np.float32), Score(0, 0), Score(loss, accuracy))
+
+    assert is_better(look(1, 0.5), look(2, 0.9)) and is_better(look(1, 0.6), look(1, 0.5))
+    assert not is_better(look(1, 0.5), look(1, 0.5))
+
+
+@pytest.mark.parametrize("run_settings", [dataclasses.replace(SMALL, steps=2000, eta=1e-6), EDGE])
+@pytest.mark.parametrize("n_val", [0, 9])
+def test_a_lost_patience_ends_either_preset(run_settings: TuneSettings, n_val: int, tmp_path: Path) -> None:
+    (tmp_path / "forever").mkdir()
+    impatient = dataclasses.replace(run_settings, patience=3)
+    run = make_run(tmp_path, impatient, max_queries=9_000, n_val=n_val)
+    run.to_the_end(After())
+    assert run.why_stopped.endswith("has not improved for 3 looks")
+    assert run.state.idle == 3 and run.state.stage == 3
+    patient = dataclasses.replace(run_settings, patience=0)
+    forever = make_run(tmp_path / "forever", patient, max_queries=9_000, n_val=n_val)
+    forever.to_the_end(After())
+    assert forever.queries > run.queries and "not improved" not in forever.why_stopped
 
 
 @settings(max_examples=40, deadline=None)

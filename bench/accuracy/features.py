@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,10 @@ def encoded(bundle: Bundle, files: Files, cache: Path) -> LabelledFeatures:
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         features, labels = _encode(bundle, files)
+        stored = io.BytesIO()
+        np.savez(stored, features=features, labels=labels)
         with replacing(path) as file:
-            np.savez(file, features=features, labels=labels)
+            file.write(stored.getvalue())
     with np.load(path, allow_pickle=False) as stored:
         return LabelledFeatures(stored["features"], stored["labels"])
 

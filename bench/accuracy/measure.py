@@ -1,7 +1,8 @@
 """From a method's moments to a run's figures: what each moment is worth, and which of them counts.
 
-The headline is the moment of the best validation accuracy; among equals the lower training loss, then the
-earlier one. Without validation pictures it is the last one. No test set has a say.
+The headline is the moment of the lowest validation loss, as in the product; among equals the better
+validation accuracy, then the earlier one. Without validation pictures it is the last one. No test set has
+a say.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from sharpzo_edge.arrays import Floats, LabelledFeatures
+from sharpzo_edge.objective import cross_entropies
 
 from .method import Method, Moment, Problem
 
 TEST = "test"
 BUDGETS = (2_000, 8_000)  # queries that headlines are also taken at
 CURVE_POINTS = 200
-CURVE = ("queries", "seconds", "train_loss", "val_accuracy", "test_accuracy")
+CURVE = ("queries", "seconds", "train_loss", "val_loss", "val_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TestSet:
     among: tuple[int, ...] | None = None
 
 
-Figures = dict[str, Any]  # queries, seconds, train_loss, val_accuracy, test_accuracy, shift_accuracy
+Figures = dict[str, Any]  # the keys of CURVE, and shift_accuracy
 
 
 def run_measured(
@@ -71,6 +73,7 @@ def figures(moment: Moment, seconds: float, val: LabelledFeatures, tests: Mappin
         "queries": moment.queries,
         "seconds": round(seconds, 3),
         "train_loss": float(f"{moment.train_loss:.6g}"),
+        "val_loss": loss(moment, val),
         "val_accuracy": accuracy(moment, val),
         "test_accuracy": by_style.pop(TEST, None),
         "shift_accuracy": by_style,
@@ -89,10 +92,17 @@ def accuracy(
     return round(float(np.mean(guesses == pictures.labels)), 5)
 
 
+def loss(moment: Moment, pictures: LabelledFeatures) -> float | None:
+    """Mean cross-entropy, rounded; None without pictures."""
+    if not len(pictures):
+        return None
+    return float(f"{cross_entropies(moment.logits(pictures.features[:]), pictures.labels).mean():.6g}")
+
+
 def headline(moments: list[Figures]) -> Figures:
-    if moments[0]["val_accuracy"] is None:
+    if moments[0]["val_loss"] is None:
         return moments[-1]
-    return max(moments, key=lambda m: (m["val_accuracy"], -m["train_loss"]))
+    return min(moments, key=lambda m: (m["val_loss"], -m["val_accuracy"]))
 
 
 def summary(moments: list[Figures]) -> dict[str, Any]:

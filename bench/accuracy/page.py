@@ -35,8 +35,8 @@ tower over all classes (BlackVIP: of the image tower over all shots). The model 
 the package, not OpenAI's CLIP; [demo-model.md](demo-model.md) has its tasks, and `digits` are
 scikit-learn's.
 
-For every method alike, the result of a run is its moment of best validation accuracy; among equals the
-one of lower training loss. Test sets have no say in it, nor in the hyper-parameters. Mean ± standard
+For every method alike, the result of a run is its moment of lowest validation loss; among equals the one
+of better validation accuracy. Test sets have no say in it, nor in the hyper-parameters. Mean ± standard
 deviation over three seeds. Seconds are on one thread, without the measuring of moments."""
 
 OF_TARGETS = f"""\

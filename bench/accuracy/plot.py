@@ -3,13 +3,14 @@
     python -m accuracy.plot [--results DIR] [--output FILE]
 
 16 shots; a line is the mean over all tasks and seeds of what the method would return if it were stopped there
-(best validation accuracy so far), and of its lowest training loss so far. Heads are points: they ask nothing.
+(lowest validation loss so far), and of its lowest training loss so far. Heads are points: they ask nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -35,14 +36,12 @@ LEAST = {"queries": 1.0, "seconds": 0.01}  # on axes that have no zero
 def so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Along a run's curve: test accuracy (percent) of the best moment so far, and the lowest loss so far."""
     curve = run["curve"]
-    accuracies, best = [], (-1.0, 0.0)
-    answer = 0.0
-    for val, loss, test in zip(
-        curve["val_accuracy"], curve["train_loss"], curve["test_accuracy"], strict=True
-    ):
+    accuracies: list[float] = []
+    lowest, answer = math.inf, 0.0
+    for val, test in zip(curve["val_loss"], curve["test_accuracy"], strict=True):
         # Without validation pictures the latest moment is the result.
-        if val is None or (val, -loss) > best or not accuracies:
-            best, answer = (val or 0.0, -loss), 100 * test
+        if val is None or val < lowest or not accuracies:
+            lowest, answer = val or 0.0, 100 * test
         accuracies.append(answer)
     return np.asarray(accuracies), np.minimum.accumulate(curve["train_loss"])
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from sharpzo_edge import stage1_cmaes
-from sharpzo_edge.arrays import Doubles, Floats
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EDGE, PAPER, TuneSettings
-from sharpzo_edge.stages import Budget, Look, Run
+from sharpzo_edge.stages import Budget, Run
 
 from .method import Moment, Problem
 from .watch import Ask, Search, look, moment_of, watched
@@ -70,8 +69,9 @@ def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Ite
 def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterator[Moment]:
     """The product's own loop, from its zero-shot look to its end. Moments come when it is done."""
     objective = problem.objective(settings.dim, settings.projection_std_for(problem.context))
+    seen: list[Moment] = []
     with tempfile.TemporaryDirectory() as folder:
-        run = WatchedRun(
+        run = Run(
             settings,
             Budget(max_queries, None),
             objective,
@@ -80,14 +80,7 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
             Path(folder) / "checkpoint",
             {},
             Progress(stream=io.StringIO()),
+            watch=lambda look, _, seconds: seen.append(moment_of(objective, look.class_features, seconds)),
         )
         run.to_the_end(Interrupt())
-    yield from run.seen
-
-
-class WatchedRun(Run):
-    """A Run that keeps every look as a moment."""
-
-    def _scored(self, w: Doubles, T: Floats) -> Look:
-        self.__dict__.setdefault("seen", []).append(moment_of(self._objective, T, self.seconds))
-        return super()._scored(w, T)
+    yield from seen

@@ -125,9 +125,12 @@ def tune(
     output: Annotated[Path, typer.Option(help="File to write the tuned prompt to.")],
     shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
     val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
+    views: Annotated[
+        int, typer.Option(help="Encode every shot so often: as it is, and as random parts of it.")
+    ] = 1,
     preset: Annotated[
-        str, typer.Option(help="Settings to begin with: paper, or paper:eurosat and its like; edge; demo.")
-    ] = "paper",
+        str, typer.Option(help="Settings to begin with: edge; demo; paper, or paper:eurosat and its like.")
+    ] = "edge",
     context_init: Annotated[
         str | None, typer.Option(help='Words that the context starts from: "a photo of a".')
     ] = None,
@@ -135,9 +138,16 @@ def tune(
         int | None, typer.Option(help="Start from so many random vectors instead.")
     ] = None,
     class_names: ClassNamesOption = None,
+    head: Annotated[
+        str, typer.Option(help="Add a head made of the shots' features: gda; its weight is by validation.")
+    ] = "none",
     seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
     max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    patience: Annotated[
+        str | None,
+        typer.Option(help="Stop after so many looks of stage 2 without improvement; none: go on."),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Save the run so often; 0: after every batch of queries.")
@@ -154,16 +164,16 @@ def tune(
     rho: Annotated[
         float | None, typer.Option(help="Radius of the sharpness-aware step; 0: plain CMA-ES.")
     ] = None,
-    mu_cge: Annotated[float | None, typer.Option(help="Finite-difference step of sweeps.")] = None,
-    mu_rge: Annotated[float | None, typer.Option(help="Finite-difference step of stage 2.")] = None,
-    projection_std: Annotated[float | None, typer.Option(help="Standard deviation of A's entries.")] = None,
-    bounds: Annotated[str | None, typer.Option(help="Box [-b, b] for w in stage 1, or none.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="full, diagonal or identity.")] = None,
+    mu_cge: Annotated[float | None, typer.Option(help="paper: finite-difference step of sweeps.")] = None,
+    mu_rge: Annotated[float | None, typer.Option(help="paper: finite-difference step of stage 2.")] = None,
+    projection_std: Annotated[float | None, typer.Option(help="paper: spread of A's entries.")] = None,
+    bounds: Annotated[str | None, typer.Option(help="paper: box [-b, b] for w in stage 1, or none.")] = None,
+    covariance: Annotated[str | None, typer.Option(help="paper: full, diagonal or identity.")] = None,
     change_point: Annotated[str | None, typer.Option(help="Generations of stage 1 (T_c), or auto.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Generations and stage-2 steps together (T).")] = None,
+    steps: Annotated[int | None, typer.Option(help="paper: generations and steps of stage 2 (T).")] = None,
     prune_interval: Annotated[int | None, typer.Option(help="Steps between two masks.")] = None,
     prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
-    eta: Annotated[float | None, typer.Option(help="Learning rate of stage 2.")] = None,
+    eta: Annotated[float | None, typer.Option(help="paper: learning rate of stage 2.")] = None,
     rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="edge: share of the target spread over all classes in stage 2.")
@@ -196,6 +206,7 @@ def tune(
             "steps": steps,
             "prune_interval": prune_interval,
             "prune_ratio": prune_ratio,
+            "patience": patience,
             "eta": eta,
             "rank": rank,
             "label_smoothing": label_smoothing,
@@ -221,11 +232,14 @@ def tune(
         restart=restart,
         checkpoint_seconds=checkpoint_seconds,
         strict=strict,
+        head=head,
+        views=views,
     )
     if plan:
         _print_preview(as_json, preview(request))
         return
     result = run(request)
+    made = result["head"]
     validated = result["val_accuracy"]
     _print(
         as_json,
@@ -236,7 +250,9 @@ def tune(
             f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
             + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
             f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
-            f"{result['stage2_queries']} in stage 2)",
+            f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
+            f"  stopped             {result['stopped']}",
+            *([f"  head                {made['kind']}, weight {made['weight']:g}"] if made else []),
             f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
             f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
         ],
@@ -366,6 +382,7 @@ def inspect(
     else:
         tuned = load_prompt(path)
         about = tuned.about
+        head = about.get("head")
         result = {"kind": "prompt", "context_shape": list(tuned.context.shape), **about}
         lines = [
             f"prompt {path}: {len(tuned.class_names)} classes, {tuned.context.shape[0]} context vectors",
@@ -373,6 +390,7 @@ def inspect(
             f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
             f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
             f"{about['queries']} queries, loss {about['train_loss']:.4f}",
+            *([f"  head          {head['kind']}, weight {head['weight']:g}"] if head else []),
         ]
     _print(as_json, result, lines)
 

@@ -13,6 +13,7 @@ from .bundle import Bundle
 from .class_prompts import checked_token_ids, class_prompts, context_from_words
 from .errors import ImagesError
 from .features import skipped_pictures, stream_features
+from .heads import blended_logits
 from .images import LabelledFolder, Skipped, read_folder
 from .memory import Plan, Work
 from .process_memory import DEFAULT_BUDGET
@@ -36,7 +37,8 @@ def evaluate(
     """Returns what `eval --json` prints: accuracy, n_images, n_classes, per_class (fractions).
 
     Without a prompt: the bundle's initial words. `classes`: names to choose among, instead of the
-    prompt's own or the folders'. Costs one query, or none for a prompt's own classes.
+    prompt's own or the folders'; they do without the prompt's head. Costs one query, or none for a
+    prompt's own classes.
     Raises ImagesError when a folder is no class, or no picture could be read; with `strict`
     SkippedPicturesError when one could not.
     """
@@ -45,6 +47,11 @@ def evaluate(
     prompt = load_prompt(prompt_path) if prompt_path else None
     if prompt and prompt_path:
         check_fits(prompt_path, prompt, bundle)
+    head = prompt.head if prompt and classes is None else None
+    if prompt and prompt.head and head is None:
+        progress.say(
+            "the prompt's head knows only the classes it was made from: with --classes it is left out"
+        )
     names, features, plan = _class_features(bundle, folder, prompt, classes, threads, memory_budget)
     by_disk = prompt if classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
@@ -54,7 +61,8 @@ def evaluate(
     right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
     skipped = Skipped()
     for numbers, image_features in stream_features(bundle, files, skipped, plan, threads):
-        guesses = (image_features @ features.T).argmax(axis=1)
+        logits = blended_logits(image_features, features, bundle.manifest.logit_scale, head)
+        guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
         progress.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")

@@ -27,7 +27,7 @@ from .files import (
     replacing,
     write_checked_json,
 )
-from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels
+from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels, view
 from .interrupt import Interrupt
 from .journal import Journal
 from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
@@ -62,6 +62,14 @@ class FeatureFile:
 
 
 @dataclass(frozen=True)
+class Views:
+    """How often a shot is encoded: once as it is, n - 1 times as a random part of it, drawn by seed."""
+
+    n: int
+    seed: np.random.SeedSequence
+
+
+@dataclass(frozen=True)
 class TrainingFeatures:
     """The shots, the validation pictures beyond them, and a checksum of which pictures they are."""
 
@@ -82,23 +90,27 @@ def training_features(
     plan: Plan,
     threads: int = 0,
     *,
+    views: Views | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     strict: bool = False,
 ) -> TrainingFeatures:
     """Draw `shots` and up to `n_val` further pictures a class by seed, and encode them.
 
+    The shots come as they are, or also in augmented views, which follow; validation pictures as they are.
     What an earlier process read or encoded for the same command lies in `work` and is used again.
     Small sets come into memory, large ones stay on disk and are read in blocks.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come,
     with `strict` SkippedPicturesError when a picture could not be read. Costs no query.
     """
+    views = views or Views(1, seed)
     tower_plan = _image_plan(plan)
     crops_key = _key(
         *(bundle.checksum, pictures_checksum(folder), ORDER, shots, n_val),
         *(seed.entropy, list(seed.spawn_key), str(plan.decoding_bytes)),
     )
     # A pass's size decides the last bits of its features.
-    key = _key(crops_key, asdict(tower_plan), threads)
+    seen = [views.n, views.seed.entropy, list(views.seed.spawn_key)]
+    key = _key(crops_key, asdict(tower_plan), threads, seen)
     drawn = _kept_before(work, key)
     if drawn is not None:
         _report(drawn, progress, strict)
@@ -110,15 +122,15 @@ def training_features(
         with Journal(work / CROPS_FILE, crops_key, largest_crop, checkpoint_seconds) as read:
             drawn, crops = _draw_and_crop(bundle, folder, shots, n_val, seed, read, progress, interrupt, plan)
             _report(drawn, progress, strict)
-            crops = [crops[i] for i in _encoding_order(drawn)]
+            rows = [(crops[number], i) for number, i in _encoding_order(drawn, views.n)]
             with Journal(work / ENCODED_FILE, key, largest_pass, checkpoint_seconds) as encoded:
-                _encode_crops(bundle, read, crops, encoded, progress, interrupt, tower_plan, threads)
-                _write_features(work / FEATURES_FILE, encoded, (len(crops), embed_dim))
+                _encode_crops(bundle, read, rows, views, encoded, progress, interrupt, tower_plan, threads)
+                _write_features(work / FEATURES_FILE, encoded, (len(rows), embed_dim))
         kept = {"key": key, "drawn": drawn, "features": file_checksum(work / FEATURES_FILE)}
         write_checked_json(work / PICTURES_FILE, kept)
     remove(work / CROPS_FILE)
     remove(work / ENCODED_FILE)
-    labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn)]
+    labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn, views.n)[:, 0]]
     n_train = len(labels) - sum(drawn["is_val"])
     return TrainingFeatures(
         LabelledFeatures(_features(work, 0, n_train, bundle), labels[:n_train]),
@@ -244,33 +256,44 @@ def skipped_pictures(lines: list[str]) -> SkippedPicturesError:
 def _encode_crops(
     bundle: Bundle,
     read: Journal,
-    crops: list[int],
+    rows: list[tuple[int, int]],
+    views: Views,
     encoded: Journal,
     progress: Progress,
     interrupt: Interrupt,
     plan: TowerPlan,
     threads: int,
 ) -> None:
-    """Encode records of `read`, a pass of them at a time, into records of `encoded`: rows of float32.
+    """Encode rows, (record of `read`, view), a pass of them at a time, into records of `encoded`: float32.
 
+    Views are parts of the crops on disk, not of the pictures: decoding once is what a board can afford.
     Raises NumericsError when the tower answers differently twice, which is asked before the first pass.
     """
     how = bundle.manifest.preprocess
-    passes = [crops[start : start + plan.together] for start in range(0, len(crops), plan.together)]
+    draws = np.random.default_rng(views.seed).random((len(rows), 5))
+
+    def crop_of(row: int) -> NDArray[np.uint8]:
+        record, i = rows[row]
+        plain = _crop(read[record], how)
+        return view(plain, draws[row]) if i else plain
+
+    passes = [
+        range(start, min(start + plan.together, len(rows))) for start in range(0, len(rows), plan.together)
+    ]
     if len(encoded) < len(passes):
         with ImageTower(bundle, plan, threads) as tower:
             if not len(encoded):
-                _require_one_answer(tower, to_pixels(_crop(read[crops[0]], how)[np.newaxis], how))
+                _require_one_answer(tower, to_pixels(crop_of(0)[np.newaxis], how))
             for taken in passes[len(encoded) :]:
-                n_done = len(encoded) * plan.together
                 interrupt.raise_if_received(
-                    f"{n_done} of {len(crops)} pictures are encoded, and kept. To go on, type the same "
+                    f"{taken.start} of {len(rows)} pictures are encoded, and kept. To go on, type the same "
                     f"command again, without --restart"
                 )
-                progress.status(f"encoding picture {n_done + 1} of {len(crops)}")
-                pixels = _pixels([_crop(read[i], how) for i in taken], how, plan)
+                progress.status(f"encoding picture {taken.start + 1} of {len(rows)}")
+                pixels = _pixels([crop_of(row) for row in taken], how, plan)
                 encoded.append(tower.image_features(pixels).astype("<f4").tobytes())
-    progress.say(f"encoded {len(crops)} pictures")
+    of_views = f", every shot in {views.n} views" * (views.n > 1)
+    progress.say(f"encoded {len(rows)} pictures{of_views}")
 
 
 def _require_one_answer(tower: ImageTower, pixels: Floats) -> None:
@@ -304,9 +327,12 @@ def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) ->
     return (to_pixels(np.stack(crops[i : i + plan.group]), how) for i in range(0, len(crops), plan.group))
 
 
-def _encoding_order(drawn: dict[str, Any]) -> NDArray[np.int64]:
-    """The shots first, then the validation pictures, each as they were drawn."""
-    return np.argsort(np.asarray(drawn["is_val"], bool), kind="stable")
+def _encoding_order(drawn: dict[str, Any], n_views: int) -> NDArray[np.int64]:
+    """(crop, view) of every row: the shots view by view, then the validation pictures, as they were drawn."""
+    is_val = np.asarray(drawn["is_val"], bool)
+    shots, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    parts = [(shots, i) for i in range(n_views)] + [(val, 0)]
+    return np.concatenate([np.column_stack((crops, np.full_like(crops, i))) for crops, i in parts])
 
 
 def _features(work: Path, start: int, end: int, bundle: Bundle) -> FeatureRows:

@@ -26,6 +26,7 @@ LARGE_JPEG_PIXELS = 4_000_000
 SPARE_SCALE = 2
 MOST_DECODING_BYTES = 512 << 20  # where no budget says less
 LONGEST_SHAPE = 32  # times as long as the crop; what lies beyond its middle is cut before resizing
+SMALLEST_VIEW, LONGEST_VIEW = 0.5, 4 / 3  # of an augmented view: its share of the crop, its shape
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 ONE_BYTE_MODES = ("1", "L", "P")  # all others take four bytes a pixel in Pillow
@@ -205,6 +206,22 @@ def _coefficient_bytes(picture: Image.Image) -> int:
 def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
     """open_clip's evaluation transform up to RGB."""
     return _centre_crop(_resize(_shortened(_eight_bits(_upright(picture)), how), how), how).convert("RGB")
+
+
+def view(plain: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Another look at a crop (H, W, 3) uint8: a part of it at full size, perhaps mirrored.
+
+    draw: (5,) uniform in [0, 1): the part's area, shape, place across, place down; mirrored below a half.
+    """
+    height, width, _ = plain.shape
+    area, shape, across, down, mirror = map(float, draw)
+    share = SMALLEST_VIEW + (1 - SMALLEST_VIEW) * area
+    aspect = LONGEST_VIEW ** (2 * shape - 1)
+    part_w, part_h = min(1.0, (share * aspect) ** 0.5) * width, min(1.0, (share / aspect) ** 0.5) * height
+    left, top = across * (width - part_w), down * (height - part_h)
+    box = (left, top, left + part_w, top + part_h)
+    seen = Image.fromarray(plain).resize((width, height), RESAMPLING["bicubic"], box=box)
+    return np.asarray(ImageOps.mirror(seen) if mirror < 0.5 else seen)
 
 
 def to_pixels(crops: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:

@@ -50,6 +50,8 @@ THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
+HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
+HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
 RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each other
 
@@ -100,6 +102,7 @@ class Work:
     dim:          of w; 0 when nothing is tuned
     full_covariance: whether stage 1 decomposes a d x d matrix
     sketch_ranks: directions that a sketch of all class features may have, the most wanted first; 0: none
+    head:         whether a closed-form head is made of the image features
     """
 
     name_lengths: tuple[int, ...] = ()
@@ -109,6 +112,7 @@ class Work:
     dim: int = 0
     full_covariance: bool = False
     sketch_ranks: tuple[int, ...] = (0,)
+    head: bool = False
     threads: int = 0
 
 
@@ -202,6 +206,8 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
         image = _choose(_image_options(manifest, work, names), limit - floor.work)
         phases["pictures"] = floor.work + (names + PICTURE_BYTES) / MIB
         phases["image tower"] = floor.work + image.n_bytes / MIB
+    if work.head:
+        phases["head"] = floor.work + (names + _head_bytes(manifest, work)) / MIB
     if work.name_lengths:
         for rank in work.sketch_ranks:
             text = _choose(_text_options(manifest, work, rank), limit - floor.work)
@@ -253,7 +259,7 @@ def _text_options(manifest: Manifest, work: Work, sketch_rank: int) -> Iterator[
             row = row_bytes * ROW_WIDTHS[tower.mode] + SCORES * 4 * text.heads * max(rows)
             run = tower.group * max(rows) * row + _run_bytes(work)
             carried = tower.together * sum(rows) * row_bytes
-            answers = (tower.together + 4) * n_classes * manifest.embed_dim * 4
+            answers = (tower.together + 5) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
             unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
             if tower.mode == "frugal":
@@ -321,7 +327,8 @@ def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
     width, embed_dim = manifest.text.width, manifest.embed_dim
     A = work.n_context * width * work.dim * 4
     features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY)
-    return _names_bytes(manifest.text, work, chunk_rows) + A + features
+    head = len(work.name_lengths) * embed_dim * 4 if work.head else 0
+    return _names_bytes(manifest.text, work, chunk_rows) + A + features + head
 
 
 def _sketch_bytes(manifest: Manifest, work: Work, rank: int) -> int:
@@ -337,6 +344,13 @@ def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:
 
 def _eigen_bytes(work: Work) -> int:
     return EIGEN_MATRICES * work.dim**2 * 8 if work.full_covariance else 0
+
+
+def _head_bytes(manifest: Manifest, work: Work) -> int:
+    """While a head is made: no tower is open then."""
+    embed_dim, n_classes = manifest.embed_dim, len(work.name_lengths)
+    features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY) + SCORING_BYTES
+    return features + 8 * embed_dim * (HEAD_MATRICES * embed_dim + HEAD_MEANS * n_classes)
 
 
 def _run_bytes(work: Work) -> int:

@@ -11,9 +11,10 @@ import numpy as np
 from .bundle import Bundle
 from .errors import ImagesError, UsageError
 from .features import stream_features
+from .heads import blended_logits
 from .images import Skipped
 from .memory import Work
-from .objective import logits_of, softmax
+from .objective import softmax
 from .process_memory import DEFAULT_BUDGET
 from .progress import Progress
 from .towers import plan_towers
@@ -42,7 +43,7 @@ def predict(
     skipped = Skipped()
     predictions = []
     for numbers, features in stream_features(bundle, images, skipped, plan, threads):
-        logits = logits_of(features, prompt.class_features, bundle.manifest.logit_scale)
+        logits = blended_logits(features, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
         for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             predictions.append(

@@ -34,7 +34,8 @@ class TuneSettings(ABC):
     """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
 
     population, dim, sigma0, rho: stage 1, see stage1_cmaes.Settings. change_point: generations of stage 1,
-    or "auto". prune_interval, prune_ratio: of stage 2.
+    or "auto". prune_interval, prune_ratio: of stage 2. patience: looks without improvement that end stage 2;
+    0: none do.
     Raises UsageError for a value that cannot be used.
     """
 
@@ -46,6 +47,7 @@ class TuneSettings(ABC):
     change_point: int | str
     prune_interval: int
     prune_ratio: float
+    patience: int = 0
 
     @abstractmethod
     def stage1(self) -> stage1_cmaes.Settings:
@@ -150,6 +152,7 @@ class EdgeSettings(TuneSettings):
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
+    patience: int = 15
     queries: int = 2_000
 
     def __post_init__(self) -> None:
@@ -219,9 +222,9 @@ EDGE = EdgeSettings(preset="edge")
 DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
 
 PRESETS: dict[str, TuneSettings] = {
-    "paper": PAPER,
     "edge": EDGE,
     "demo": DEMO,
+    "paper": PAPER,
     **{
         f"paper:{name}": dataclasses.replace(
             PAPER,
@@ -245,7 +248,7 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     """
     if preset not in PRESETS:
         raise UsageError(
-            f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset paper"
+            f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset edge"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
     used = [field.name for field in dataclasses.fields(PRESETS[preset])]
@@ -260,6 +263,8 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
         given["bounds"] = _bounds(given["bounds"])
     if "change_point" in given:
         given["change_point"] = _change_point(given["change_point"])
+    if "patience" in given:
+        given["patience"] = _patience(given["patience"])
     settings = dataclasses.replace(PRESETS[preset], **given)
     notes = []
     for name in ("mu_cge", "mu_rge"):
@@ -286,6 +291,20 @@ def _change_point(value: int | str) -> int | str:
             f"or auto. Try --change-point 100"
         )
     return generations
+
+
+def _patience(value: int | str) -> int:
+    """Looks; `none` is 0, no patience that could be lost."""
+    try:
+        looks = 0 if value == "none" else int(value)
+    except ValueError:
+        looks = -1
+    if looks < 0:
+        raise UsageError(
+            f"--patience {value} is not a number of looks. It takes 1 or more, or none for a run that goes "
+            f"its length. Try --patience 10"
+        )
+    return looks
 
 
 def _bounds(value: float | str | None) -> float | None:

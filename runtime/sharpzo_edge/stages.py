@@ -66,6 +66,9 @@ class RunState:
 
     stage:       1, 2, or 3 when both are done
     look:        the latest one
+    best, best_queries: the best look by validation, or the latest without; queries it came after
+    lowest_loss, highest_accuracy: on validation pictures, or else on the shots, of all looks
+    idle:        looks of stage 2 since one of them improved
     watched_best, stale: for the automatic change of stage: best figure, generations since
     seconds:     spent so far, over all the processes that worked on it
     """
@@ -77,6 +80,11 @@ class RunState:
     stage2_queries: int
     zero_shot_loss: float
     look: Look
+    best: Look
+    best_queries: int
+    lowest_loss: float
+    highest_accuracy: float
+    idle: int
     watched_best: float | None
     stale: int
     seconds: float
@@ -97,10 +105,12 @@ class Run:
         progress: Progress,
         *,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        watch: Callable[[Look, int, float], None] | None = None,
     ):
         """Goes on from the checkpoint when there is one; otherwise looks at w = 0, twice.
 
         checkpoint_seconds: the most between two checkpoints; 0 is one after every batch of answers.
+        watch: is told every look of this process, the zero-shot one included: (look, queries, seconds).
         Raises UsageError when the checkpoint is another command's, NumericsError when the two looks differ.
         """
         self._settings = settings
@@ -113,6 +123,8 @@ class Run:
         self._checkpoint_seconds = checkpoint_seconds
         self._made_for = made_for
         self._progress = progress
+        self._watch_look = watch or _unwatched
+        self.why_stopped = "it goes on"
         self._started = time.monotonic()
         resumed = self._resumed()
         self.state = resumed or self._begun()
@@ -122,9 +134,12 @@ class Run:
         if resumed is None:
             self._warn_of_a_short_budget()
             self._show("zero-shot", always=True)
+            self._watch_look(self.state.look, self.queries, self.seconds)
 
     def to_the_end(self, interrupt: Interrupt) -> Look:
-        """Run until both stages are done or the budget is spent; returns the look at the last w.
+        """Run until both stages are done, the patience is out, or the budget is spent; returns the best look.
+
+        The best is by validation, the last where there are no validation pictures.
 
         Raises InterruptedRunError, with the run saved, when a signal has come.
         """
@@ -141,8 +156,10 @@ class Run:
             if time.monotonic() - self._saved >= self._checkpoint_seconds:
                 self._save()
         self._look()
+        self.why_stopped = self._why_it_ended()
+        self._progress.say(f"stopped: {self.why_stopped}; {self._which_is_kept()}")
         self._save()
-        return self.state.look
+        return self.state.best
 
     @property
     def queries(self) -> int:
@@ -163,6 +180,7 @@ class Run:
         look = self._evaluated(origin)
         if self._budget.opening_queries > 1:
             self._require_one_answer(look)
+        watched = look.val or look.train
         state = RunState(
             stage=1,
             stage1=search.state,
@@ -171,6 +189,11 @@ class Run:
             stage2_queries=0,
             zero_shot_loss=look.train.loss,
             look=look,
+            best=look,
+            best_queries=self.queries,
+            lowest_loss=watched.loss,
+            highest_accuracy=watched.accuracy,
+            idle=0,
             watched_best=None,
             stale=0,
             seconds=0.0,
@@ -196,6 +219,7 @@ class Run:
                 return
             state.stage2 = stage2_sparse_zo.SparseZOSGD.start(own, x0, seed).state
         state.stage = 2
+        state.idle = 0  # stage 1 has its own end
 
     def _optimiser_at_work(self) -> Optimiser:
         state, settings = self.state, self._settings
@@ -221,6 +245,7 @@ class Run:
             if self._affordable() > 0:
                 self._look()
                 self._watch()
+                self._count_idle()
                 self._show(f"stage 1  generation {state.stage1.generation}")
             if why := self._stage1_is_over():
                 if isinstance(self._settings, EdgeSettings):
@@ -236,10 +261,14 @@ class Run:
             state.stage = 3
         elif self._optimiser.solution_features is not None:
             self._look()
+            self._count_idle()
             self._show(f"stage 2  round {state.stage2.step}")
         elif state.stage2.step % STEPS_A_LOOK == 0 and self._affordable() > 0:
             self._look()
+            self._count_idle()
             self._show(f"stage 2  step {state.stage2.step}")
+        if self._patience_is_out():
+            state.stage = 3
 
     def _stage1_is_over(self) -> str:
         """Why it is, or nothing."""
@@ -254,11 +283,11 @@ class Run:
 
     def _stage2_is_over(self) -> bool:
         optimiser = self._optimiser
-        if isinstance(optimiser, stage2_feature_sketch.SketchedDescent):
-            if optimiser.finished:
-                self._progress.say(f"stage 2 ends: no step lowers the loss; {self.queries} queries")
-            return optimiser.finished
-        return isinstance(optimiser, stage2_sparse_zo.SparseZOSGD) and optimiser.finished
+        local_searches = (stage2_feature_sketch.SketchedDescent, stage2_sparse_zo.SparseZOSGD)
+        return isinstance(optimiser, local_searches) and optimiser.finished
+
+    def _patience_is_out(self) -> bool:
+        return self.state.stage2 is not None and 0 < self._settings.patience <= self.state.idle
 
     def _watch(self) -> None:
         """Count the generations without a new best, for the automatic change of stage."""
@@ -271,6 +300,22 @@ class Run:
         rise = ACCURACY_RISE if look.val else LOSS_FALL * abs(best)
         state.stale = 0 if figure > best + rise else state.stale + 1
         state.watched_best = max(best, figure)
+
+    def _count_idle(self) -> None:
+        """Count the looks without improvement, for the patience.
+
+        That is a lower loss or a higher accuracy on validation pictures; without them, a training loss
+        that is lower by LOSS_FALL.
+        """
+        state, val = self.state, self.state.look.val
+        loss = val.loss if val else state.look.train.loss
+        is_lower = loss < (state.lowest_loss if val else (1 - LOSS_FALL) * state.lowest_loss)
+        is_higher = val is not None and val.accuracy > state.highest_accuracy
+        if is_lower:
+            state.lowest_loss = loss
+        if val and is_higher:
+            state.highest_accuracy = val.accuracy
+        state.idle = 0 if is_lower or is_higher else state.idle + 1
 
     @staticmethod
     def _stage2_settings(settings: PaperSettings, state: RunState) -> stage2_sparse_zo.Settings:
@@ -313,6 +358,9 @@ class Run:
             self.state.look = self._evaluated(w)
         else:
             self.state.look = self._scored(w, T)
+        if is_better(self.state.look, self.state.best):
+            self.state.best, self.state.best_queries = self.state.look, self.queries
+        self._watch_look(self.state.look, self.queries, self.seconds)
 
     def _evaluated(self, w: Doubles) -> Look:
         T = self._objective.class_features(w[None])[0]
@@ -365,6 +413,24 @@ class Run:
                 f"({queries_a_generation(self._settings):,} a generation); --change-point sets its length"
             )
 
+    def _why_it_ended(self) -> str:
+        settings, budget = self._settings, self._budget
+        if self._patience_is_out():
+            watched = "validation" if self.state.look.val else "the loss on the shots"
+            return f"{watched} has not improved for {settings.patience} looks"
+        if self.state.stage == 3:
+            if isinstance(settings, PaperSettings):
+                return f"all {settings.steps:,} steps are done"
+            return "no step lowers the loss"
+        if budget.max_minutes is not None and self.seconds > budget.max_minutes * 60:
+            return f"its {budget.max_minutes:g} minutes are over"
+        return f"its {budget.max_queries:,} queries are spent"
+
+    def _which_is_kept(self) -> str:
+        if self.state.look.val is None:
+            return "the last is kept, as there are no validation pictures"
+        return f"the best by validation was after {self.state.best_queries:,} queries"
+
     def _show(self, where: str, always: bool = False) -> None:
         look, queries, seconds = self.state.look, self._objective.queries, self.seconds
         validation = f"  validation {100 * look.val.accuracy:.1f} %" if look.val else ""
@@ -393,7 +459,8 @@ class Run:
             left = min(left, max(0.0, self._budget.max_minutes * 60 - seconds))
         if not math.isfinite(left):
             return ""
-        return f", {'at most ' * (self._settings.change_point == AUTO)}{duration(left)} left"
+        may_end_earlier = self._settings.change_point == AUTO or self._settings.patience > 0
+        return f", {'at most ' * may_end_earlier}{duration(left)} left"
 
     def _take_state(self) -> None:
         if self.state.stage2 is None:
@@ -417,6 +484,20 @@ class Run:
         self._objective.queries = self._budget.opening_queries + state.stage1_queries + state.stage2_queries
         self._progress.say(f"going on after {self._objective.queries} queries")
         return state
+
+
+def is_better(look: Look, best: Look) -> bool:
+    """By validation loss, which a few pictures tell finer than accuracy; equal ones by accuracy.
+
+    A later look is not better for being later; where nothing is validated, it is.
+    """
+    if look.val is None or best.val is None:
+        return True
+    return (look.val.loss, -look.val.accuracy) < (best.val.loss, -best.val.accuracy)
+
+
+def _unwatched(look: Look, queries: int, seconds: float) -> None:
+    """Nobody asked to be told."""
 
 
 def generations(settings: TuneSettings) -> int:

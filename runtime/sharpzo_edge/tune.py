@@ -21,8 +21,9 @@ from .bundle import Bundle
 from .checkpoint import refuse_another_command
 from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
-from .features import pictures_checksum, training_features
+from .features import Views, pictures_checksum, training_features
 from .files import checksum, file_checksum, make_folder, remove
+from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
 from .lock import LOCK_FILE, locked
@@ -34,10 +35,10 @@ from .record import Record, load_record, save_record
 from .settings import TuneSettings
 from .stages import CHECKPOINT_SECONDS, Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
-from .tuned_prompt import FORMAT_VERSION, TunedPrompt, save_prompt
+from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
-STREAMS = ("split", "context", "projection", "stage1", "stage2")
+STREAMS = ("split", "context", "projection", "stage1", "stage2", "views")
 LOG_FILE, CHECKPOINT_FILE = "log.jsonl", "checkpoint.safetensors"
 TIME_LIMIT = "--max-minutes"
 
@@ -61,6 +62,8 @@ class TuneRequest:
     threads: int = 0
     memory_budget: str = DEFAULT_BUDGET
     restart: bool = False
+    head: str = "none"
+    views: int = 1
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     strict: bool = False
 
@@ -109,6 +112,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             interrupt,
             plan,
             request.threads,
+            views=Views(request.views, stream(request.seed, "views")),
             checkpoint_seconds=request.checkpoint_seconds,
             strict=request.strict,
         )
@@ -121,6 +125,10 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
             f"{len(pictures.val)} to validate"
         )
+        head = None
+        if request.head == "gda":
+            _check_validated(len(pictures.val))
+            head = gda(pictures.train, len(folder.names))
         A = projection(
             stream(request.seed, "projection"),
             context.size,
@@ -150,11 +158,16 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 progress,
                 checkpoint_seconds=request.checkpoint_seconds,
             )
-            last = run.to_the_end(interrupt)
-        if not last.w.any():
-            progress.say("the budget ended before the first update: the prompt is as it started, not tuned")
-        save_prompt(request.output, _prompt(request, bundle, folder, objective, last))
-        result = _result(request, objective, run, last, plan)
+            best = run.to_the_end(interrupt)
+        if not best.w.any():
+            why = "nothing was better by validation" if run.state.look.w.any() else "no update was made"
+            progress.say(f"{why}: the prompt is as it started, not tuned")
+        if head is not None:
+            head = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
+            progress.say(f"head {request.head}: weight {head.weight:g}, by validation")
+        save_prompt(request.output, _prompt(request, bundle, folder, objective, best, head))
+        result = _result(request, objective, run, best, plan)
+        result["head"] = _about_head(request, head)
         save_record(request.work, Record(made_for, file_checksum(request.output), result))
         remove(request.work / CHECKPOINT_FILE)
         progress.event("done", **result)
@@ -211,7 +224,7 @@ def preview(request: TuneRequest) -> dict[str, Any]:
     with ImageTower(bundle, plan.image, request.threads) as image:
         picture_pass = _seconds_of(lambda: image.image_features([pixels] * n_groups))
     n_queries = expected_queries(request.settings)
-    n_queries = min(n_queries, request.max_queries or n_queries)
+    n_queries = min(n_queries, _max_queries(request) or n_queries)
     n_pictures = _n_drawn(request, folder)
     query, picture = a_pass / plan.text.together, picture_pass / plan.image.together
     total = n_pictures * picture + n_queries * query
@@ -246,14 +259,18 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
         sketch_ranks=settings.sketch_ranks,
+        head=request.head != "none",
         threads=request.threads,
     )
     return plan_towers(bundle, work, request.memory_budget)
 
 
 def _n_drawn(request: TuneRequest, folder: LabelledFolder) -> int:
-    """Pictures that will be encoded, when all of them can be read."""
-    return sum(min(len(files), request.shots + request.val) for files in folder.files)
+    """Pictures that will be encoded, a view each, when all of them can be read."""
+    n_shots = sum(min(len(files), request.shots) for files in folder.files)
+    return (request.views - 1) * n_shots + sum(
+        min(len(files), request.shots + request.val) for files in folder.files
+    )
 
 
 def _max_queries(request: TuneRequest) -> int | None:
@@ -261,16 +278,19 @@ def _max_queries(request: TuneRequest) -> int | None:
     return request.settings.default_queries if request.max_queries is None else request.max_queries
 
 
-def _result(request: TuneRequest, objective: Objective, run: Run, last: Look, plan: Plan) -> dict[str, Any]:
+def _result(request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan) -> dict[str, Any]:
     return {
         "queries": objective.queries,
         "stage1_queries": run.state.stage1_queries,
         "stage2_queries": run.state.stage2_queries,
         "seconds": round(run.seconds, 3),
         "peak_rss_mib": round(peak_rss_mib(), 1),
-        "train_loss": last.train.loss,
-        "train_accuracy": last.train.accuracy,
-        "val_accuracy": last.val.accuracy if last.val else None,
+        "best_queries": run.state.best_queries,
+        "stopped": run.why_stopped,
+        "train_loss": best.train.loss,
+        "train_accuracy": best.train.accuracy,
+        "val_accuracy": best.val.accuracy if best.val else None,
+        "val_loss": best.val.loss if best.val else None,
         "zero_shot_train_loss": run.state.zero_shot_loss,
         "plan": plan.report(),
         "prompt": str(request.output),
@@ -283,13 +303,18 @@ def stream(seed: int, name: str) -> np.random.SeedSequence:
 
 
 def _prompt(
-    request: TuneRequest, bundle: Bundle, folder: LabelledFolder, objective: Objective, last: Look
+    request: TuneRequest,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    objective: Objective,
+    best: Look,
+    head: Head | None,
 ) -> TunedPrompt:
     return TunedPrompt(
-        context=objective.contexts(last.w[None])[0],
-        class_features=last.class_features,
+        context=objective.contexts(best.w[None])[0],
+        class_features=best.class_features,
         about={
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if head is None else HEAD_FORMAT_VERSION,
             "class_names": list(folder.names),
             "class_folders": list(folder.folders),
             "model": bundle.manifest.model,
@@ -299,14 +324,30 @@ def _prompt(
                 **dataclasses.asdict(request.settings),
                 "shots": request.shots,
                 "val": request.val,
+                "views": request.views,
                 "context_init": _initial_words(bundle, request) if request.context_tokens is None else None,
                 "context_tokens": request.context_tokens,
                 "max_queries": request.max_queries,
             },
             "queries": objective.queries,
-            "train_loss": last.train.loss,
+            "train_loss": best.train.loss,
+            **({} if head is None else {"head": _about_head(request, head)}),
         },
+        head=head,
     )
+
+
+def _about_head(request: TuneRequest, head: Head | None) -> dict[str, Any] | None:
+    return None if head is None else {"kind": request.head, "weight": head.weight}
+
+
+def _check_validated(n_val: int) -> None:
+    """A head's weight is chosen on validation pictures."""
+    if n_val == 0:
+        raise UsageError(
+            "--head gda has no validation pictures (--val 0, or no class has more pictures than --shots). "
+            "Its weight is chosen on one or more of them. Try --val 4 with fewer --shots, or leave --head out"
+        )
 
 
 def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan: Plan) -> dict[str, Any]:
@@ -324,6 +365,8 @@ def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan
         "--preset": request.settings.preset,
         "--shots": request.shots,
         "--val": request.val,
+        "--views": request.views,
+        "--head": request.head,
         "--context-init": _initial_words(bundle, request),
         "--context-tokens": request.context_tokens,
         **settings,
@@ -356,6 +399,7 @@ def _check(request: TuneRequest) -> None:
     for option, value, least in (
         ("--shots", request.shots, 1),
         ("--val", request.val, 0),
+        ("--views", request.views, 1),
         ("--seed", request.seed, 0),
         ("--max-queries", request.max_queries, 1),
         (TIME_LIMIT, request.max_minutes, 0),
@@ -372,6 +416,12 @@ def _check(request: TuneRequest) -> None:
         )
     if request.output.exists() and not request.work.exists() and not request.restart:
         raise _exists_already(request.output)
+    if request.head not in HEADS:
+        raise UsageError(
+            f"--head {request.head} is not known. It takes one of: {', '.join(HEADS)}. Try --head gda"
+        )
+    if request.head != "none":
+        _check_validated(request.val)
     if request.context_init is not None and request.context_tokens is not None:
         raise UsageError(
             "--context-init and --context-tokens exclude each other. The context starts from words or from "

@@ -1,7 +1,8 @@
 """The result: some kilobytes of safetensors, the same bytes for the same run.
 
-Tensors: context (m, D) and class_features (K, E), float32. All else is canonical JSON under one
-metadata key. No times, hosts or paths: two runs that did the same wrote the same.
+Tensors: context (m, D) and class_features (K, E), float32; with a head also head_weights (K, E) and
+head_bias (K,). All else is canonical JSON under one metadata key. No times, hosts or paths: two runs that
+did the same wrote the same.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from safetensors import SafetensorError, safe_open
 from .bundle import Bundle
 from .errors import PromptFileError
 from .files import canonical_json, replacing
+from .heads import HEADS, WEIGHTS, Head
 
 FORMAT_VERSION = 1
+# Of a prompt with a head: whoever knows version 1 alone must not leave the head out in silence.
+HEAD_FORMAT_VERSION = 2
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
 UNIT_TOLERANCE = 1e-3
@@ -31,12 +35,13 @@ class TunedPrompt:
     """context (m, D), class_features (K, E) unit float32; `about` is the rest, ready for JSON.
 
     about: format_version, class_names, class_folders, model, bundle (checksum), seed, settings, queries,
-    train_loss.
+    train_loss; with a head, its kind and weight as well.
     """
 
     context: NDArray[np.float32]
     class_features: NDArray[np.float32]
     about: dict[str, Any]
+    head: Head | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -52,6 +57,9 @@ def save_prompt(path: Path, prompt: TunedPrompt) -> None:
         "context": np.ascontiguousarray(prompt.context),
         "class_features": np.ascontiguousarray(prompt.class_features),
     }
+    if prompt.head is not None:
+        tensors["head_weights"] = np.ascontiguousarray(prompt.head.weights)
+        tensors["head_bias"] = np.ascontiguousarray(prompt.head.bias)
     metadata = {METADATA_KEY: canonical_json(prompt.about).decode()}
     with replacing(path) as file:
         file.write(safetensors.numpy.save(tensors, metadata))
@@ -65,15 +73,25 @@ def load_prompt(path: Path) -> TunedPrompt:
         with safe_open(path, "numpy") as file:
             about = json.loads((file.metadata() or {})[METADATA_KEY], parse_constant=_no_number)
             context, features = file.get_tensor("context"), file.get_tensor("class_features")
+            has_head = not {"head_weights", "head_bias"}.isdisjoint(file.keys())
+            weights, bias = (file.get_tensor(f"head_{p}") if has_head else None for p in ("weights", "bias"))
     except OSError as error:
         raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # AttributeError: a dtype that numpy does not have.
         raise _unusable(path, "it is not a tuned prompt, or it is damaged") from error
     version = about.get("format_version") if isinstance(about, dict) else None
-    if version != FORMAT_VERSION:
-        raise _unusable(path, f"it has format version {version!r}, and this program reads {FORMAT_VERSION}")
-    prompt = TunedPrompt(context, features, about)
+    if type(version) is not int or version not in (FORMAT_VERSION, HEAD_FORMAT_VERSION):
+        known = f"{FORMAT_VERSION} and {HEAD_FORMAT_VERSION}"
+        raise _unusable(path, f"it has format version {version!r}, and this program reads {known}")
+    if has_head != (version == HEAD_FORMAT_VERSION):
+        raise _unusable(path, f"it has format version {version}, and {'a' if has_head else 'no'} head")
+    head = None
+    if weights is not None and bias is not None:
+        if defect := _head_defect(about, weights, bias, features):
+            raise _unusable(path, defect)
+        head = Head(weights, bias, about["head"]["weight"])
+    prompt = TunedPrompt(context, features, about, head)
     if defect := _defect(prompt):
         raise _unusable(path, defect)
     return prompt
@@ -119,6 +137,22 @@ def _defect(prompt: TunedPrompt) -> str:
         return "its class names are not words"
     if len(set(about["class_names"])) < len(about["class_names"]):
         return "two of its classes have one name"
+    return ""
+
+
+def _head_defect(
+    about: dict[str, Any], weights: NDArray[Any], bias: NDArray[Any], class_features: NDArray[Any]
+) -> str:
+    described = about.get("head")
+    if not isinstance(described, dict) or described.get("kind") not in HEADS[1:]:
+        return "its head is of no known kind"
+    weight = described.get("weight")
+    if type(weight) is not float or not 0 <= weight <= WEIGHTS[-1]:
+        return "its head's weight is out of range"
+    shape = class_features.shape
+    for name, array, expected in (("weights", weights, shape), ("bias", bias, shape[:1])):
+        if array.dtype != np.float32 or array.shape != expected or not np.isfinite(array).all():
+            return f"its head's {name} are not finite float32 of shape {expected}"
     return ""
 
 
