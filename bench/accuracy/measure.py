@@ -47,7 +47,8 @@ def run_measured(
     val: LabelledFeatures,
     tests: Mapping[str, TestSet],
 ) -> list[Figures]:
-    """Figures of every moment. Seconds are the method's own: measuring does not count.
+    """Figures of every moment. Seconds are the process's own on its one thread, so that other jobs on the
+    machine do not count, nor does measuring.
 
     val, tests: what the moments' logits take: features, or pixels for a method of kind "picture"
     """
@@ -60,11 +61,11 @@ def run_measured(
 
 def timed(moments: Iterator[Moment]) -> Iterator[tuple[Moment, float]]:
     """Moments and the seconds until each, without the time that the caller takes between them."""
-    spent, started = 0.0, time.perf_counter()
+    spent, started = 0.0, time.process_time()
     for moment in moments:
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
         yield moment, spent if moment.seconds is None else moment.seconds
-        started = time.perf_counter()
+        started = time.process_time()
 
 
 def figures(moment: Moment, seconds: float, val: LabelledFeatures, tests: Mapping[str, TestSet]) -> Figures:

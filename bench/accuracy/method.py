@@ -88,7 +88,8 @@ class Moment:
 @dataclass(frozen=True)
 class Method:
     """label: in tables; grid: the points that its hyper-parameters are chosen from, at most 9, its authors'
-    values first; run(problem, max_queries, settings): moments in the order of their queries.
+    values first; trial: settings beside a point's while it is tried, where its few queries would not reach
+    what it decides; run(problem, max_queries, settings): moments in the order of their queries.
     """
 
     name: str
@@ -96,4 +97,5 @@ class Method:
     kind: Kind
     run: Callable[[Problem, int, Mapping[str, Any]], Iterator[Moment]]
     grid: tuple[Mapping[str, Any], ...] = field(default=({},))
+    trial: Mapping[str, Any] = field(default_factory=dict)
     needs_torch: bool = False

@@ -95,6 +95,7 @@ _ALL = (
         "prompt",
         released.released,
         grid=_SHARPZO,
+        trial={"change_point": 1},
     ),
     Method(
         "paper",
@@ -102,6 +103,7 @@ _ALL = (
         "prompt",
         prompts.paper,
         grid=_SHARPZO,
+        trial={"change_point": 1, "prune_ratio": 0.0},  # a mask's sweep would take the rest
     ),
     Method("edge", "SharpZO, preset edge", "prompt", prompts.edge),
     Method(

@@ -37,7 +37,7 @@ scikit-learn's.
 
 For every method alike, the result of a run is its moment of lowest validation loss; among equals the one
 of better validation accuracy. Test sets have no say in it, nor in the hyper-parameters. Mean ± standard
-deviation over three seeds. Seconds are on one thread, without the measuring of moments."""
+deviation over three seeds. Seconds are the processor's, on one thread, without the measuring of moments."""
 
 OF_TARGETS = f"""\
 16 shots. Differences in points of test accuracy, over pairs of the same task and seed, with 95 %

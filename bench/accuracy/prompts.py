@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
     """The product's own loop, from its zero-shot look to its end. Moments come when it is done."""
     objective = problem.objective(settings.dim, settings.projection_std_for(problem.context))
     seen: list[Moment] = []
+    started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(
             settings,
@@ -80,7 +82,9 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
             Path(folder) / "checkpoint",
             {},
             Progress(stream=io.StringIO()),
-            watch=lambda look, _, seconds: seen.append(moment_of(objective, look.class_features, seconds)),
+            watch=lambda look, *_: seen.append(
+                moment_of(objective, look.class_features, time.process_time() - started)
+            ),
         )
         run.to_the_end(Interrupt())
     yield from seen

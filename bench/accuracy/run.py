@@ -146,6 +146,7 @@ def run_job(place: Place, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
 
 def run_point(place: Place, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
     """A point of a grid: what the choice is made by, and nothing of the test sets."""
+    settings = {**settings, **METHODS[job.method].trial}
     best = headline(measured(place, job, settings, with_tests=False))
     return {key: best[key] for key in ("val_accuracy", "train_loss", "queries", "seconds")}
 
