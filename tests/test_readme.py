@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import operator
 import re
 import shlex
 import sys
@@ -107,8 +108,18 @@ def test_the_demo_models_tasks_are_of_every_size() -> None:
     assert len(sizes) >= 4 and sizes[0] >= 10 and 50 <= sizes[-1] <= 60
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/bundle.md", "docs/demo-model.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/bundle.md", "docs/demo-model.md", "docs/fidelity.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_fidelity_page_names_what_is_in_the_code() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    names = re.findall(r"`([a-z]\w*)\.([A-Za-z_][\w.]*)`", text)
+    assert names
+    for module, name in names:
+        operator.attrgetter(name)(importlib.import_module(f"sharpzo_edge.{module}"))
+    options = {o for option in typer.main.get_command(app).commands["tune"].params for o in option.opts}  # type: ignore[attr-defined]
+    assert set(re.findall(r"--[a-z-]+\b", text)) <= options
