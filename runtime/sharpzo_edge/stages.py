@@ -1,7 +1,8 @@
 """The loop over both stages: ask an optimiser, evaluate, tell it; look, change the stage, save.
 
-Stage 1 hands its mean to stage 2, where it starts; the last w is the result (paper, algorithm 1). The
-settings decide which pair of optimisers it is: the paper's, or our own on class features.
+Stage 1 hands its mean to stage 2, where it starts (paper, algorithm 1); the best look by validation is the
+result, or the last where nothing is validated. The settings decide which pair of optimisers it is: the
+paper's, or our own on class features.
 """
 
 from __future__ import annotations
