@@ -123,12 +123,11 @@ def watched(command: list[str], folder: Path, procs: Path | None = None) -> dict
 
 
 def _phase(phase: str, work: Path, lines: list[str]) -> str:
-    """Which phase a tune is in: features are written beside their file before the image tower opens."""
+    """Which phase a tune is in: crops and encoded passes have journals of their own."""
     if phase == "imports":
-        return "pictures" if (work / "crops.u8").exists() else phase
+        return "pictures" if (work / "crops.journal").exists() else phase
     if phase == "pictures":
-        is_encoding = any("features.npy" in name for name in os.listdir(work))
-        return "image tower" if is_encoding else phase
+        return "image tower" if (work / "features.journal").exists() else phase
     if phase == "image tower" and any(re.match(r"encoded \d+ pictures", line) for line in lines):
         return "text tower"
     return phase

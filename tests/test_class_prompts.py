@@ -31,15 +31,23 @@ def test_every_class_is_in_one_chunk_with_its_own_rows(bundle, chunk_rows):
     ids = name_token_ids(bundle, NAMES)
     for chunk in prompts.chunks:
         ours = ids[chunk.classes]
-        assert len(ours) == 1 or 5 + len(chunk.embeddings) <= chunk_rows
+        assert len(ours) == 1 or 5 + len(chunk.embeddings()) <= chunk_rows
         np.testing.assert_array_equal(
-            chunk.embeddings, rows_of(bundle, [token for name in ours for token in name])
+            chunk.embeddings(), rows_of(bundle, [token for name in ours for token in name])
         )
         assert list(chunk.positions) == [5 + i for name in ours for i in range(len(name))]
         assert list(np.diff(chunk.eot_rows, prepend=4)) == [len(name) for name in ours]
-        assert chunk.embeddings.dtype == np.float32
+        assert chunk.embeddings().dtype == np.float32
         assert chunk.positions.dtype == chunk.eot_rows.dtype == np.int64
-        assert chunk.mask.shape == (5 + len(chunk.embeddings),) * 2
+        assert chunk.mask.shape == (5 + len(chunk.embeddings()),) * 2
+
+
+def test_many_names_are_read_anew_each_time(bundle, monkeypatch):
+    held = class_prompts(bundle, NAMES, 4).chunks[0].embeddings()
+    monkeypatch.setattr("sharpzo_edge.class_prompts.NAMES_IN_MEMORY", 100)
+    chunk = class_prompts(bundle, NAMES, 4).chunks[0]
+    assert chunk.embeddings() is not chunk.embeddings()
+    assert chunk.embeddings().tobytes() == held.tobytes()
 
 
 def test_a_name_sees_the_shared_rows_and_its_own_past():

@@ -6,8 +6,9 @@ with their full stop, as in a whole sentence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from .arrays import Floats
 from .bundle import MERGES_FILE, Bundle
 from .errors import ClassNameError, UsageError
-from .memory import CHUNK_ROWS, chunk_sizes
+from .memory import CHUNK_ROWS, NAMES_IN_MEMORY, chunk_sizes
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
@@ -26,7 +27,7 @@ class NameChunk:
     """Names that go through the tower together, one behind the other.
 
     classes:    their places among all
-    embeddings: (R, D) float32, the rows of every name
+    embeddings: () -> (R, D) float32, the rows of every name: from memory, or read anew when they are many
     positions:  (R,) int64, of those rows in their prompts
     eot_rows:   (k,) int64, where each name's EOT stands behind the shared rows of the sequence
     mask:       (P + R, P + R) float32, 0 where a row sees another: the shared rows, and what of its own
@@ -34,7 +35,7 @@ class NameChunk:
     """
 
     classes: slice
-    embeddings: Floats
+    embeddings: Callable[[], Floats]
     positions: NDArray[np.int64]
     eot_rows: NDArray[np.int64]
     mask: Floats
@@ -72,10 +73,15 @@ def class_prompts(
     Raises ClassNameError as `checked_token_ids` does.
     """
     ids = checked_token_ids(bundle, names, n_context)
-    n_shared = 1 + n_context
+    n_shared, lengths = 1 + n_context, [len(tokens) for tokens in ids]
+    is_small = 4 * bundle.manifest.text.width * sum(lengths) <= NAMES_IN_MEMORY
     chunks, start = [], 0
-    for size in chunk_sizes([len(tokens) for tokens in ids], n_shared, chunk_rows):
-        chunks.append(_chunk(bundle, slice(start, start + size), ids[start : start + size], n_shared))
+    for size in chunk_sizes(lengths, n_shared, chunk_rows):
+        classes = slice(start, start + size)
+        rows = partial(bundle.token_embeddings, [token for tokens in ids[classes] for token in tokens])
+        if is_small:
+            rows = partial(_itself, rows())
+        chunks.append(_chunk(classes, rows, lengths[classes], n_shared))
         start += size
     return ClassPrompts(tuple(names), tuple(chunks))
 
@@ -122,11 +128,14 @@ def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
     return [f"{name!r} (of the folder {folder!r})" for name, folder in zip(names, folders, strict=True)]
 
 
-def _chunk(bundle: Bundle, classes: slice, ids: list[list[int]], n_shared: int) -> NameChunk:
-    lengths = [len(tokens) for tokens in ids]
+def _itself(rows: Floats) -> Floats:
+    return rows
+
+
+def _chunk(classes: slice, rows: Callable[[], Floats], lengths: list[int], n_shared: int) -> NameChunk:
     return NameChunk(
         classes,
-        bundle.token_embeddings([token for tokens in ids for token in tokens]),
+        rows,
         np.concatenate([n_shared + np.arange(length) for length in lengths]),
         n_shared + np.cumsum(lengths) - 1,
         attention_mask(n_shared, lengths),

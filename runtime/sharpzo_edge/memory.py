@@ -48,6 +48,7 @@ ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
+NAMES_IN_MEMORY = 4 * MIB  # more rows of class names are read from the bundle each time
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
 HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
@@ -259,7 +260,8 @@ def _text_options(manifest: Manifest, work: Work, sketch_rank: int) -> Iterator[
             row = row_bytes * ROW_WIDTHS[tower.mode] + SCORES * 4 * text.heads * max(rows)
             run = tower.group * max(rows) * row + _run_bytes(work)
             carried = tower.together * sum(rows) * row_bytes
-            answers = (tower.together + 5) * n_classes * manifest.embed_dim * 4
+            # A pass's, chunk by chunk and put together; and the look, the best one and a new one.
+            answers = (2 * tower.together + 3) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
             unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
             if tower.mode == "frugal":
@@ -337,9 +339,11 @@ def _sketch_bytes(manifest: Manifest, work: Work, rank: int) -> int:
 
 
 def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:
-    """The names' embeddings, and the masks of their chunks."""
+    """The names' embeddings, at least a chunk of them, and the masks of their chunks."""
     chunks = chunked_rows(work.name_lengths, 1 + work.n_context, chunk_rows)
-    return sum(work.name_lengths) * text.width * 4 + sum(rows**2 for rows in chunks) * 4
+    row_bytes = 4 * text.width
+    embeddings = min(sum(work.name_lengths) * row_bytes, NAMES_IN_MEMORY + max(chunks, default=0) * row_bytes)
+    return embeddings + sum(rows**2 for rows in chunks) * 4
 
 
 def _eigen_bytes(work: Work) -> int:

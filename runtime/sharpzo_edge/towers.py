@@ -213,7 +213,7 @@ def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
 
 def _text_job(context: Floats, chunk: NameChunk) -> Job:
     return Job(
-        {"context": context, "names": chunk.embeddings, "name_positions": chunk.positions},
+        {"context": context, "names": chunk.embeddings(), "name_positions": chunk.positions},
         {"mask": chunk.mask, "eot_rows": chunk.eot_rows},
     )
 
