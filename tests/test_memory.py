@@ -18,7 +18,9 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import BudgetError, UsageError
 from sharpzo_edge.memory import (
     FLOORS,
+    NO_SKETCH,
     Floor,
+    Sketch,
     Work,
     chunk_sizes,
     chunked_rows,
@@ -135,7 +137,7 @@ works = st.builds(
     n_features=st.integers(0, 20_000),
     dim=st.sampled_from([0, 32, 512]),
     full_covariance=st.booleans(),
-    sketch_ranks=st.sampled_from([(0,), (32,), (48, 16, 4)]),
+    sketches=st.sampled_from([(NO_SKETCH,), (Sketch(32, 0),), EDGE.sketches]),
     threads=st.integers(1, 4),
 )
 
@@ -151,9 +153,11 @@ def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, 
     large = make_plan(manifest, work, budget * factor, FLOOR)
     assert small.peak_mib <= budget and large.peak_mib <= budget * factor
     largest = make_plan(manifest, work, math.inf, FLOOR)
-    assert small.sketch_rank <= large.sketch_rank <= largest.sketch_rank == work.sketch_ranks[0]
+    assert largest.sketch == work.sketches[0]
     for less, more in ((small, large), (large, largest)):
-        assert more.query_seconds <= less.query_seconds or more.sketch_rank > less.sketch_rank
+        places = [work.sketches.index(plan.sketch) for plan in (less, more)]
+        assert places[1] <= places[0]
+        assert more.query_seconds <= less.query_seconds or places[1] < places[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -177,9 +181,10 @@ def test_the_same_work_gives_the_same_plan(bundle):
 
 
 def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
-    work = Work(name_lengths=(4,) * 10_000, dim=512, sketch_ranks=EDGE.sketch_ranks, threads=2)
-    ranks = [make_plan(bundle.manifest, work, budget, FLOOR).sketch_rank for budget in (250, 400, math.inf)]
-    assert ranks == sorted(ranks) and ranks[0] < ranks[1] < ranks[2] == EDGE.rank
+    work = Work(name_lengths=(4,) * 10_000, dim=512, sketches=EDGE.sketches, threads=2)
+    sketches = [make_plan(bundle.manifest, work, budget, FLOOR).sketch for budget in (300, 600, math.inf)]
+    small, middle, large = (sketch.n_columns for sketch in sketches)
+    assert small < middle < large and sketches[2] == EDGE.sketches[0]
 
 
 def test_what_is_not_asked_for_is_not_planned(bundle):

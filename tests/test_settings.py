@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sharpzo_edge.errors import UsageError
+from sharpzo_edge.memory import NO_SKETCH, Sketch
 from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
 from sharpzo_edge.stages import expected_queries, stage1_queries
 
@@ -82,8 +83,8 @@ def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices
         assert 0 < settings.default_queries <= 2000
         assert settings.projection_std_for(np.full((4, 8), -0.02, np.float32)) == pytest.approx(0.02)
         assert settings.stage1().covariance == "identity"
-        assert settings.sketch_ranks[0] == settings.rank
-    assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketch_ranks == (0,)
+        assert settings.sketches[0] == Sketch(settings.rank, settings.kept_rounds)
+    assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketches == (NO_SKETCH,)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]  # what towers take and give
 Doubles = NDArray[np.float64]  # what optimisers compute with
+Halves = NDArray[np.float16]  # columns of a Jacobian, of which there are many
 
 
 class FeatureRows(Protocol):

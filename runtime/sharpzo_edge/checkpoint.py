@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from .errors import SharpzoError, UsageError
-from .files import canonical_json, replacing
+from .files import OpenFile, canonical_json, replacing
 
 METADATA_KEY = "sharpzo-edge checkpoint"
 LONGEST_SHOWN = 40  # characters of a value that a message shows
+SAFETENSORS_DTYPES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "<i8": "I64", "|b1": "BOOL"}
 ARRAY = "array"  # stands in the JSON where an array is
 
 
@@ -28,7 +28,28 @@ def save_state(path: Path, state: Any, made_for: dict[str, Any]) -> None:
     tree = _take_arrays(state, "", arrays)
     metadata = {METADATA_KEY: canonical_json({"state": tree, "made_for": made_for}).decode()}
     with replacing(path) as file:
-        file.write(safetensors.numpy.save(arrays, metadata))
+        _write_safetensors(file, arrays, metadata)
+
+
+def _write_safetensors(file: OpenFile, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """As the safetensors library would, which makes two copies of all arrays on the way; here none is made.
+
+    A header's length (8 bytes), the header, filled up with spaces to a multiple of 8, and the arrays.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": SAFETENSORS_DTYPES[array.dtype.str],
+            "shape": array.shape,
+            "data_offsets": [start, end],
+        }
+    text = canonical_json(header)
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in arrays.values():
+        file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:

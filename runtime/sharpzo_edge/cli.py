@@ -175,6 +175,9 @@ def tune(
     prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
     eta: Annotated[float | None, typer.Option(help="paper: learning rate of stage 2.")] = None,
     rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
+    kept_rounds: Annotated[
+        int | None, typer.Option(help="edge: earlier rounds whose columns stay in the sketch.")
+    ] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="edge: share of the target spread over all classes in stage 2.")
     ] = None,
@@ -209,6 +212,7 @@ def tune(
             "patience": patience,
             "eta": eta,
             "rank": rank,
+            "kept_rounds": kept_rounds,
             "label_smoothing": label_smoothing,
         },
     )

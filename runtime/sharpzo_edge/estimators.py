@@ -12,10 +12,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats
+from .arrays import Doubles, Floats, Halves
 from .errors import NumericsError, UsageError
 
 SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
+
+
+def no_finite_features(w: Doubles, n_answers: int) -> NumericsError:
+    return NumericsError(
+        f"The text tower gives no finite class features around a w of norm {np.linalg.norm(w):.3g}, at any "
+        f"of {n_answers} points. Those at w itself and at one point beside it must be finite. Stay nearer "
+        f"to the initial words: a smaller --sigma0, or --change-point 0"
+    )
 
 
 class CoordinateWise:
@@ -131,9 +139,10 @@ class FeatureSketch:
 
     >>> import numpy as np
     >>> sketch = FeatureSketch(np.zeros(2), np.eye(2), step=0.5)
-    >>> sketch.columns(sketch.points(0, 3)[:, np.newaxis] * 3)[:, 0]
+    >>> T = 3 * sketch.points(0, 3)[:, np.newaxis]
+    >>> sketch.columns(T[0], T[1:])[:, 0]
     array([[3., 0.],
-           [0., 3.]], dtype=float32)
+           [0., 3.]])
     """
 
     def __init__(self, centre: npt.ArrayLike, directions: npt.ArrayLike, step: float) -> None:
@@ -163,41 +172,31 @@ class FeatureSketch:
         rows[which > 0] += self._step * self._directions[which[which > 0] - 1]
         return rows
 
-    def columns(self, features: npt.ArrayLike) -> Floats:
-        """J_j, (r, K, E) float32, from the class features (1 + r, K, E) at all points, in their order.
+    def columns(self, class_features: Floats, answers: Floats) -> Floats:
+        """J_j of the answers (n, K, E) at n points beside w, where T(w) is class_features: (n, K, E) float32.
 
-        A point whose answer is not finite tells nothing about its direction: that column is 0.
-        Memory: r K E float32 for the result, as much as the answers. Raises NumericsError when T(w) is
-        not finite or no other point's answer is, ValueError when their number is wrong.
+        Not finite where an answer is not.
         """
-        answers = np.asarray(features, dtype=np.float32)
-        if len(answers) != self.n_points:
-            raise ValueError(
-                f"features have shape {answers.shape}; {self.n_points} points were to be answered"
-            )
-        finite = np.array([bool(np.isfinite(T).all()) for T in answers])
-        if not (finite[0] and finite[1:].any()):
-            raise NumericsError(
-                f"The text tower gives no finite class features around a w of norm "
-                f"{np.linalg.norm(self._centre):.3g}: {finite.sum()} of {finite.size} answers are finite. "
-                f"Those at w itself and at one point beside it must be. Stay nearer to the initial words: "
-                f"a smaller --sigma0, or --change-point 0"
-            )
         with np.errstate(invalid="ignore", over="ignore"):
-            columns: Floats = answers[1:] - answers[0]
-        columns[~finite[1:]] = 0
-        columns /= np.float32(self._step)
+            columns: Floats = (answers - class_features) / np.float32(self._step)
         return columns
 
-    def gradient(self, columns: Floats, by_features: Doubles) -> Doubles:
-        """U^T (J_j . dL/dT)_j: (d,), the gradient's projection on the directions.
+    def gradient(self, slopes: Doubles) -> Doubles:
+        """U^T slopes: (d,), the gradient's projection on the directions.
 
-        columns: (r, K, E);  by_features: (K, E) float64, dL/dT at w
         For random directions its expected cosine with the gradient is sqrt(r / d).
+        A slope that is not finite tells nothing: it counts as 0. Raises NumericsError when none is finite.
         """
-        slopes = np.array([np.vdot(by_features, column) for column in columns])
-        gradient: Doubles = slopes @ self._directions
+        if not np.isfinite(slopes).any():
+            raise no_finite_features(self._centre, len(slopes))
+        gradient: Doubles = np.where(np.isfinite(slopes), slopes, 0.0) @ self._directions
         return gradient
+
+
+def slopes(columns: Floats | Halves, by_features: Doubles) -> Doubles:
+    """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,)."""
+    with np.errstate(invalid="ignore"):
+        return np.array([np.vdot(by_features, column) for column in columns])
 
 
 def orthonormal_rows(normal: Doubles) -> Doubles:

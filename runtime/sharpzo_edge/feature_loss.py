@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Doubles, Floats, LabelledFeatures
+from .arrays import Doubles, Floats, Halves, LabelledFeatures
 
 BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
 SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
@@ -117,7 +117,7 @@ class RowChanges:
 
     T: Doubles
     lengths: Doubles
-    columns: Floats
+    columns: Floats | Halves
 
     @property
     def rank(self) -> int:
@@ -133,13 +133,13 @@ class RowChanges:
 class LinearModel:
     """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
 
-    Memory: J (r, K, E) float32, which is the caller's; four (K, E) doubles; a block of the loss.
+    Memory: J (r, K, E) float16, which is the caller's; four (K, E) doubles; a block of the loss.
     loss:           of class features
     class_features: (K, E), T(w)
-    columns:        (r, K, E) float32, J; kept, not copied
+    columns:        (r, K, E), J in any precision; kept, not copied
     """
 
-    def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats) -> None:
+    def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> None:
         self._loss = loss
         self._T = class_features.astype(np.float64)
         self._columns = columns

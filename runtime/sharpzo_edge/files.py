@@ -26,7 +26,7 @@ class OpenFile:
     def __init__(self, path: Path, flags: int):
         self.descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self.descriptor, rest) :]

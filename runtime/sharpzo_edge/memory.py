@@ -51,6 +51,7 @@ FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
 NAMES_IN_MEMORY = 4 * MIB  # more rows of class names are read from the bundle each time
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
+SKETCHED_BYTES = 32  # beside its columns, a sketch's minimum takes this for each class feature
 HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
 HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
@@ -94,6 +95,21 @@ STREAMED = TowerPlan("streamed", group=8, together=32)
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """New directions a round of stage 2, and rounds whose columns are kept; rank 0: no sketch."""
+
+    rank: int
+    kept_rounds: int
+
+    @property
+    def n_columns(self) -> int:
+        return self.rank * (1 + self.kept_rounds)
+
+
+NO_SKETCH = Sketch(0, 0)
+
+
+@dataclass(frozen=True)
 class Work:
     """What is to be done, in sizes.
 
@@ -102,7 +118,7 @@ class Work:
     n_features:   image features that tuning holds or reads
     dim:          of w; 0 when nothing is tuned
     full_covariance: whether stage 1 decomposes a d x d matrix
-    sketch_ranks: directions that a sketch of all class features may have, the most wanted first; 0: none
+    sketches:     what may be held of the class features' Jacobian, the most wanted first
     head:         whether a closed-form head is made of the image features
     """
 
@@ -112,7 +128,7 @@ class Work:
     n_features: int = 0
     dim: int = 0
     full_covariance: bool = False
-    sketch_ranks: tuple[int, ...] = (0,)
+    sketches: tuple[Sketch, ...] = (NO_SKETCH,)
     head: bool = False
     threads: int = 0
 
@@ -123,7 +139,7 @@ class Plan:
 
     text, image: None when the tower is not needed
     chunk_rows:  most rows of a candidate in one run of the text graph
-    sketch_rank: directions of a sketch: the first that fits of those that the work allows
+    sketch:      the first that fits of those that the work allows
     phases:      MiB by phase, floor included; the largest is the peak that the plan promises
     query_seconds: by the rough model that plans are compared with; not a forecast for this machine
     decoding_bytes: the most that decoding one picture may take; larger pictures are passed over
@@ -132,7 +148,7 @@ class Plan:
     text: TowerPlan | None
     image: TowerPlan | None
     chunk_rows: int
-    sketch_rank: int
+    sketch: Sketch
     phases: dict[str, float]
     query_seconds: float
     decoding_bytes: float
@@ -147,7 +163,7 @@ class Plan:
         return {
             **{name: asdict(tower) if tower else None for name, tower in parts.items()},
             "chunk_rows": self.chunk_rows,
-            "sketch_rank": self.sketch_rank,
+            "sketch": asdict(self.sketch),
             "phases_mib": {name: round(mib, 1) for name, mib in self.phases.items()},
             "peak_mib": round(self.peak_mib, 1),
         }
@@ -160,7 +176,8 @@ class Plan:
             if tower
         ]
         phases = ", ".join(f"{name} {mib:.0f}" for name, mib in self.phases.items())
-        sketch = [f"sketches of {self.sketch_rank} directions"] if self.sketch_rank else []
+        rank, kept = self.sketch.rank, self.sketch.kept_rounds
+        sketch = [f"sketches of {rank} directions, and those of {kept} rounds before"] if rank else []
         return [*towers, *sketch, f"memory at most {self.peak_mib:.0f} MiB ({phases})"]
 
 
@@ -201,7 +218,7 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
     """Of every tower the fastest option that fits, or the smallest when none does."""
     phases = {"imports": floor.imports}
     text = image = None
-    rank = 0
+    sketch = NO_SKETCH
     names = max((_names_bytes(manifest.text, work, chunk) for chunk in CHUNK_ROWS), default=0)
     if work.images:
         image = _choose(_image_options(manifest, work, names), limit - floor.work)
@@ -210,17 +227,17 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
     if work.head:
         phases["head"] = floor.work + (names + _head_bytes(manifest, work)) / MIB
     if work.name_lengths:
-        for rank in work.sketch_ranks:
-            text = _choose(_text_options(manifest, work, rank), limit - floor.work)
+        for sketch in work.sketches:
+            text = _choose(_text_options(manifest, work, sketch), limit - floor.work)
             if text.n_bytes <= (limit - floor.work) * MIB:
                 break
-        assert text is not None  # there is always a rank
+        assert text is not None  # there is always one
         phases["text tower"] = floor.work + text.n_bytes / MIB
     return Plan(
         text=text.tower if text else None,
         image=image.tower if image else None,
         chunk_rows=text.chunk_rows if text else CHUNK_ROWS[0],
-        sketch_rank=rank,
+        sketch=sketch,
         phases=phases,
         query_seconds=text.seconds if text else 0.0,
         decoding_bytes=max(PICTURE_BYTES, (limit - floor.work) * MIB - names),
@@ -245,13 +262,13 @@ def _choose(options: Iterable[_Option], limit_mib: float) -> _Option:
     return min(options, key=lambda o: (o.n_bytes, o.seconds))
 
 
-def _text_options(manifest: Manifest, work: Work, sketch_rank: int) -> Iterator[_Option]:
+def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_Option]:
     text, n_classes = manifest.text, len(work.name_lengths)
     row_bytes = 4 * text.width
     n_shared = 1 + work.n_context
     for chunk in CHUNK_ROWS:
         rows = chunked_rows(work.name_lengths, n_shared, chunk)
-        held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch_rank)
+        held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch)
         for tower in _tower_plans(text.steps):
             if tower.mode == "streamed" and not work.dim:
                 continue  # its arena would stay while pictures are encoded, for the sake of one query
@@ -333,9 +350,12 @@ def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
     return _names_bytes(manifest.text, work, chunk_rows) + A + features + head
 
 
-def _sketch_bytes(manifest: Manifest, work: Work, rank: int) -> int:
-    """The answers, and beside them the same with new ones, or the columns made of them."""
-    return 2 * (rank + 1) * len(work.name_lengths) * manifest.embed_dim * 4 if rank else 0
+def _sketch_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
+    """The columns in float16, and beside them the same with new ones; class features in double precision."""
+    if not sketch.rank:
+        return 0
+    n_columns = min(sketch.n_columns, work.dim)
+    return (2 * 2 * n_columns + SKETCHED_BYTES) * len(work.name_lengths) * manifest.embed_dim
 
 
 def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from . import stage1_cmaes, stage2_feature_sketch, stage2_sparse_zo
 from .arrays import Floats
 from .errors import UsageError
+from .memory import NO_SKETCH, Sketch
 
 AUTO = "auto"
 Covariance = Literal["full", "diagonal", "identity"]
@@ -63,11 +64,11 @@ class TuneSettings(ABC):
         return None
 
     @property
-    def sketch_ranks(self) -> tuple[int, ...]:
-        """Directions that a sketch may have, the most wanted first: memory decides. 0: no sketches."""
-        return (0,)
+    def sketches(self) -> tuple[Sketch, ...]:
+        """What stage 2 may hold of the Jacobian, the most wanted first: memory decides."""
+        return (NO_SKETCH,)
 
-    def with_sketch_rank(self, rank: int) -> Self:
+    def with_sketch(self, sketch: Sketch) -> Self:
         """The same with one of those."""
         return self
 
@@ -139,7 +140,7 @@ class EdgeSettings(TuneSettings):
     A is scaled to the initial context, so |w| = 1 moves the context by its own size whatever the model,
     and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. Of A's covariance nothing can be
     learnt in a few generations: C stays the identity.
-    rank:            directions of a sketch in stage 2, see stage2_feature_sketch.Settings
+    rank, kept_rounds: of the sketches in stage 2, see stage2_feature_sketch.Settings
     label_smoothing: of the loss that sketches descend on; stage 1, looks and results have none
     queries:         of the whole run, unless the user limits them
     """
@@ -149,6 +150,7 @@ class EdgeSettings(TuneSettings):
     rho: float = 0.02
     change_point: int | str = 8
     rank: int = 48
+    kept_rounds: int = 4
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
@@ -179,6 +181,7 @@ class EdgeSettings(TuneSettings):
         return stage2_feature_sketch.Settings(
             dim=self.dim,
             rank=self.rank,
+            kept_rounds=self.kept_rounds,
             prune_interval=self.prune_interval,
             prune_ratio=self.prune_ratio,
         )
@@ -192,11 +195,13 @@ class EdgeSettings(TuneSettings):
         return self.queries
 
     @property
-    def sketch_ranks(self) -> tuple[int, ...]:
-        return (self.rank, *(rank for rank in SMALLER_RANKS if rank < self.rank))
+    def sketches(self) -> tuple[Sketch, ...]:
+        """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy."""
+        ranks = (self.rank, *(rank for rank in SMALLER_RANKS if rank < self.rank))
+        return (*(Sketch(rank, self.kept_rounds) for rank in ranks), Sketch(ranks[-1], 0))
 
-    def with_sketch_rank(self, rank: int) -> Self:
-        return dataclasses.replace(self, rank=rank)
+    def with_sketch(self, sketch: Sketch) -> Self:
+        return dataclasses.replace(self, rank=sketch.rank, kept_rounds=sketch.kept_rounds)
 
 
 PAPER = PaperSettings(preset="paper")

@@ -32,6 +32,7 @@ from .estimators import (
     orthonormal_rows,
     reach,
     refuse_non_finite,
+    slopes,
 )
 
 FeatureGradient = Callable[[Floats], Doubles]  # class features (K, E) -> the loss's gradient by them
@@ -123,8 +124,8 @@ class State:
     decomposed_at: generation of that C
     candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
     directions:    (r, d) orthonormal rows of this generation's sketch; (0, d) without a sketch
-    features:      (up to 1 + r, K, E) float32, class features told of the sketch; (0, 0, 0) when it is
-                   complete, or there is none
+    features:      (1, K, E) float32, class features at the mean while a sketch is told; else (0, 0, 0)
+    slopes:        (up to r,) of the loss, along the directions that were told so far
     perturbation:  (d,) eps; 0 until the sweep or the sketch is complete
     answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) without a sweep
     answered:      how many points have been told, of sweep or sketch and candidates
@@ -147,6 +148,7 @@ class State:
     candidates: Doubles
     directions: Doubles
     features: Floats
+    slopes: Doubles
     perturbation: Doubles
     answers: Doubles
     answered: int
@@ -317,21 +319,20 @@ class SharpnessAwareCMAES:
         return told
 
     def _sketched(self, features: Floats, last: int) -> State:
-        """The state after class features (n, K, E) of more points of the sketch."""
-        state = self._state
-        if state.features.size:
-            features = np.concatenate((state.features, features))
-        if last < self._n_sweep:
-            return replace(state, features=features, answered=last)
+        """The state after class features (n, K, E) of more points of the sketch, the mean's first of all."""
+        state, sketch = self._state, self._sketch
+        if not state.features.size:
+            state, features = replace(state, features=features[:1]), features[1:]
         assert self._by_features is not None  # a sketch was asked for
-        sketch = self._sketch
-        gradient = sketch.gradient(sketch.columns(features), self._by_features(features[0]))
+        T = state.features[0]
+        new = slopes(sketch.columns(T, features), self._by_features(T))
+        state = replace(state, slopes=np.concatenate((state.slopes, new)), answered=last)
+        if last < self._n_sweep:
+            return state
+        gradient = sketch.gradient(state.slopes)
         radius = self._settings.rho * reach(state.mean)
         return replace(
-            state,
-            features=_NO_FEATURES,
-            perturbation=sharpness_step(gradient, radius),
-            answered=last,
+            state, features=_NO_FEATURES, slopes=np.empty(0), perturbation=sharpness_step(gradient, radius)
         )
 
     def _updated(self, losses: Doubles) -> State:
@@ -761,6 +762,7 @@ def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generat
         candidates=np.empty((settings.population, d)),
         directions=np.empty((0, d)),
         features=_NO_FEATURES,
+        slopes=np.empty(0),
         perturbation=np.zeros(d),
         answers=np.zeros(_n_answers(settings)),
         answered=0,

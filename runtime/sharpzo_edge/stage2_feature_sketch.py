@@ -1,13 +1,15 @@
 """Stage 2 of our own preset: descent in sketched subspaces of the class features, ask and tell.
 
-Nothing published does this for prompt tuning with forward passes alone; what it measured is in bench/.
-A round: r forward differences of the class features along random orthonormal directions U give the
-linear model T(w + U a) ~ T + J a, with unit rows; its loss is minimised, for nothing, in four balls
-|a| <= f delta omega(w), f = 1/4, 1/2, 1, 2; the true loss decides among the four steps, or none.
+Nothing published does this for prompt tuning with forward passes alone; docs/accuracy.md has its figures.
+A round: r forward differences of the class features along random orthonormal directions U, together with
+the columns kept from earlier rounds, give the linear model T(w + U a) ~ T + J a, with unit rows; its loss
+is minimised, for nothing, in four balls |a| <= f delta omega(w), f = 1/4, 1/2, 1, 2; the true loss decides
+among the four steps, or none. What the best of them did corrects all columns (Broyden 1965), so that old
+ones stay of use; the newest are kept, and new directions are orthogonal to theirs.
 
 Sparsity is SharpZO's rule (arXiv 2506.20990, eq. 4 and 5) on sketched gradients: every K_prune rounds,
 the first included, the sketch ignores the mask, and its gradient scores the coordinates for a new one;
-so a coordinate that was dropped can come back.
+so a coordinate that was dropped can come back. With it no column is kept: it would move dropped ones.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats
+from .arrays import Doubles, Floats, Halves
 from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
-from .estimators import SKETCH_STEP, FeatureSketch, orthonormal_rows, reach
+from .estimators import SKETCH_STEP, FeatureSketch, no_finite_features, orthonormal_rows, reach, slopes
 from .feature_loss import FeatureLoss, LinearModel, minimum_in_ball
 from .stage2_sparse_zo import Mask, keep_mask, pruning_score
 
@@ -28,6 +30,7 @@ FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
 FIRST_DELTA, SMALLEST_DELTA, LARGEST_DELTA = 1.0, 1e-3, 4.0
 REJECTED = 0.25  # factor of delta when no step lowers the loss
 SMALLEST_FALL = 1e-5  # of the loss: less is round-off in float32
+TINY = 1e-300  # keeps a step of length 0 from dividing
 FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: from a = 0, and from the ball before
 
 
@@ -36,7 +39,8 @@ class Settings:
     """What stays constant. Raises UsageError for a value that cannot be used.
 
     dim:            d, coordinates of w
-    rank:           r, directions of a sketch; fewer where the mask keeps fewer coordinates
+    rank:           r, new directions a round; fewer where the mask keeps fewer coordinates
+    kept_rounds:    rounds whose columns are kept, as far as d leaves room for them
     prune_interval: K_prune, rounds between two masks
     prune_ratio:    part of the coordinates that a mask leaves out; 0 masks nothing
 
@@ -45,14 +49,23 @@ class Settings:
 
     dim: int
     rank: int = 48
+    kept_rounds: int = 4
     prune_interval: int = 5
     prune_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
         require(self.rank >= 1, "--rank", self.rank, "at least 1", "48")
+        require(self.kept_rounds >= 0, "--kept-rounds", self.kept_rounds, "at least 0", "4")
         require(self.prune_interval >= 1, "--prune-interval", self.prune_interval, "at least 1", "5")
         require(0 <= self.prune_ratio < 1, "--prune-ratio", self.prune_ratio, "in [0, 1)", "0.5")
+
+    @property
+    def n_kept(self) -> int:
+        """The most columns that a round begins with."""
+        if self.prune_ratio > 0:
+            return 0
+        return max(0, min(self.kept_rounds * self.rank, self.dim - self.rank))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,29 +76,35 @@ class State:
     w:          (d,) float64
     delta:      radius of the trust region, in units of omega(w)
     mask:       (d,) bool: coordinates that the next directions may use
-    directions: (r, d) orthonormal rows, this round's U
+    class_features: (K, E) float32 at w
+    directions: (q + r, d) orthonormal rows: the q kept ones, then this round's
+    columns:    (q + n, K, E) float16, J along the kept directions and the n new ones that were told
     trials:     (4, d) the points that the linear model proposes; (0, d) until the sketch is complete
-    answers:    (1 + n, K, E) float32 class features: at w; then of the n points told so far, of the sketch
-                or of the trials
+    losses:     (n,) of the trials told so far
+    best:       (1, K, E) float32 class features of the best of those; (0, K, E) before
     rng:        bit_generator.state after this round's draws
 
-    Size at d = 512, r = 48, K = 10, E = 512: at most 1.2 MB, nearly all of it the sketch's answers.
+    float16 is exact enough: what a column is worth is decided by the bend of T, not by its last bits.
+    Size at d = 512, r = 48, 4 rounds kept, K = 10, E = 512: at most 3.5 MB.
     """
 
     step: int
     w: Doubles
     delta: float
     mask: Mask
+    class_features: Floats
     directions: Doubles
+    columns: Halves
     trials: Doubles
-    answers: Floats
+    losses: Doubles
+    best: Floats
     rng: dict[str, Any]
 
 
 class SketchedDescent:
     """Ask, evaluate, tell; the caller owns the loop, the class features and the checkpoints.
 
-    Memory: the sketch's answers (r, K, E) float32 twice, and a block of FeatureLoss.
+    Memory: the columns (q + r, K, E) float16 twice, eight times (K, E) float32, and a block of FeatureLoss.
 
     >>> from .arrays import LabelledFeatures
     >>> pictures = LabelledFeatures(np.eye(3, dtype=np.float32), np.arange(3))
@@ -130,9 +149,9 @@ class SketchedDescent:
             raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {w.shape}")
         generator = np.random.Generator(np.random.PCG64(seed_sequence))
         everything = np.ones(settings.dim, dtype=np.bool_)
-        return cls(
-            settings, loss, _round_begun(settings, 0, w, class_features, FIRST_DELTA, everything, generator)
-        )
+        nothing = np.empty((0, settings.dim)), np.empty((0, *class_features.shape), np.float16)
+        first = _round_begun(settings, 0, w, class_features, FIRST_DELTA, everything, *nothing, generator)
+        return cls(settings, loss, first)
 
     @property
     def state(self) -> State:
@@ -147,13 +166,12 @@ class SketchedDescent:
     @property
     def solution_features(self) -> Floats:
         """Class features (K, E) at the present w: always known."""
-        T: Floats = self._state.answers[0].copy()
-        return T
+        return self._state.class_features.copy()
 
     @property
     def between_updates(self) -> bool:
         """No answer of the present round has been told yet."""
-        return len(self._state.answers) == 1 and not len(self._state.trials)
+        return self._n_told == 0 and not len(self._state.trials)
 
     @property
     def finished(self) -> bool:
@@ -168,11 +186,11 @@ class SketchedDescent:
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; at least one point must be asked for")
-        state, first = self._state, len(self._state.answers)
+        state, first = self._state, self._n_told
         last = first + min(limit, self._n_outstanding)
         if len(state.trials):
-            return Ask(state.trials[first - 1 : last - 1].copy(), "features")
-        return Ask(self._sketch.points(first, last), "features")
+            return Ask(state.trials[first:last].copy(), "features")
+        return Ask(self._sketch.points(1 + first, 1 + last), "features")
 
     def tell(self, class_features: npt.ArrayLike) -> None:
         """Class features (n, K, E) of the first n points not yet answered, in parts of any size.
@@ -183,52 +201,83 @@ class SketchedDescent:
         """
         state = self._state
         told = np.asarray(class_features, dtype=np.float32)
-        n_outstanding = self._n_outstanding
-        if told.shape[1:] != state.answers.shape[1:] or len(told) > n_outstanding:
+        n_outstanding, shape = self._n_outstanding, state.class_features.shape
+        if told.shape[1:] != shape or len(told) > n_outstanding:
             raise ValueError(
-                f"class features have shape {told.shape}; {n_outstanding} of {state.answers.shape[1:]} are "
-                f"outstanding"
+                f"class features have shape {told.shape}; {n_outstanding} of {shape} are outstanding"
             )
-        new = replace(state, answers=np.concatenate((state.answers, told)))
-        if len(told) < n_outstanding or not len(told):
-            self._state = new
-        elif len(state.trials):
-            self._state = self._stepped(new)
+        is_complete = len(told) == n_outstanding > 0
+        if len(state.trials):
+            state = self._tried(state, told)
+            self._state = self._stepped(state) if is_complete else state
         else:
-            self._state = self._proposed(new)
+            with np.errstate(over="ignore"):
+                columns = self._sketch.columns(state.class_features, told).astype(np.float16)
+            state = replace(state, columns=np.concatenate((state.columns, columns)))
+            self._state = self._proposed(state) if is_complete else state
+
+    @property
+    def _n_kept(self) -> int:
+        """Directions from earlier rounds."""
+        return len(self._state.directions) - _n_new(self._settings, self._state)
+
+    @property
+    def _n_told(self) -> int:
+        """Points of the present phase that are answered."""
+        state = self._state
+        return len(state.losses) if len(state.trials) else len(state.columns) - self._n_kept
 
     @property
     def _n_outstanding(self) -> int:
         if self.finished:
             return 0
         state = self._state
-        return 1 + len(state.trials if len(state.trials) else state.directions) - len(state.answers)
+        return len(state.trials if len(state.trials) else state.directions[self._n_kept :]) - self._n_told
 
     @property
     def _sketch(self) -> FeatureSketch:
         state = self._state
-        return FeatureSketch(state.w, state.directions, SKETCH_STEP * reach(state.w))
+        return FeatureSketch(state.w, state.directions[self._n_kept :], SKETCH_STEP * reach(state.w))
 
     def _proposed(self, told: State) -> State:
         """The sketch is complete: the points to try, and a new mask when its time has come."""
-        T, settings = told.answers[0], self._settings
-        columns = self._sketch.columns(told.answers)
+        T, settings = told.class_features, self._settings
+        lost = [j for j, column in enumerate(told.columns) if not np.isfinite(column).all()]
+        if len(lost) == len(told.columns) - self._n_kept:  # kept ones are finite
+            raise no_finite_features(told.w, len(lost))
+        if lost:
+            columns = told.columns.copy()
+            columns[lost] = 0
+            told = replace(told, columns=columns)
         mask = told.mask
         if pruning_is_due(settings, told.step):
-            gradient = self._sketch.gradient(columns, self._loss.gradient(T))
+            gradient = self._sketch.gradient(slopes(told.columns, self._loss.gradient(T)))
             mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
         radius = told.delta * reach(told.w)
-        steps = proposals(LinearModel(self._loss, T, columns), radius) @ told.directions
-        return replace(told, mask=mask, trials=told.w + steps, answers=told.answers[:1].copy())
+        steps = proposals(LinearModel(self._loss, T, told.columns), radius) @ told.directions
+        return replace(told, mask=mask, trials=told.w + steps)
+
+    def _tried(self, state: State, told: Floats) -> State:
+        """The state after class features (n, K, E) of more trials, of which the best are kept."""
+        losses = self._loss.values(told)
+        both = np.concatenate((state.losses, losses))
+        first = best_of(both) - len(state.losses)
+        best = told[first : first + 1].copy() if first >= 0 and len(told) else state.best
+        return replace(state, losses=both, best=best)
 
     def _stepped(self, told: State) -> State:
         """The trials are answered: w moves to the best of them, or not, and a new round begins."""
-        losses = self._loss.values(told.answers)
-        best = accepted(losses)
+        best = accepted(self._loss.values(told.class_features[np.newaxis])[0], told.losses)
         w = told.trials[best] if best is not None else told.w
-        T = told.answers[0 if best is None else 1 + best]
+        T = told.best[0] if best is not None else told.class_features
         delta = next_delta(told.delta, best)
-        return _round_begun(self._settings, told.step + 1, w, T, delta, told.mask, self._generator)
+        first_new, n_kept = self._n_kept, self._settings.n_kept
+        newest = np.r_[first_new : len(told.directions), :first_new][:n_kept]
+        columns = told.columns[newest]
+        if best is not None:
+            columns = carried_over(told, newest, best, reach(told.w) / reach(w))
+        kept = told.directions[newest], columns
+        return _round_begun(self._settings, told.step + 1, w, T, delta, told.mask, *kept, self._generator)
 
 
 # The formulas.
@@ -243,14 +292,32 @@ def proposals(model: LinearModel, radius: float) -> Doubles:
     return np.array(found)
 
 
-def accepted(losses: Doubles) -> int | None:
-    """Which trial is the best, when it lowers the loss: losses (5,), the first of them at w itself.
+def best_of(losses: Doubles) -> int:
+    """The trial with the lowest loss; of equal ones the shorter step. What is not finite is the worst."""
+    return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) if len(losses) else 0
 
-    A loss that is not finite is no candidate; of equal ones the shorter step is taken.
+
+def accepted(here: float, losses: Doubles) -> int | None:
+    """Which trial is the best, when it lowers the loss: losses (4,) of the trials, and the one at w."""
+    best = best_of(losses)
+    return best if losses[best] < here - SMALLEST_FALL else None
+
+
+def carried_over(told: State, kept: npt.NDArray[np.intp], best: int, shrinkage: float) -> Halves:
+    """The kept columns for the next round: J + (dT - J a) a^T / |a|^2, a = U s, s the step that was taken.
+
+    So J a is what the step did, and nothing else changes (Broyden 1965). T hardly depends on the length
+    of a w far out, so its derivatives shrink as omega(w) grows.
     """
-    tried = np.where(np.isfinite(losses[1:]), losses[1:], np.inf)
-    best = int(np.argmin(tried))
-    return best if tried[best] < losses[0] - SMALLEST_FALL else None
+    a = told.directions @ (told.trials[best] - told.w)
+    length = max(float(a @ a), TINY)
+    missed = (told.best[0] - told.class_features).astype(np.float64)
+    for a_j, column in zip(a, told.columns, strict=True):
+        missed -= a_j * column
+    result = told.columns[kept]
+    for a_j, column in zip(a[kept], result, strict=True):
+        column[:] = (column + (a_j / length) * missed) * shrinkage
+    return result
 
 
 def next_delta(delta: float, best: int | None) -> float:
@@ -264,12 +331,15 @@ def pruning_is_due(settings: Settings, step: int) -> bool:
     return settings.prune_ratio > 0 and step % settings.prune_interval == 0
 
 
-def drawn_directions(normal: Doubles, mask: Mask) -> Doubles:
-    """Random orthonormal rows among the coordinates that the mask keeps, 0 elsewhere: (r, d).
+def drawn_directions(normal: Doubles, mask: Mask, kept: Doubles) -> Doubles:
+    """Random orthonormal rows among the coordinates that the mask keeps, 0 elsewhere, and orthogonal to
+    the kept ones: (r, d).
 
-    normal: (rank, d) standard normal numbers;  r = min(rank, coordinates kept)
+    normal: (rank, d) standard normal numbers;  kept: (q, d) orthonormal rows, none when a mask prunes
+    r = min(rank, coordinates kept by the mask)
     """
     rows = normal[: mask.sum(), mask]
+    rows = rows - (rows @ kept[:, mask].T) @ kept[:, mask]
     directions = np.zeros((len(rows), mask.size))
     directions[:, mask] = orthonormal_rows(rows)
     return directions
@@ -285,8 +355,11 @@ def _round_begun(
     class_features: Floats,
     delta: float,
     mask: Mask,
+    directions: Doubles,
+    columns: Halves,
     generator: np.random.Generator,
 ) -> State:
+    """directions (q, d), columns (q, K, E): kept from earlier rounds."""
     # All d are drawn whatever the mask, so that the stream does not depend on pruning.
     normal = generator.standard_normal((settings.rank, settings.dim))
     used = np.ones_like(mask) if pruning_is_due(settings, step) else mask
@@ -295,20 +368,32 @@ def _round_begun(
         w=w,
         delta=delta,
         mask=mask,
-        directions=drawn_directions(normal, used),
+        class_features=np.array(class_features, dtype=np.float32),
+        directions=np.concatenate((directions, drawn_directions(normal, used, directions))),
+        columns=columns,
         trials=np.empty((0, settings.dim)),
-        answers=np.array(class_features[np.newaxis], dtype=np.float32),
+        losses=np.empty(0),
+        best=np.empty((0, *class_features.shape), np.float32),
         rng=dict(generator.bit_generator.state),
     )
 
 
-def _check_shapes(settings: Settings, state: State) -> None:
+def _n_new(settings: Settings, state: State) -> int:
+    """This round's own directions. (A mask found by this round's sketch is for the next one.)"""
+    if len(state.trials) and settings.prune_ratio > 0:
+        return len(state.directions)
     kept = settings.dim if pruning_is_due(settings, state.step) else int(state.mask.sum())
-    n_directions = len(state.directions) if len(state.trials) else min(settings.rank, kept)
+    return min(settings.rank, kept)
+
+
+def _check_shapes(settings: Settings, state: State) -> None:
+    n_kept = len(state.directions) - _n_new(settings, state)
+    n_told = len(state.columns) - n_kept
+    fits = 0 <= n_kept <= settings.n_kept and n_told >= 0
     expected = {
         "w": (settings.dim,),
         "mask": (settings.dim,),
-        "directions": (n_directions, settings.dim),
+        "directions": (len(state.directions) if fits else settings.rank, settings.dim),
         "trials": (len(state.trials), settings.dim),
     }
-    require_shapes(state, expected, "--dim, --rank, --prune-interval and --prune-ratio")
+    require_shapes(state, expected, "--dim, --rank, --kept-rounds, --prune-interval and --prune-ratio")

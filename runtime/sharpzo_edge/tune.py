@@ -85,8 +85,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     context = _initial_context(bundle, request)
     plan = plan_of(request, bundle, folder, len(context))
     made_for = _made_for(request, bundle, folder, plan)
-    wanted_rank = request.settings.sketch_ranks[0]
-    request = dataclasses.replace(request, settings=request.settings.with_sketch_rank(plan.sketch_rank))
+    wanted = request.settings.sketches[0]
+    request = dataclasses.replace(request, settings=request.settings.with_sketch(plan.sketch))
     prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     _make_work_folder(request)
     with (
@@ -116,10 +116,10 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             checkpoint_seconds=request.checkpoint_seconds,
             strict=request.strict,
         )
-        if plan.sketch_rank < wanted_rank:
+        if plan.sketch != wanted:
             progress.say(
-                f"sketches of {plan.sketch_rank} directions, not {wanted_rank}: what the memory budget "
-                f"leaves room for"
+                f"sketches of {plan.sketch.n_columns} columns, not {wanted.n_columns}: what the memory "
+                f"budget leaves room for"
             )
         progress.say(
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
@@ -258,7 +258,7 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
         n_features=_n_drawn(request, folder),
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
-        sketch_ranks=settings.sketch_ranks,
+        sketches=settings.sketches,
         head=request.head != "none",
         threads=request.threads,
     )
@@ -374,7 +374,7 @@ def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan
         TIME_LIMIT: request.max_minutes,
         "--memory-budget": request.memory_budget,
         "--threads": request.threads,
-        "plan": [*towers, plan.chunk_rows, plan.sketch_rank],
+        "plan": [*towers, plan.chunk_rows, dataclasses.asdict(plan.sketch)],
     }
 
 
