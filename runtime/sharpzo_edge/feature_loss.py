@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Doubles, Floats, Halves, LabelledFeatures
+from .memory import COLUMNS_IN_MEMORY
 
 BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
 SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
@@ -136,13 +137,15 @@ class LinearModel:
     Memory: J (r, K, E) float16, which is the caller's; four (K, E) doubles; a block of the loss.
     loss:           of class features
     class_features: (K, E), T(w)
-    columns:        (r, K, E), J in any precision; kept, not copied
+    columns:        (r, K, E), J in any precision; kept where they are many, copied to float32 where few
     """
 
     def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> None:
         self._loss = loss
         self._T = class_features.astype(np.float64)
-        self._columns = columns
+        # numpy converts half precision slowly, and every look at the model reads all columns.
+        is_small = 4 * columns.size <= COLUMNS_IN_MEMORY
+        self._columns = columns.astype(np.float32) if is_small else columns
 
     @property
     def rank(self) -> int:

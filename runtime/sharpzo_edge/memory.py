@@ -48,6 +48,7 @@ ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
+COLUMNS_IN_MEMORY = 8 * MIB  # of a sketch, in float32: more are kept in half precision alone
 NAMES_IN_MEMORY = 4 * MIB  # more rows of class names are read from the bundle each time
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
@@ -351,11 +352,14 @@ def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
 
 
 def _sketch_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
-    """The columns in float16, and beside them the same with new ones; class features in double precision."""
+    """The columns in float16, and beside them the same with new ones; in float32 too where they are few;
+    class features in double precision.
+    """
     if not sketch.rank:
         return 0
-    n_columns = min(sketch.n_columns, work.dim)
-    return (2 * 2 * n_columns + SKETCHED_BYTES) * len(work.name_lengths) * manifest.embed_dim
+    n_numbers = min(sketch.n_columns, work.dim) * len(work.name_lengths) * manifest.embed_dim
+    single = 4 * n_numbers if 4 * n_numbers <= COLUMNS_IN_MEMORY else 0
+    return 2 * 2 * n_numbers + single + SKETCHED_BYTES * len(work.name_lengths) * manifest.embed_dim
 
 
 def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:

@@ -150,7 +150,7 @@ class EdgeSettings(TuneSettings):
     rho: float = 0.02
     change_point: int | str = 8
     rank: int = 48
-    kept_rounds: int = 4
+    kept_rounds: int = 2
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
