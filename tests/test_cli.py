@@ -189,7 +189,7 @@ def long_tune(output: Path) -> list[object]:
     return ["tune", "--bundle", BUNDLE, "--images", TRAIN, "--output", output, "--preset", "demo"]
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "p"
     interrupted(output, by=by)
