@@ -4,13 +4,14 @@ EXPORT := .venv-export
 OLDEST := .venv-oldest
 OLDEST_ONNXRUNTIME := 1.23.2
 WORK ?= build/demo-model
+MINUTES ?= 60
 PIP := -m pip install --quiet --disable-pip-version-check
 ACCURACY = PYTHONPATH=export:bench $(EXPORT)/bin/python -m accuracy
 ACCURACY_DATA = --tasks $(WORK)/tasks --model $(WORK)/model
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory bench-accuracy bench-accuracy-full clean
+.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory bench-accuracy bench-accuracy-full soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,9 @@ bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, tas
 	$(ACCURACY).run run $(ACCURACY_DATA)
 	$(ACCURACY).plot
 	$(ACCURACY).page
+
+soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
+	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)
 
 clean:  ## remove the environments and caches
 	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

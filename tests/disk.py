@@ -30,9 +30,12 @@ TINY = {
 
 
 class FailingOs:
-    """`os`, but `strike` is called at the n-th change of the disk, from 1 on, in the middle of a write."""
+    """`os`, but `strike` is called at the n-th change of the disk, from 1 on, in the middle of a write.
 
-    def __init__(self, n: int | None, strike: Callable[[], Any]):
+    strike is told what it hits: the call, and the file's name where the call has one.
+    """
+
+    def __init__(self, n: int | None, strike: Callable[[str], Any]):
         self.n_changes = 0
         self._n = n
         self._strike = strike
@@ -47,17 +50,18 @@ class FailingOs:
             if self.n_changes == self._n:
                 if name == "write":
                     real(arguments[0], arguments[1][: len(arguments[1]) // 2])
-                self._strike()
+                named = f" {Path(arguments[0]).name}" if isinstance(arguments[0], (str, Path)) else ""
+                self._strike(name + named)
             return real(*arguments, **options)
 
         return change
 
 
-def full_disk() -> None:
+def full_disk(_: str) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def power_cut() -> None:
+def power_cut(_: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

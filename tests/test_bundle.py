@@ -355,3 +355,19 @@ def test_a_mutated_npy_header_is_harmless(bundle_copy):
     opened = bundle_copy.open()
     width = opened.manifest.text.width
     check()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e299])
+def test_a_logit_scale_out_of_range_is_refused(bundle_copy, scale):
+    bundle_copy.set_manifest(bundle_copy.manifest() | {"logit_scale": scale})
+    with pytest.raises(BundleError, match="logit scale"):
+        bundle_copy.open()
+
+
+def test_other_tokens_of_the_right_size_are_refused(bundle_copy):
+    path = bundle_copy.folder / TOKEN_IDS_FILE
+    data = bytearray(path.read_bytes())
+    data[-2] += 1  # still ascending
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match="sha256"):
+        bundle_copy.open().token_embeddings([0])

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 import sharpzo_edge
+from sharpzo_edge import cli
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.interrupt import Interrupt
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")
@@ -164,6 +167,7 @@ def test_a_prompt_from_elsewhere_is_replaced_only_with_restart(
     error = tune(path, code=2)["error"]["message"]
     assert "exists already" in error and "--restart" in error
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["p"]
+    assert "plan" in tune(path, "--plan")  # which replaces nothing
     assert tune(path, "--restart", "--max-queries", 50)["queries"] in (49, 50)
     assert path.read_bytes() != before
 
@@ -189,7 +193,7 @@ def long_tune(output: Path) -> list[object]:
     return ["tune", "--bundle", BUNDLE, "--images", TRAIN, "--output", output, "--preset", "demo"]
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tmp_path: Path) -> None:
     output = tmp_path / "p"
     interrupted(output, by=by)
@@ -379,3 +383,28 @@ def test_the_demo_gains_ten_points_within_its_promises() -> None:
     assert result["tuned_accuracy"] >= result["zero_shot_accuracy"] + 0.10
     assert min(result["stage1_queries"], result["stage2_queries"]) > 0
     assert result["peak_rss_mib"] <= 128  # what the product promises
+
+
+def test_many_classes_are_names_and_not_a_file_with_a_long_name(tmp_path: Path) -> None:
+    names = [f"class number {i}" for i in range(60)]
+    assert cli._names(",".join(names)) == names
+    (tmp_path / "names").write_text("\n".join(names))
+    assert cli._names(str(tmp_path / "names")) == names
+    (tmp_path / "names").write_bytes(b"x" * (cli.NAMES_LIMIT_BYTES + 1))
+    with pytest.raises(UsageError, match="more than"):
+        cli._names(str(tmp_path / "names"))
+
+
+def test_under_nohup_a_closed_terminal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.received == 0
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with Interrupt() as interrupt:
+            for _ in range(2):  # a shell sends one, and the system another
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupt.received == signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import ImagesError, InterruptedRunError, NumericsError, SkippedPicturesError
 from sharpzo_edge.features import TrainingFeatures, Views, training_features
+from sharpzo_edge.files import file_checksum, read_checked_json, write_checked_json
 from sharpzo_edge.images import Skipped, read_folder
 from sharpzo_edge.interrupt import Interrupt
+from sharpzo_edge.journal import Journal
 from sharpzo_edge.memory import Plan, TowerPlan, Work
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.towers import ImageTower, plan_towers
@@ -282,3 +284,61 @@ def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: P
         for path in good[:3]
     ]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda drawn: drawn | {"labels": [0] * len(drawn["labels"])},
+        lambda drawn: drawn | {"labels": [2**70, *drawn["labels"][1:]]},
+        lambda drawn: drawn | {"labels": drawn["labels"][1:]},
+        lambda drawn: drawn | {"is_val": [True] * len(drawn["is_val"])},
+        lambda drawn: drawn | {"files": [[]] * len(drawn["files"])},
+        lambda drawn: drawn | {"said": "a word"},
+        lambda drawn: {name: each[:-1] for name, each in drawn.items()},
+        lambda drawn: {},
+        lambda drawn: None,
+    ],
+)
+def test_what_was_drawn_is_not_believed_for_a_right_checksum(
+    forged: Callable[[dict], object], tmp_path: Path
+) -> None:
+    first = encode(tmp_path)
+    kept = read_checked_json(tmp_path / features.PICTURES_FILE)
+    write_checked_json(tmp_path / features.PICTURES_FILE, kept | {"drawn": forged(kept["drawn"])})
+    again = encode(tmp_path)
+    assert np.array_equal(first.train.features, again.train.features)
+    assert np.array_equal(first.val.labels, again.val.labels) and first.checksum == again.checksum
+    assert read_checked_json(tmp_path / features.PICTURES_FILE) == kept
+
+
+def test_features_of_another_shape_are_not_believed_either(tmp_path: Path) -> None:
+    first = encode(tmp_path)
+    kept = read_checked_json(tmp_path / features.PICTURES_FILE)
+    for array in (first.train.features[:, :-1], first.train.features[:].astype(np.float64)):
+        np.save(tmp_path / features.FEATURES_FILE, array)
+        other = kept | {"features": file_checksum(tmp_path / features.FEATURES_FILE)}
+        write_checked_json(tmp_path / features.PICTURES_FILE, other)
+        assert np.array_equal(first.train.features, encode(tmp_path).train.features)
+
+
+def test_records_of_another_form_are_cut_off_whatever_their_seal(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    for number, record in enumerate((b"four", b"fore", b"fi", b"last")):
+        with Journal(path, "a" * 64, 9, 30) as journal:
+            assert len(journal) == number
+            journal.append(record)
+    with Journal(path, "a" * 64, 9, 30, lambda _, record: len(record) == 4) as journal:
+        assert [journal[i] for i in range(len(journal))] == [b"four", b"fore"]
+
+
+def test_dead_links_among_the_classes_are_said_and_strict_refuses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(TRAIN, tmp_path / "images")
+    (tmp_path / "images" / "circle").symlink_to("circle")
+    (tmp_path / "work").mkdir()
+    encode(tmp_path / "work", images=tmp_path / "images")
+    assert "skipped 1 class folder: a link that leads nowhere" in capsys.readouterr().err
+    with pytest.raises(SkippedPicturesError, match="circle"):
+        encode(tmp_path / "work", images=tmp_path / "images", strict=True)

@@ -444,3 +444,43 @@ def test_a_view_is_a_part_of_the_crop_perhaps_mirrored():
     assert left.max() < 25 and right.min() > 6 and left.shape == plain.shape and left.dtype == np.uint8
     for draw in np.random.default_rng(1).random((50, 5)):
         assert view(plain, draw).shape == plain.shape
+
+
+def test_a_link_in_place_of_a_class_folder_that_leads_nowhere_is_said(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "gone").symlink_to("nowhere")
+    folder = read_folder(tmp_path)
+    assert folder.folders == ("cat", "dog") and folder.dead_links == ("circle", "gone")
+    (line,) = folder.skipped_lines()
+    assert line.startswith("skipped 2 class folders: a link that leads nowhere") and "circle" in line
+    (tmp_path / "circle").unlink(), (tmp_path / "gone").unlink()
+    assert read_folder(tmp_path).skipped_lines() == []
+
+
+def test_a_program_in_postscript_is_not_run(tmp_path, monkeypatch):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    with pytest.raises(UnreadablePictureError, match="not a picture"):
+        read_crop(path, preprocess())
+
+
+@pytest.mark.parametrize("error", [struct.error, zlib.error, AttributeError, ZeroDivisionError, RuntimeError])
+def test_whatever_a_decoder_raises_is_a_reason(error, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (9, 9)).save(path)
+
+    def broken(*_):
+        raise error("x")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", broken)
+    with pytest.raises(UnreadablePictureError, match="truncated or damaged"):
+        read_crop(path, preprocess())
+
+
+def test_an_endless_file_of_class_names_is_refused(tmp_path):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    (tmp_path / "words").write_bytes(b" " * (images.NAMES_LIMIT_BYTES + 1))
+    with pytest.raises(ImagesError, match="more than 4,194,304 bytes"):
+        read_folder(tmp_path / "photos", tmp_path / "words")

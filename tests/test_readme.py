@@ -83,6 +83,15 @@ def test_a_measured_page_is_the_one_that_the_bench_wrote(name: str) -> None:
         assert written == bench(name).table(results)
 
 
+def test_the_soaks_page_is_the_one_that_the_soak_wrote_and_lost_nothing() -> None:
+    path = ROOT / "bench" / "results" / "soak" / "soak.json"
+    if not path.exists():
+        pytest.skip("not soaked yet")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert (ROOT / "docs" / "soak.md").read_text(encoding="utf-8") == bench("soak").page(results)
+    assert results["losses"] == []
+
+
 def test_the_demo_models_page_is_the_one_that_the_bench_wrote() -> None:
     results = json.loads((ROOT / "bench" / "results" / "demo_model.json").read_text(encoding="utf-8"))
     module = bench("demo_page")

@@ -20,6 +20,7 @@ from sharpzo_edge import tune as tuning
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import InterruptedRunError, UsageError
+from sharpzo_edge.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.lock import LOCK_FILE, locked
 from sharpzo_edge.record import RECORD_FILE, load_record
@@ -207,3 +208,21 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                     with pytest.raises(UsageError, match=rf"another {name}: .*, now .*--restart"):
                         tune(changed)
                 os.utime(picture, ns=(kept, kept))
+
+
+def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRequest) -> None:
+    tune(request_)
+    path = request_.work / RECORD_FILE
+    whole = read_checked_json(path)
+    for forged in (
+        whole | {"result": {}},
+        whole | {"result": whole["result"] | {"train_loss": "low"}},
+        whole | {"result": whole["result"] | {"head": [1]}},
+        whole | {"made_for": []},
+        whole | {"output": 5},
+        [],
+    ):
+        write_checked_json(path, forged)
+        assert load_record(request_.work) is None
+    path.write_bytes(b" " * (JSON_LIMIT_BYTES + 1) + path.read_bytes())
+    assert load_record(request_.work) is None

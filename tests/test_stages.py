@@ -336,20 +336,29 @@ def test_a_tower_that_answers_differently_twice_is_an_error(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("run_settings", "says"),
     [
-        (dataclasses.replace(SMALL, eta=1e300), "leaves? the finite numbers|is not finite"),
-        (dataclasses.replace(SMALL, eta=1e12), "is not finite"),
+        (dataclasses.replace(SMALL, eta=1e300, change_point=0), "leaves? the finite numbers|is not finite"),
         (dataclasses.replace(SMALL, mu_cge=1e6, change_point=0), "is not finite"),
     ],
 )
-def test_a_step_that_explodes_is_an_error_and_the_checkpoint_stays(
+def test_a_step_that_explodes_before_anything_is_found_is_an_error(
     run_settings: PaperSettings, says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NumericsError, match=says) as first:
         make_run(tmp_path, run_settings, tower=SmoothTower(breaks_beyond=1e3)).to_the_end(After())
     assert "Try" in str(first.value) or "Use smaller steps" in str(first.value)
-    if run_settings.change_point:
-        again = make_run(tmp_path, run_settings, tower=SmoothTower(breaks_beyond=1e3))
-        assert again.state.stage == 2 and np.isfinite(again.state.look.train.loss)
+
+
+@pytest.mark.parametrize("eta", [1e300, 1e12])
+def test_a_step_that_explodes_later_ends_the_run_with_what_was_found(eta: float, tmp_path: Path) -> None:
+    exploding = dataclasses.replace(SMALL, eta=eta)
+    run = make_run(tmp_path, exploding, tower=SmoothTower(breaks_beyond=1e3))
+    best = run.to_the_end(After())
+    assert best.w.any() and np.isfinite(best.class_features).all() and np.isfinite(best.train.loss)
+    assert "a number in stage 2 cannot be used" in run.why_stopped
+    again = make_run(tmp_path, exploding, tower=SmoothTower(breaks_beyond=1e3))
+    assert again.state.stage == 2  # a kill now would repeat the same end
+    assert again.to_the_end(After()).w.tobytes() == best.w.tobytes()
+    assert again.queries == run.queries and again.why_stopped == run.why_stopped
 
 
 def test_our_own_preset_survives_a_step_that_would_explode(tmp_path: Path) -> None:

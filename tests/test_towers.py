@@ -5,7 +5,7 @@ import pytest
 
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.class_prompts import class_prompts, context_from_words, random_context
-from sharpzo_edge.errors import BundleError
+from sharpzo_edge.errors import BundleError, NumericsError
 from sharpzo_edge.memory import RESIDENT, STREAMED, TowerPlan
 from sharpzo_edge.towers import (
     ImageTower,
@@ -196,3 +196,20 @@ def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
     monkeypatch.setattr("onnxruntime.InferenceSession", starved)
     with pytest.raises(MemoryError):
         TextTower(bundle, RESIDENT)
+
+
+@pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
+def test_onnxruntime_never_sees_a_graph_that_is_not_the_manifests(bundle_copy, plan, monkeypatch):
+    graph = bundle_copy.manifest()["text"]["steps"][0]["graph"] if plan is STREAMED else "text.onnx"
+    data = bytearray((bundle_copy.folder / graph).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle_copy.folder / graph).write_bytes(data)
+    monkeypatch.setattr("onnxruntime.InferenceSession.__init__", lambda *_, **__: pytest.fail("it saw one"))
+    with pytest.raises(BundleError, match=f"{graph} has sha256"), TextTower(bundle_copy.open(), plan, 1):
+        pass
+
+
+def test_image_features_that_are_not_finite_are_an_error(bundle):
+    h, w = bundle.manifest.preprocess.size
+    with ImageTower(bundle, RESIDENT, 1) as tower, pytest.raises(NumericsError, match="NaN among"):
+        tower.image_features([np.full((1, 3, h, w), np.nan, np.float32)])

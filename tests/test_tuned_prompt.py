@@ -259,3 +259,10 @@ def test_other_tensor_kinds_are_refused(file, dtype):
         file.write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * n_bytes)
         with pytest.raises(PromptFileError):
             load_prompt(file)
+
+
+def test_a_number_beyond_all_numbers_is_refused(file, prompt):
+    text = json.dumps(prompt.about).replace("0.75", "1e999")
+    write(file, prompt, metadata={METADATA_KEY: text})
+    with pytest.raises(PromptFileError, match="damaged"):
+        load_prompt(file)

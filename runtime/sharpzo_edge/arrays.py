@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,31 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]  # what towers take and give
 Doubles = NDArray[np.float64]  # what optimisers compute with
 Halves = NDArray[np.float16]  # columns of a Jacobian, of which there are many
+
+
+def npy_offset(file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
+    """Where the data of a .npy file of ours begin; `file` is left there. Allocates nothing.
+
+    Raises ValueError for another dtype, order or shape (None: any length), or another size.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, found = read(file)
+    except Exception as error:  # numpy's parser of headers lets nearly anything out
+        raise ValueError("is not a .npy file of version 1 or 2") from error
+    offset = file.tell()
+    fits = len(shape) == len(expected) and all(
+        n >= 0 and e in (None, n) for n, e in zip(shape, expected, strict=True)
+    )
+    wanted = np.dtype(dtype).newbyteorder("<")
+    size = os.fstat(file.fileno()).st_size
+    if found != wanted or fortran_order or not fits or offset + math.prod(shape) * wanted.itemsize != size:
+        raise ValueError(f"holds {found} {shape}, not {wanted} {expected}")
+    return offset
 
 
 class FeatureRows(Protocol):

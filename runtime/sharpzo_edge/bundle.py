@@ -27,11 +27,12 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import npy_offset
 from .errors import BundleError, ClassNameError
 
 FORMAT = "sharpzo-edge bundle"
@@ -48,6 +49,7 @@ COSINE = "_cosine_to_fp32"  # ends the names of such figures in a manifest's par
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
 LARGEST_CROP = 4096
+LARGEST_SCALE = 1e4  # of logits; CLIP's training stops at 100
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.weights not in PRECISIONS:
             raise ValueError(f"its weights are {self.weights!r}, not one of {PRECISIONS}")
+        if not 0 < self.logit_scale <= LARGEST_SCALE:
+            raise ValueError(f"its logit scale is {self.logit_scale}, not above 0 and up to {LARGEST_SCALE}")
 
     @property
     def largest_difference(self) -> float:
@@ -222,14 +226,20 @@ class Bundle:
 
     def verify(self) -> None:
         """Compare every file with its sha256. Reads the whole bundle. Raises BundleError."""
-        for name, expected in self.manifest.files.items():
-            try:
-                with self.path(name).open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise _damaged(self.folder, f"{name} cannot be read ({error.strerror})") from error
-            if found != expected.sha256:
-                raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected.sha256[:12]}…")
+        for name in self.manifest.files:
+            self.verified(name)
+
+    def verified(self, name: str) -> Path:
+        """A file whose bytes were compared with its sha256. Raises BundleError."""
+        expected = self.manifest.files[name].sha256
+        try:
+            with self.path(name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _damaged(self.folder, f"{name} cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected[:12]}…")
+        return self.path(name)
 
     def token_embeddings(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Rows of the token table: (len(token_ids), width) float32.
@@ -244,7 +254,7 @@ class Bundle:
         result = np.empty((len(rows), width), np.float32)
         path = self.path(TOKEN_EMBEDDING_FILE)
         with path.open("rb") as file:
-            offset = self._npy_offset(file, np.dtype("<f4"), (n_rows, width))
+            offset = self._npy_offset(file, np.float32, (n_rows, width))
             for i, row in enumerate(rows):
                 data = os.pread(file.fileno(), width * 4, offset + row * width * 4)
                 if len(data) != width * 4:
@@ -274,37 +284,18 @@ class Bundle:
         """The tokens that have a row, ascending; None when all have."""
         if TOKEN_IDS_FILE not in self.manifest.files:
             return None
-        with self.path(TOKEN_IDS_FILE).open("rb") as file:
-            self._npy_offset(file, np.dtype("<i4"), (None,))
+        with self.verified(TOKEN_IDS_FILE).open("rb") as file:
+            self._npy_offset(file, np.int32, (None,))
             ids = np.fromfile(file, "<i4")
         if ids.size == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
             raise _damaged(self.folder, f"{TOKEN_IDS_FILE} is not in ascending order")
         return ids
 
-    def _npy_offset(self, file: Any, dtype: np.dtype[Any], expected: tuple[int | None, ...]) -> int:
-        """Where the data of a .npy file of ours begin; `file` is left there.
-
-        Raises BundleError for another dtype, order or shape (None: any length), or another size.
-        """
-        name = Path(file.name).name
+    def _npy_offset(self, file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
         try:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran_order, found = read(file)
-        except Exception as error:  # numpy's parser of headers lets nearly anything out
-            raise _damaged(self.folder, f"{name} is not a .npy file of version 1 or 2") from error
-        offset = file.tell()
-        fits = len(shape) == len(expected) and all(
-            n >= 0 and e in (None, n) for n, e in zip(shape, expected, strict=True)
-        )
-        n_bytes = math.prod(shape) * dtype.itemsize
-        size = os.fstat(file.fileno()).st_size
-        if found != dtype or fortran_order or not fits or offset + n_bytes != size:
-            raise _damaged(self.folder, f"{name} holds {found} {shape}, not {dtype} {expected}")
-        return int(offset)
+            return npy_offset(file, dtype, expected)
+        except ValueError as error:
+            raise _damaged(self.folder, f"{Path(file.name).name} {error}") from error
 
     def _check_files(self) -> None:
         text, image = self.manifest.text, self.manifest.image
@@ -358,6 +349,8 @@ def from_json(kind: Any, value: Any, where: str = "") -> Any:
     Raises ValueError, naming the place, for a missing or unknown key and for a value of another type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
             raise ValueError(f"{where or 'the file'} must be an object")

@@ -1,8 +1,12 @@
-"""A run's state on disk: one dataclass, its arrays as safetensors, the rest as JSON in the same file."""
+"""A run's state on disk: one dataclass, its arrays as safetensors, the rest as JSON in the same file.
+
+A checksum covers both: what is read is what was written, to the last bit.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import types
 import typing
@@ -16,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from .errors import SharpzoError, UsageError
 from .files import OpenFile, canonical_json, replacing
 
-METADATA_KEY = "sharpzo-edge checkpoint"
+METADATA_KEY, CHECKSUM_KEY = "sharpzo-edge checkpoint", "checksum"
+SIZE_LIMIT_BYTES = 2 << 30
 LONGEST_SHOWN = 40  # characters of a value that a message shows
 SAFETENSORS_DTYPES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "<i8": "I64", "|b1": "BOOL"}
 ARRAY = "array"  # stands in the JSON where an array is
@@ -26,7 +31,8 @@ def save_state(path: Path, state: Any, made_for: dict[str, Any]) -> None:
     """Write a dataclass (nested ones too) of arrays and JSON values, and what it was made for."""
     arrays: dict[str, np.ndarray] = {}
     tree = _take_arrays(state, "", arrays)
-    metadata = {METADATA_KEY: canonical_json({"state": tree, "made_for": made_for}).decode()}
+    text = canonical_json({"state": tree, "made_for": made_for}).decode()
+    metadata = {METADATA_KEY: text, CHECKSUM_KEY: _checksum(text, arrays)}
     with replacing(path) as file:
         _write_safetensors(file, arrays, metadata)
 
@@ -60,9 +66,14 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
+        if path.stat().st_size > SIZE_LIMIT_BYTES:
+            raise ValueError(f"it has more than {SIZE_LIMIT_BYTES:,} bytes")
         with safe_open(path, "numpy") as file:
-            parts = json.loads((file.metadata() or {})[METADATA_KEY])
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata[CHECKSUM_KEY] != _checksum(metadata[METADATA_KEY], arrays):
+            raise ValueError("its checksum is another")
+        parts = json.loads(metadata[METADATA_KEY])
         state = _put_arrays(kind, parts["state"], "", arrays)
         if arrays or not isinstance(parts["made_for"], dict):
             raise ValueError(f"unknown arrays {sorted(arrays)}, or made for nothing")
@@ -89,6 +100,15 @@ def refuse_another_command(what: str, before: dict[str, Any], now: dict[str, Any
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _checksum(text: str, arrays: dict[str, np.ndarray]) -> str:
+    """Of the JSON, and of every array's name, type, shape and bytes. Copies no array."""
+    found = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(canonical_json([name, array.dtype.str, array.shape]))
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _take_arrays(value: Any, where: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -19,6 +19,7 @@ from .errors import ClassNameError, UsageError
 from .memory import CHUNK_ROWS, NAMES_IN_MEMORY, chunk_sizes
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
+LONGEST_NAME = 2000  # characters: no context has room for them, and the tokeniser's time is their square
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
 
 
@@ -50,11 +51,17 @@ class ClassPrompts:
 
 
 def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] = ()) -> list[list[int]]:
-    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty name.
+    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty or endless name.
 
     folders: which the names come from, for its message
     """
-    encoded = Tokenizer(bundle.path(MERGES_FILE)).encode([f"{name}." for name in names])
+    for name, called in zip(names, _called(names, folders), strict=True):
+        if len(name) > LONGEST_NAME:
+            raise ClassNameError(
+                f"The class name {called[:80]}… has {len(name):,} characters. A name may have "
+                f"{LONGEST_NAME:,}. Shorten the name (--class-names FILE), or rename its folder"
+            )
+    encoded = Tokenizer(bundle.verified(MERGES_FILE)).encode([f"{name}." for name in names])
     for name, called, ids in zip(names, _called(names, folders), encoded, strict=True):
         if not split_words(clean_text(name)) or {SOS_ID, EOT_ID} & set(ids):
             raise ClassNameError(
@@ -157,7 +164,12 @@ def context_from_words(bundle: Bundle, words: str) -> Floats:
 
     Raises UsageError for words without tokens, too many, or outside the bundle's vocabulary.
     """
-    (ids,) = Tokenizer(bundle.path(MERGES_FILE)).encode([words])
+    if len(words) > LONGEST_NAME:
+        raise UsageError(
+            f"--context-init {words[:80]!r}… has {len(words):,} characters. It may have {LONGEST_NAME:,}, "
+            f'and few tokens. The usual choice is --context-init "a photo of a"'
+        )
+    (ids,) = Tokenizer(bundle.verified(MERGES_FILE)).encode([words])
     longest = bundle.manifest.text.context_length - 4  # SOS, one token of name, ".", EOT
     if not 1 <= len(ids) <= longest:
         raise UsageError(

@@ -17,6 +17,7 @@ import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError
+from .files import read_limited
 from .process_memory import DEFAULT_BUDGET, return_freed_blocks
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder that export wrote.")]
 ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of pictures, one folder a class.")]
@@ -243,24 +246,23 @@ def tune(
         _print_preview(as_json, preview(request))
         return
     result = run(request)
-    made = result["head"]
-    validated = result["val_accuracy"]
-    _print(
-        as_json,
-        result,
-        [
-            f"wrote {output}",
-            f"  loss on the shots   {result['zero_shot_train_loss']:.4f} -> {result['train_loss']:.4f}",
-            f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
-            + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
-            f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
-            f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
-            f"  stopped             {result['stopped']}",
-            *([f"  head                {made['kind']}, weight {made['weight']:g}"] if made else []),
-            f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
-            f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
-        ],
-    )
+    _print(as_json, result, _tuned_lines(result, bundle))
+
+
+def _tuned_lines(result: dict[str, Any], bundle: Path) -> list[str]:
+    made, validated, output = result["head"], result["val_accuracy"], result["prompt"]
+    return [
+        f"wrote {output}",
+        f"  loss on the shots   {result['zero_shot_train_loss']:.4f} -> {result['train_loss']:.4f}",
+        f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
+        + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
+        f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
+        f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
+        f"  stopped             {result['stopped']}",
+        *([f"  head                {made['kind']}, weight {made['weight']:g}"] if made else []),
+        f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
+        f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
+    ]
 
 
 def _print_preview(as_json: bool, result: dict[str, Any]) -> None:
@@ -454,13 +456,17 @@ def _names(value: str | None) -> list[str] | None:
     if value is None:
         return None
     try:
-        text = Path(value).read_text(encoding="utf-8") if Path(value).is_file() else value
-    except (OSError, UnicodeDecodeError) as error:
+        is_file = Path(value).is_file()
+    except OSError:  # longer than any file's name
+        is_file = False
+    try:
+        text = read_limited(Path(value), NAMES_LIMIT_BYTES).decode() if is_file else value
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"The file {value} after --classes cannot be read ({error}). It must be UTF-8 text, one name a "
             f"line. Correct it, or give the names themselves: --classes a,b,c"
         ) from error
-    names = [n.strip() for n in (text.splitlines() if text is not value else text.split(","))]
+    names = [n.strip() for n in (text.splitlines() if is_file else text.split(","))]
     names = [n for n in names if n]
     if len(set(names)) < max(2, len(names)):
         raise UsageError(

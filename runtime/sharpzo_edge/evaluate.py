@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import checked_token_ids, class_prompts, context_from_words
-from .errors import ImagesError
+from .errors import ImagesError, NumericsError
 from .features import skipped_pictures, stream_features
 from .heads import blended_logits
 from .images import LabelledFolder, Skipped, read_folder
@@ -66,9 +66,10 @@ def evaluate(
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
         progress.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")
-    if strict and skipped.counts:
-        raise skipped_pictures(skipped.lines())
-    for line in skipped.lines():
+    passed_over = [*folder.skipped_lines(), *skipped.lines()]
+    if strict and passed_over:
+        raise skipped_pictures(passed_over)
+    for line in passed_over:
         progress.say(line)
     if not seen.any():
         raise ImagesError(
@@ -103,7 +104,14 @@ def _class_features(
     prompts = class_prompts(bundle, names, len(context), plan.chunk_rows)
     assert plan.text is not None  # there are names
     with TextTower(bundle, plan.text, threads) as tower:
-        return list(names), tower.class_features(context[None], prompts)[0], plan
+        features = tower.class_features(context[None], prompts)[0]
+    if not np.isfinite(features).all():
+        raise NumericsError(
+            f"The text tower's answer holds {np.isnan(features).sum()} NaN among {features.size} numbers. "
+            f"Class features must be finite. Check the bundle with: sharpzo-edge doctor "
+            f"--bundle {bundle.folder}"
+        )
+    return list(names), features, plan
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

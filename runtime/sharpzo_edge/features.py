@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import FeatureRows, Floats, LabelledFeatures
+from .arrays import FeatureRows, Floats, LabelledFeatures, npy_offset
 from .bundle import Bundle, Preprocess
 from .errors import ImagesError, NumericsError, SkippedPicturesError
 from .files import (
@@ -42,6 +42,8 @@ CROPS_FILE, ENCODED_FILE = "crops.journal", "features.journal"
 FEATURES_FILE, PICTURES_FILE = "features.npy", "pictures.json"
 IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record in crops.journal
 LONGEST_REASON = 1 << 10
+# Of what was drawn: each is a list of these.
+DRAWN = {"files": str, "labels": int, "is_val": bool, "skipped": str, "said": str}
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,27 @@ def training_features(
     # A pass's size decides the last bits of its features.
     seen = [views.n, views.seed.entropy, list(views.seed.spawn_key)]
     key = _key(crops_key, asdict(tower_plan), threads, seen)
-    drawn = _kept_before(work, key)
+    drawn = _kept_before(work, key, views.n, len(folder.files), bundle.manifest.embed_dim)
     if drawn is not None:
-        _report(drawn, progress, strict)
+        _report(folder, drawn, progress, strict)
         progress.say(f"features of {len(drawn['labels'])} pictures are there from before")
     else:
         how, embed_dim = bundle.manifest.preprocess, bundle.manifest.embed_dim
         largest_crop = max(_crop_bytes(how), LONGEST_REASON) + 1
         largest_pass = 4 * embed_dim * tower_plan.together
-        with Journal(work / CROPS_FILE, crops_key, largest_crop, checkpoint_seconds) as read:
+
+        def is_outcome(_: int, record: bytes) -> bool:
+            return record[:1] == IS_REASON or (record[:1] == IS_CROP and len(record) == 1 + _crop_bytes(how))
+
+        def is_pass(number: int, record: bytes) -> bool:
+            n_left = len(rows) - number * tower_plan.together
+            return len(record) == 4 * embed_dim * min(n_left, tower_plan.together)
+
+        with Journal(work / CROPS_FILE, crops_key, largest_crop, checkpoint_seconds, is_outcome) as read:
             drawn, crops = _draw_and_crop(bundle, folder, shots, n_val, seed, read, progress, interrupt, plan)
-            _report(drawn, progress, strict)
+            _report(folder, drawn, progress, strict)
             rows = [(crops[number], i) for number, i in _encoding_order(drawn, views.n)]
-            with Journal(work / ENCODED_FILE, key, largest_pass, checkpoint_seconds) as encoded:
+            with Journal(work / ENCODED_FILE, key, largest_pass, checkpoint_seconds, is_pass) as encoded:
                 _encode_crops(bundle, read, rows, views, encoded, progress, interrupt, tower_plan, threads)
                 _write_features(work / FEATURES_FILE, encoded, (len(rows), embed_dim))
         kept = {"key": key, "drawn": drawn, "features": file_checksum(work / FEATURES_FILE)}
@@ -207,7 +217,7 @@ def _draw_and_crop(
             outcome = read[n_tried]
             n_tried += 1
             if outcome[:1] == IS_REASON:
-                skipped.add(paths[i], outcome[1:].decode())
+                skipped.add(paths[i], outcome[1:].decode(errors="replace"))
                 continue
             crops.append(n_tried - 1)
             files.append(_spelt(paths[i].relative_to(folder.root)))
@@ -238,11 +248,12 @@ def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
         return IS_REASON + str(reason).encode()
 
 
-def _report(drawn: dict[str, Any], progress: Progress, strict: bool) -> None:
+def _report(folder: LabelledFolder, drawn: dict[str, Any], progress: Progress, strict: bool) -> None:
     """Say what was passed over. Raises SkippedPicturesError for it with `strict`."""
-    if strict and drawn["skipped"]:
-        raise skipped_pictures(drawn["skipped"])
-    for line in (*drawn["skipped"], *drawn["said"]):
+    skipped = [*folder.skipped_lines(), *drawn["skipped"]]
+    if strict and skipped:
+        raise skipped_pictures(skipped)
+    for line in (*skipped, *drawn["said"]):
         progress.say(line)
 
 
@@ -338,13 +349,10 @@ def _encoding_order(drawn: dict[str, Any], n_views: int) -> NDArray[np.int64]:
 def _features(work: Path, start: int, end: int, bundle: Bundle) -> FeatureRows:
     """Rows start..end-1 of features.npy, in memory when they are few."""
     embed_dim = bundle.manifest.embed_dim
-    row_bytes = 4 * embed_dim
-    size = (work / FEATURES_FILE).stat().st_size
     with (work / FEATURES_FILE).open("rb") as file:
-        np.lib.format.read_magic(file)
-        (n_rows, _), _, _ = np.lib.format.read_array_header_1_0(file)
-    first = size - n_rows * row_bytes + start * row_bytes
-    rows = FeatureFile(work / FEATURES_FILE, first, end - start, embed_dim)
+        offset = npy_offset(file, np.float32, (None, embed_dim))
+        size = os.fstat(file.fileno()).st_size
+    rows = FeatureFile(work / FEATURES_FILE, offset + 4 * embed_dim * start, end - start, embed_dim)
     return rows[:] if size <= FEATURES_IN_MEMORY else rows
 
 
@@ -353,15 +361,38 @@ def _image_plan(plan: Plan) -> TowerPlan:
     return plan.image
 
 
-def _kept_before(work: Path, key: str) -> dict[str, Any] | None:
+def _kept_before(work: Path, key: str, n_views: int, n_classes: int, embed_dim: int) -> dict[str, Any] | None:
     """What `_draw_and_crop` returned when the features that lie in `work` were made, for the same key."""
     kept = read_checked_json(work / PICTURES_FILE)
     if not isinstance(kept, dict) or kept.get("key") != key:
         return None
     if kept.get("features") != file_checksum(work / FEATURES_FILE):
         return None
-    drawn: dict[str, Any] = kept["drawn"]
+    drawn = kept.get("drawn")
+    if not isinstance(drawn, dict) or not _is_drawn(drawn, n_classes):
+        return None
+    try:
+        with (work / FEATURES_FILE).open("rb") as file:
+            npy_offset(file, np.float32, (len(_encoding_order(drawn, n_views)), embed_dim))
+    except (OSError, ValueError):
+        return None
     return drawn
+
+
+def _is_drawn(drawn: dict[str, Any], n_classes: int) -> bool:
+    """Whether it has the form of what `_draw_and_crop` returns: anyone can make a checksum that fits."""
+    if drawn.keys() != DRAWN.keys():
+        return False
+    for name, kind in DRAWN.items():
+        if type(drawn[name]) is not list or any(type(value) is not kind for value in drawn[name]):
+            return False
+    labels, is_val = drawn["labels"], drawn["is_val"]
+    with_shots = {label for label, val in zip(labels, is_val, strict=False) if not val}
+    return (
+        len(drawn["files"]) == len(labels) == len(is_val)
+        and with_shots == set(range(n_classes))
+        and with_shots.issuperset(labels)
+    )
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from .errors import SharpzoError
 
 BESIDE_SUFFIX = ".part"
+JSON_LIMIT_BYTES = 16 << 20
 
 
 class OpenFile:
@@ -141,10 +142,19 @@ def write_checked_json(path: Path, value: Any) -> None:
     write_json(path, {"value": value, "checksum": checksum(canonical_json(value))})
 
 
+def read_limited(path: Path, most_bytes: int) -> bytes:
+    """A file of at most so many bytes. Raises OSError, ValueError for a longer one."""
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes:,} bytes")
+    return data
+
+
 def read_checked_json(path: Path) -> Any:
     """What `write_checked_json` wrote; None when there is no file, or a damaged one."""
     try:
-        parts = json.loads(path.read_bytes())
+        parts = json.loads(read_limited(path, JSON_LIMIT_BYTES))
         return parts["value"] if parts["checksum"] == checksum(canonical_json(parts["value"])) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -20,11 +20,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .bundle import Preprocess
 from .errors import ImagesError
+from .files import read_limited
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 LARGE_JPEG_PIXELS = 4_000_000
 SPARE_SCALE = 2
 MOST_DECODING_BYTES = 512 << 20  # where no budget says less
+NAMES_LIMIT_BYTES = 4 << 20  # of a file of class names
 LONGEST_SHAPE = 32  # times as long as the crop; what lies beyond its middle is cut before resizing
 SMALLEST_VIEW, LONGEST_VIEW = 0.5, 4 / 3  # of an augmented view: its share of the crop, its shape
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -43,13 +45,21 @@ class LabelledFolder:
     """The classes of a folder and their files.
 
     folders: (K,) sorted names of the class folders; names: (K,) the words for them;
-    files: (K,) sorted paths of each, `root` included.
+    files: (K,) sorted paths of each, `root` included;
+    dead_links: names of links in place of class folders that lead nowhere, or in a circle.
     """
 
     root: Path
     folders: tuple[str, ...]
     names: tuple[str, ...]
     files: tuple[tuple[Path, ...], ...]
+    dead_links: tuple[str, ...] = ()
+
+    def skipped_lines(self) -> list[str]:
+        """What was passed over in place of class folders."""
+        n = len(self.dead_links)
+        example = f"(for example {self.root / self.dead_links[0]})" if n else ""
+        return [f"skipped {n} class folder{'s'[: n > 1]}: a link that leads nowhere {example}"] * (n > 0)
 
 
 @dataclass
@@ -74,11 +84,14 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
     """List `root`: every folder in it is a class, every plain file in that folder a picture.
 
     Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from
-    folder name to words) says better. Hidden files are passed over. Raises ImagesError for a folder
-    that is missing or unreadable, for fewer than two classes, and for two classes of one name.
+    folder name to words) says better. Hidden files are passed over, dead links counted. Raises
+    ImagesError for a folder that is missing or unreadable, for fewer than two classes, and for two classes
+    of one name.
     """
     try:
-        folders = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+        seen = sorted(p for p in root.iterdir() if p.name[0] != ".")
+        folders = [p.name for p in seen if p.is_dir()]
+        dead_links = tuple(p.name for p in seen if p.is_symlink() and not p.exists())
         files = [
             tuple(p for p in sorted((root / f).iterdir()) if _may_be_picture(p) and p.name[0] != ".")
             for f in folders
@@ -109,7 +122,7 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
                 f"The class folders {same} of {root} read as the name {name!r}. Every class needs a "
                 f"name of its own. Rename a folder, or give names with --class-names FILE"
             )
-    return LabelledFolder(root, tuple(folders), tuple(names), tuple(files))
+    return LabelledFolder(root, tuple(folders), tuple(names), tuple(files), dead_links)
 
 
 def _may_be_picture(path: Path) -> bool:
@@ -119,7 +132,7 @@ def _may_be_picture(path: Path) -> bool:
 
 def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
+        words = json.loads(read_limited(path, NAMES_LIMIT_BYTES))
         if not isinstance(words, dict) or not all(isinstance(v, str) for v in words.values()):
             raise ValueError("it is not an object of strings")
     except (OSError, ValueError, RecursionError) as error:
@@ -146,9 +159,11 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
     """
     try:
         with warnings.catch_warnings():
-            # decoding_bytes decides; what no memory holds, Pillow refuses all the same
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of bombs decoding_bytes decides, and what no memory holds, Pillow refuses all the same.
+            warnings.simplefilter("ignore")
             with Image.open(path) as picture:
+                if picture.format == "EPS":  # a program, which Pillow would have Ghostscript run
+                    raise UnreadablePictureError("not a picture")
                 megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
                 for _ in range(2):  # again when it is decoded: a PNG may say only then that it is turned
@@ -166,8 +181,9 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
         raise UnreadablePictureError("no such file") from error
     except PermissionError as error:
         raise UnreadablePictureError("no permission to read it") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow's decoders let nearly anything out on damaged files
         raise UnreadablePictureError("truncated or damaged") from error
 
 

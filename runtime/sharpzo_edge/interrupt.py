@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM become a flag that a loop reads at a moment of its choice."""
+"""SIGINT, SIGTERM and SIGHUP become a flag that a loop reads at a moment of its choice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any, Self
 
 from .errors import InterruptedRunError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:
-    """While open, the first signal sets `received`; a second one of the kind acts as it always does."""
+    """While open, the first signal sets `received`; a second one of the kind acts as it always does.
+
+    Not so SIGHUP: a terminal that closes sends it twice, and under nohup it stays ignored.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -29,6 +32,8 @@ class Interrupt:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -40,4 +45,5 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        signal.signal(number, self._before[signal.Signals(number)])
+        if number != signal.SIGHUP:
+            signal.signal(number, self._before[signal.Signals(number)])

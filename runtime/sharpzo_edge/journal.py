@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,11 +21,16 @@ LENGTH_BYTES, CHECKSUM_BYTES = 8, 16
 HEAD_BYTES = LENGTH_BYTES + CHECKSUM_BYTES
 
 
+def _any(number: int, record: bytes) -> bool:
+    return True
+
+
 class Journal:
     """Records of bytes, in the order in which they were appended; a context manager.
 
     key:     a SHA-256 in hexadecimal of what the records are made of; under another key they are none
     largest: bytes of the largest record; longer ones are damage
+    fits:    whether bytes can be the record of that number; others are damage, whatever their checksum
     seconds: the most that a power cut may take
 
     >>> import tempfile
@@ -40,11 +45,13 @@ class Journal:
     0
     """
 
-    def __init__(self, path: Path, key: str, largest: int, seconds: float):
+    def __init__(
+        self, path: Path, key: str, largest: int, seconds: float, fits: Callable[[int, bytes], bool] = _any
+    ):
         """Raises SharpzoError when the file cannot be written."""
         self._key = key
         self._seconds = seconds
-        self._records = list(_whole_records(path, key, largest))
+        self._records = list(_whole_records(path, key, largest, fits))
         self._end = sum(self._records[-1]) if self._records else 0
         self._file = Appended(path, keep=self._end)
         self._synced = time.monotonic()
@@ -82,11 +89,13 @@ class Journal:
             self._file.close()
 
 
-def _whole_records(path: Path, key: str, largest: int) -> Iterator[tuple[int, int]]:
+def _whole_records(
+    path: Path, key: str, largest: int, fits: Callable[[int, bytes], bool]
+) -> Iterator[tuple[int, int]]:
     """Start and length of every record up to the first that is not whole."""
     try:
         with path.open("rb") as file:
-            place = 0
+            number, place = 0, 0
             while len(head := file.read(HEAD_BYTES)) == HEAD_BYTES:
                 length = int.from_bytes(head[:LENGTH_BYTES], "little")
                 if length > largest:
@@ -94,7 +103,10 @@ def _whole_records(path: Path, key: str, largest: int) -> Iterator[tuple[int, in
                 data = file.read(length)
                 if len(data) < length or _seal(key, place, data) != head[LENGTH_BYTES:]:
                     return
+                if not fits(number, data):
+                    return
                 yield place + HEAD_BYTES, length
+                number += 1
                 place += HEAD_BYTES + length
     except OSError:
         return

@@ -140,10 +140,27 @@ class Run:
     def to_the_end(self, interrupt: Interrupt) -> Look:
         """Run until both stages are done, the patience is out, or the budget is spent; returns the best look.
 
-        The best is by validation, the last where there are no validation pictures.
+        The best is by validation, the last where there are no validation pictures. A number in stage 2
+        that cannot be used ends the run too: what was found up to there is not lost.
 
-        Raises InterruptedRunError, with the run saved, when a signal has come.
+        Raises InterruptedRunError, with the run saved, when a signal has come, NumericsError in stage 1, or
+        when nothing was found yet.
         """
+        try:
+            self._work(interrupt)
+            self._look()
+        except NumericsError as error:
+            if self.state.stage == 1 or not self.state.best.w.any():
+                raise
+            self.why_stopped = f"a number in stage 2 cannot be used. {error}"
+        else:
+            self.why_stopped = self._why_it_ended()
+            self._save()
+        self._progress.say(f"stopped: {self.why_stopped}; {self._which_is_kept()}")
+        return self.state.best
+
+    def _work(self, interrupt: Interrupt) -> None:
+        """Ask, evaluate and tell until there is nothing to do, or no budget to do it with."""
         while self.state.stage < 3 and (limit := self._affordable()) > 0:
             if interrupt.received:
                 self._save()
@@ -156,11 +173,6 @@ class Run:
                 self._after_update()
             if time.monotonic() - self._saved >= self._checkpoint_seconds:
                 self._save()
-        self._look()
-        self.why_stopped = self._why_it_ended()
-        self._progress.say(f"stopped: {self.why_stopped}; {self._which_is_kept()}")
-        self._save()
-        return self.state.best
 
     @property
     def queries(self) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .arrays import Floats
 from .bundle import Bundle, Step
 from .class_prompts import ClassPrompts, NameChunk
-from .errors import BudgetError, BundleError, UsageError
+from .errors import BudgetError, BundleError, NumericsError, UsageError
 from .memory import STREAMING, Mode, Plan, TowerPlan, Work, floor_of, make_plan, parse_budget, span
 from .process_memory import release_library_pages, return_freed_blocks, rss_mib
 
@@ -118,8 +118,18 @@ class ImageTower(_Tower):
         super().__init__(bundle, "image", plan, threads)
 
     def image_features(self, batches: Iterable[Floats]) -> Floats:
-        """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E)."""
-        return np.concatenate(self._engine.run(Job({"pixels": pixels}) for pixels in batches))
+        """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E).
+
+        Raises NumericsError when they are not finite.
+        """
+        found = np.concatenate(self._engine.run(Job({"pixels": pixels}) for pixels in batches))
+        if not np.isfinite(found).all():
+            raise NumericsError(
+                f"The image tower's answer holds {np.isnan(found).sum()} NaN among {found.size} numbers. "
+                f"Image features must be finite. Check the bundle with: sharpzo-edge doctor "
+                f"--bundle {self.folder}"
+            )
+        return found
 
 
 class _Resident:
@@ -235,7 +245,7 @@ def _session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.Infere
     if mode == "streamed":
         _share_an_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    path = bundle.path(graph)
+    path = bundle.verified(graph)  # onnxruntime may crash on a damaged one
     try:
         # Grow by what is asked for: doubling would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})

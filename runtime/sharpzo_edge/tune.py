@@ -31,7 +31,8 @@ from .memory import Plan, Work
 from .objective import Objective, projection
 from .process_memory import DEFAULT_BUDGET, peak_rss_mib
 from .progress import Progress
-from .record import Record, load_record, save_record
+from .record import Head as HeadFound
+from .record import Record, Result, load_record, save_record
 from .settings import TuneSettings
 from .stages import CHECKPOINT_SECONDS, Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
@@ -80,6 +81,8 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     result and does nothing. Raises SharpzoError's children for whatever the user can change.
     """
     _check(request)
+    if request.output.exists() and not request.work.exists() and not request.restart:
+        raise _exists_already(request.output)
     bundle = Bundle.open(request.bundle)
     folder = read_folder(request.images, request.class_names)
     context = _initial_context(bundle, request)
@@ -96,10 +99,10 @@ def tune(request: TuneRequest) -> dict[str, Any]:
     ):
         if request.restart:
             _clear(request.work)
-        elif result := _recorded(request, made_for):
+        elif recorded := _recorded(request, made_for):
             progress.say(f"{request.output} is finished: this is its result, from when it was made")
             remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
-            return result
+            return recorded
         save_record(request.work, Record(made_for, file_checksum(request.output), None))
         pictures = training_features(
             bundle,
@@ -166,12 +169,11 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             head = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
             progress.say(f"head {request.head}: weight {head.weight:g}, by validation")
         save_prompt(request.output, _prompt(request, bundle, folder, objective, best, head))
-        result = _result(request, objective, run, best, plan)
-        result["head"] = _about_head(request, head)
+        result = _result(request, objective, run, best, plan, head)
         save_record(request.work, Record(made_for, file_checksum(request.output), result))
         remove(request.work / CHECKPOINT_FILE)
-        progress.event("done", **result)
-    return result
+        progress.event("done", **dataclasses.asdict(result))
+    return dataclasses.asdict(result)
 
 
 def _recorded(request: TuneRequest, made_for: dict[str, Any]) -> dict[str, Any] | None:
@@ -185,7 +187,7 @@ def _recorded(request: TuneRequest, made_for: dict[str, Any]) -> dict[str, Any] 
     found = file_checksum(request.output)
     if record and found and record.output == found and record.result is not None:
         refuse_another_command(f"The finished {request.output}", record.made_for, made_for)
-        return record.result | {"prompt": str(request.output)}
+        return dataclasses.asdict(record.result) | {"prompt": str(request.output)}
     if record and is_unfinished:
         refuse_another_command(
             f"The interrupted run in {request.work}",
@@ -278,23 +280,26 @@ def _max_queries(request: TuneRequest) -> int | None:
     return request.settings.default_queries if request.max_queries is None else request.max_queries
 
 
-def _result(request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan) -> dict[str, Any]:
-    return {
-        "queries": objective.queries,
-        "stage1_queries": run.state.stage1_queries,
-        "stage2_queries": run.state.stage2_queries,
-        "seconds": round(run.seconds, 3),
-        "peak_rss_mib": round(peak_rss_mib(), 1),
-        "best_queries": run.state.best_queries,
-        "stopped": run.why_stopped,
-        "train_loss": best.train.loss,
-        "train_accuracy": best.train.accuracy,
-        "val_accuracy": best.val.accuracy if best.val else None,
-        "val_loss": best.val.loss if best.val else None,
-        "zero_shot_train_loss": run.state.zero_shot_loss,
-        "plan": plan.report(),
-        "prompt": str(request.output),
-    }
+def _result(
+    request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan, head: Head | None
+) -> Result:
+    return Result(
+        queries=objective.queries,
+        stage1_queries=run.state.stage1_queries,
+        stage2_queries=run.state.stage2_queries,
+        seconds=round(run.seconds, 3),
+        peak_rss_mib=round(peak_rss_mib(), 1),
+        best_queries=run.state.best_queries,
+        stopped=run.why_stopped,
+        train_loss=best.train.loss,
+        train_accuracy=best.train.accuracy,
+        val_accuracy=best.val.accuracy if best.val else None,
+        val_loss=best.val.loss if best.val else None,
+        zero_shot_train_loss=run.state.zero_shot_loss,
+        plan=plan.report(),
+        prompt=str(request.output),
+        head=None if head is None else HeadFound(request.head, head.weight),
+    )
 
 
 def stream(seed: int, name: str) -> np.random.SeedSequence:
@@ -414,8 +419,6 @@ def _check(request: TuneRequest) -> None:
             f"The output {request.output} is a folder. The tuned prompt is one file. "
             f"Try --output {request.output / 'prompt.safetensors'}"
         )
-    if request.output.exists() and not request.work.exists() and not request.restart:
-        raise _exists_already(request.output)
     if request.head not in HEADS:
         raise UsageError(
             f"--head {request.head} is not known. It takes one of: {', '.join(HEADS)}. Try --head gda"

@@ -8,6 +8,7 @@ did the same wrote the same.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def load_prompt(path: Path) -> TunedPrompt:
         if path.stat().st_size > SIZE_LIMIT_BYTES:
             raise _unusable(path, f"it has more than {SIZE_LIMIT_BYTES >> 20} MiB")
         with safe_open(path, "numpy") as file:
-            about = json.loads((file.metadata() or {})[METADATA_KEY], parse_constant=_no_number)
+            about = json.loads(
+                (file.metadata() or {})[METADATA_KEY], parse_constant=_no_number, parse_float=_finite
+            )
             context, features = file.get_tensor("context"), file.get_tensor("class_features")
             has_head = not {"head_weights", "head_bias"}.isdisjoint(file.keys())
             weights, bias = (file.get_tensor(f"head_{p}") if has_head else None for p in ("weights", "bias"))
@@ -158,6 +161,12 @@ def _head_defect(
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    """1e999 is a number of JSON, and none of ours."""
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
 
 
 def _unusable(path: Path, what: str) -> PromptFileError:
