@@ -282,11 +282,9 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
             answers = (2 * tower.together + 3) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
             unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
-            if tower.mode == "frugal":
+            if tower.mode in STREAMING:
                 above = max(carried + run + unpacking, between)
-            elif tower.mode == "streamed":  # its arena keeps what a run took
-                above = carried + run + unpacking + between
-            else:
+            else:  # an arena keeps what a run took
                 above = run + between
             n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
             yield _Option(tower, chunk, n_bytes, _seconds(manifest, text, tower, rows))

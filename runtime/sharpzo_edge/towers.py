@@ -163,6 +163,7 @@ class _Streamed:
         self._sessions = {graph: _session(bundle, graph, mode, threads) for graph in graphs}
         self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
         self._data = bundle.path(tower.data)
+        self._at_the_end = _giving_back() if mode == "streamed" else None
         self._buffer = np.empty(max(span(s)[1] for s in tower.steps), np.uint8)
 
     def run(self, jobs: Iterable[Job]) -> list[Floats]:
@@ -179,7 +180,8 @@ class _Streamed:
             for i, rows in enumerate(carried):
                 feeds = dict(zip(names, rows, strict=False)) | weights
                 feeds |= {name: value for name, value in by_name[i].items() if name in names}
-                _keep(carried, i, _run(session, feeds))
+                is_last = number == len(self._steps) - 1 and i == len(carried) - 1
+                _keep(carried, i, _run(session, feeds, self._at_the_end if is_last else None))
         return [answer for (answer,) in carried]
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
@@ -281,10 +283,19 @@ def _share_an_arena() -> None:
     )
 
 
-def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> list[Floats]:
+def _giving_back() -> ort.RunOptions:
+    """For the last run of a pass: the arena gives back what it holds, and takes it anew in the next pass."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def _run(
+    session: ort.InferenceSession, feeds: dict[str, Any], options: ort.RunOptions | None = None
+) -> list[Floats]:
     """One run; its outputs are copies that onnxruntime does not know any more."""
     try:
-        outputs: list[Floats] = session.run(None, feeds)
+        outputs: list[Floats] = session.run(None, feeds, options)
         return outputs
     except MemoryError:
         raise
