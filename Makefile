@@ -11,7 +11,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks --model $(WORK)/model
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-memory bench-accuracy bench-accuracy-full soak clean
+.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (
 
 bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, random weights), and write docs/speed.md
 	$(EXPORT)/bin/python bench/speed.py
+
+bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 weights cost and save, and write docs/precision.md (WORK=folder)
+	$(EXPORT)/bin/python bench/precision.py --work $(WORK)
 
 bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md and the README's table
 	$(EXPORT)/bin/python bench/memory.py
