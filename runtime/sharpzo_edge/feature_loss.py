@@ -62,7 +62,7 @@ class FeatureLoss:
         with np.errstate(invalid="ignore", over="ignore"):
             for X, Y in self._blocks(class_features.shape[1:]):
                 for i, T in enumerate(class_features):
-                    totals[i] -= np.vdot(Y, log_softmax(self._scale * (X @ T.T.astype(np.float64))))
+                    totals[i] -= np.vdot(Y, log_softmax(self._scale * (X @ T.astype(np.float64, copy=False).T)))
         return totals / len(self._pictures)
 
     def gradient(self, class_features: Floats | Doubles) -> Doubles:
@@ -134,7 +134,7 @@ class RowChanges:
 class LinearModel:
     """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
 
-    Memory: J (r, K, E) float16, which is the caller's; four (K, E) doubles; a block of the loss.
+    Memory: J (r, K, E) float16, which is the caller's; two (K, E) doubles; a block of the loss.
     loss:           of class features
     class_features: (K, E), T(w)
     columns:        (r, K, E), J in any precision; kept where they are many, copied to float32 where few
@@ -142,7 +142,7 @@ class LinearModel:
 
     def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> None:
         self._loss = loss
-        self._T = class_features.astype(np.float64)
+        self._T = class_features
         # numpy converts half precision slowly, and every look at the model reads all columns.
         is_small = 4 * columns.size <= COLUMNS_IN_MEMORY
         self._columns = columns.astype(np.float32) if is_small else columns
@@ -162,11 +162,12 @@ class LinearModel:
 
     def _features(self, a: Doubles) -> tuple[Doubles, Doubles]:
         """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
-        rows = self._T.copy()
+        rows = self._T.astype(np.float64)
         for a_j, column in zip(a, self._columns, strict=True):
             rows += a_j * column
         lengths = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
-        return rows / lengths[:, np.newaxis], lengths
+        rows /= lengths[:, np.newaxis]
+        return rows, lengths
 
 
 def log_softmax(logits: Doubles) -> Doubles:
