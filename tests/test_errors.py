@@ -95,7 +95,7 @@ CASES = {
     "no such option": ([*EVAL, TRAIN, "--fast"], 2, "UsageError", "No such option"),
     "an option is missing": (["tune", "--bundle", BUNDLE], 2, "UsageError", "Missing option '--images'"),
     "no number": ([*TUNE, TRAIN, "--seed", "x"], 2, "UsageError", "'x' is not a valid int"),
-    "not in the preset": ([*TUNE, TRAIN, "--rank", 3], 2, "UsageError", "--rank 3 means nothing"),
+    "not in the preset": ([*TUNE, TRAIN, "--eta", 3], 2, "UsageError", "--eta 3.0 means nothing"),
     "never saved": ([*TUNE, TRAIN, "--checkpoint-seconds", "nan"], 2, "UsageError", "0 or more"),
     "a negative wait": ([*TUNE, TRAIN, "--checkpoint-seconds", "-1"], 2, "UsageError", "-1.0 is too small"),
     "budget": ([*TUNE, TRAIN, "--memory-budget", "20MiB"], 3, "BudgetError", "--memory-budget"),

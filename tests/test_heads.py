@@ -58,9 +58,7 @@ def test_gda_of_fewer_pictures_than_dimensions_is_finite_and_tells_classes_apart
 
 
 def test_one_picture_a_class_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"--head gda has 4 pictures, and no two of one class differ.*--shots"
-    ):
+    with pytest.raises(UsageError, match=r"--head gda has 4 pictures, and no two .*--shots"):
         gda(pictures(K, 1), K)
 
 
