@@ -199,7 +199,7 @@ def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tm
     interrupted(output, by=by)
     assert not output.exists()
     more = ["--max-queries", 3000]  # another command: refused by name
-    assert "another --max-queries: None, now 3000" in run(*long_tune(output), *more, code=2).stderr
+    assert "another --max-queries: 1200, now 3000" in run(*long_tune(output), *more, code=2).stderr
     assert "going on after" in run(*long_tune(output), "--max-minutes", 0.02).stderr
     assert output.exists() and not Path(f"{output}.work", "checkpoint.safetensors").exists()
 
@@ -262,7 +262,7 @@ def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
     where = ("--bundle", BUNDLE, "--images", TRAIN, "--output", tmp_path / "p")
     assert json.loads(run("tune", *where, "--plan", "--json").stdout)["queries"] == 2_000
     done = run("tune", *where, "--max-queries", 60, "--json")
-    assert json.loads(done.stdout)["stopped"] == "its 60 queries are spent"
+    assert json.loads(done.stdout)["stopped"] == "no further step fits in its 60 queries"
     assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
 
 
@@ -272,6 +272,7 @@ def test_a_head_adds_to_the_prompt_and_steps_aside_for_new_classes(tmp_path: Pat
     said = json.loads(run(*quick, "--output", with_head, "--head", "gda").stdout)
     assert json.loads(run(*quick, "--output", without).stdout)["head"] is None
     assert said["head"]["kind"] == "gda" and said["head"]["weight"] > 0
+    assert said["head"]["val_accuracy"] >= said["val_accuracy"] and said["head"]["val_loss"] > 0
     assert "head" in said["plan"]["phases_mib"]
 
     def evaluated(prompt: Path, *more: str) -> tuple[float, str]:
@@ -293,7 +294,10 @@ def test_a_head_adds_to_the_prompt_and_steps_aside_for_new_classes(tmp_path: Pat
 
 def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
     done = run(*long_tune(tmp_path / "p"), "--max-queries", 20)
-    assert "ends in stage 1" in done.stderr and "not tuned" in done.stderr
+    assert "--max-queries 20 ends in stage 1" in done.stderr and "not tuned" in done.stderr
+    assert "wrote " in done.stdout
+    again = run(*long_tune(tmp_path / "p"), "--max-queries", 20).stdout
+    assert "is finished already" in again and "wrote" not in again
 
 
 def test_words_given_to_eval_win_over_the_prompts_folders(tuned: tuple[Path, dict], tmp_path: Path) -> None:
@@ -323,6 +327,8 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--head", "svm"], ["--head svm", "none, gda"]),
         (["tune", "--head", "gda", "--val", "0"], ["no validation pictures", "--val 4"]),
         (["tune", "--views", "0"], ["--views 0", "1 or more"]),
+        (["tune", "--max-minutes", "inf"], ["--max-minutes inf", "not a finite number", "--max-minutes 1"]),
+        (["tune", "--checkpoint-seconds", "nan"], ["--checkpoint-seconds nan", "not a finite number"]),
         (["tune", "--shots", "0"], ["--shots 0", "1 or more"]),
         (["tune", "--threads", "9999999"], ["--threads 9999999", "--threads 0"]),
         (["tune", "--preset", "paper", "--bounds", "wide"], ["--bounds wide", "--bounds 5"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from sharpzo_edge import files
 from sharpzo_edge import tune as tuning
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.lock import locked
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.tune import tune
 
@@ -105,7 +107,7 @@ def test_a_folder_that_vanishes_is_our_error(
     gone: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(tempfile.mkdtemp(dir=images.parent))
-    request = disk.tiny("edge", BUNDLE, images, folder / "deep" / "prompt")
+    request = disk.tiny("edge", BUNDLE, images, folder / "prompt")
     to_the_end = tuning.Run.to_the_end
 
     def vanished(*given: Any) -> Any:
@@ -116,7 +118,24 @@ def test_a_folder_that_vanishes_is_our_error(
         patch.setattr(tuning.Run, "to_the_end", vanished)
         with pytest.raises(SharpzoError, match=r"Cannot write .*: No such file or directory.*--output"):
             tune(request)
+    folder.mkdir(exist_ok=True)
     assert tune(request)["queries"] > 10
+
+
+def test_a_mistyped_output_makes_no_folders(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Cannot make the work folder .*must exist.*--output"):
+        tune(disk.tiny("edge", BUNDLE, images, tmp_path / "nonexist" / "x" / "prompt"))
+    assert not (tmp_path / "nonexist").exists()
+
+
+def test_what_was_refused_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = files.Appended(tmp_path / "journal")
+    file.close()
+    with pytest.raises(SharpzoError, match=r"Cannot read .*journal: Bad file descriptor"):
+        file.read(0, 1)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: disk.full_disk())
+    with pytest.raises(SharpzoError, match=r"Cannot lock .*lock: No space"), locked(tmp_path):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

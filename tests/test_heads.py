@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from sharpzo_edge import memory
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.errors import PromptFileError, UsageError
 from sharpzo_edge.heads import WEIGHTS, Head, blended_logits, gda, with_best_weight
-from sharpzo_edge.objective import logits_of
+from sharpzo_edge.objective import cross_entropies, logits_of
 from sharpzo_edge.tuned_prompt import (
     FORMAT_VERSION,
     HEAD_FORMAT_VERSION,
@@ -57,8 +58,17 @@ def test_gda_of_fewer_pictures_than_dimensions_is_finite_and_tells_classes_apart
 
 
 def test_one_picture_a_class_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--head gda has 4 different pictures of 4 classes.*--shots"):
+    with pytest.raises(UsageError, match=r"--head gda has 4 pictures, and no two .*--shots"):
         gda(pictures(K, 1), K)
+
+
+def test_copies_of_one_picture_are_refused_though_a_tower_rounds_them_differently() -> None:
+    one = pictures(K, 1)
+    rng = np.random.default_rng(2)
+    features = np.tile(one.features[:], (30, 1)) + 1e-7 * rng.standard_normal((30 * K, E))
+    copies = LabelledFeatures(features.astype(np.float32), np.tile(one.labels, 30))
+    with pytest.raises(UsageError, match="no two of one class differ"):
+        gda(copies, K)
 
 
 def test_a_weight_of_0_is_the_prompt_alone_bit_for_bit() -> None:
@@ -71,7 +81,10 @@ def test_a_weight_of_0_is_the_prompt_alone_bit_for_bit() -> None:
     assert np.allclose(blend, alone + 0.5 * (X @ head.weights.T + head.bias), atol=1e-4)
 
 
-def test_the_weight_never_makes_validation_worse_and_ties_take_the_smaller() -> None:
+def test_the_weight_never_makes_validation_worse_and_ties_take_the_smaller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "SCORING_BYTES", 1000)  # more than a block
     head, validation = gda(pictures(40, 1), K), pictures(25, 5)
 
     def right(T: np.ndarray, weight: float) -> int:
@@ -80,10 +93,13 @@ def test_the_weight_never_makes_validation_worse_and_ties_take_the_smaller() -> 
 
     for seed in range(8):
         T = class_features(seed)
-        chosen = with_best_weight(head, T, validation, 20.0)
+        chosen, score = with_best_weight(head, T, validation, 20.0)
+        logits = blended_logits(validation.features[:], T, 20.0, chosen)
+        assert score.loss == pytest.approx(cross_entropies(logits, validation.labels).mean())
+        assert score.accuracy == right(T, chosen.weight) / len(validation)
         assert right(T, chosen.weight) == max(right(T, weight) for weight in WEIGHTS)
     useless = Head(np.zeros((K, E), np.float32), np.zeros(K, np.float32), 1.0)
-    assert with_best_weight(useless, class_features(0), validation, 20.0).weight == 0.0
+    assert with_best_weight(useless, class_features(0), validation, 20.0)[0].weight == 0.0
 
 
 @pytest.fixture

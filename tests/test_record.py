@@ -15,11 +15,11 @@ from typing import Any
 import disk
 import pytest
 
-from sharpzo_edge import towers
+from sharpzo_edge import features, towers
 from sharpzo_edge import tune as tuning
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.errors import InterruptedRunError, UsageError
+from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
 from sharpzo_edge.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.lock import LOCK_FILE, locked
@@ -148,7 +148,47 @@ def test_a_restart_that_was_stopped_goes_on_without_restart(
     assert request_.output.read_bytes() != before
 
 
+def test_pictures_that_were_read_are_not_lost_to_another_command(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no checkpoint yet when a signal comes between two pictures."""
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_encode_crops", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tune(request_)
+    crops = request_.work / features.CROPS_FILE
+    kept = crops.read_bytes()
+    assert kept and not (request_.work / CHECKPOINT_FILE).exists()
+    with pytest.raises(UsageError, match=r"interrupted run .*another --seed: 0, now 1.*--restart"):
+        tune(replace(request_, seed=1))
+    assert crops.read_bytes() == kept
+    assert tune(request_)["queries"] > 10
+
+
+def test_repeating_with_strict_remembers_the_pictures_that_were_skipped(
+    request_: TuneRequest, images: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    for picture in sorted(next(own.iterdir()).iterdir())[1:]:
+        picture.write_bytes(b"no picture")
+    request = replace(request_, images=own)
+    tune(request)
+    with pytest.raises(SkippedPicturesError, match=r"not a picture.*--strict"):
+        tune(replace(request, strict=True))
+
+
 # Differences.
+
+
+def test_equal_commands_in_other_words_are_equal(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(towers, "rss_mib", lambda: 0.0)  # this process has run other tests
+    request = replace(request_, memory_budget="512MiB")
+    first = tune(request)
+    assert tune(replace(request, memory_budget="0.5GiB", max_queries=24)) == first
+
 
 OPEN = Bundle.open
 
@@ -173,6 +213,10 @@ CHANGES: dict[str, Callable[[TuneRequest], TuneRequest]] = {
     "--memory-budget": lambda r: replace(r, memory_budget="500MiB"),
     "--threads": lambda r: replace(r, threads=2),
 }
+
+
+def says(name: str) -> str:
+    return {"--bundle": "it is another bundle", "--images": "the files .* changed"}.get(name, ".*, now ")
 
 
 def test_the_first_difference_is_named_in_a_fixed_order(
@@ -205,7 +249,7 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                         once.setattr(tuning.Bundle, "open", another_bundle)
                     if state == "unfinished" and name == "--max-minutes":
                         continue  # a run may go on under another time limit
-                    with pytest.raises(UsageError, match=rf"another {name}: .*, now .*--restart"):
+                    with pytest.raises(UsageError, match=rf"another {name}: {says(name)}.*--restart"):
                         tune(changed)
                 os.utime(picture, ns=(kept, kept))
 

@@ -39,6 +39,11 @@ SHARED = {
 }
 
 
+def test_a_sketch_has_no_more_directions_than_there_are_dimensions():
+    settings, _ = settings_for("edge", {"dim": 10, "rank": 48})
+    assert [sketch.rank for sketch in settings.sketches] == [10, 8, 6, 4, 4]
+
+
 @pytest.mark.parametrize("dataset", TABLE)
 def test_a_paper_preset_has_the_papers_values(dataset):
     found = dataclasses.asdict(PRESETS[f"paper:{dataset}"])
@@ -97,6 +102,8 @@ def test_an_option_that_a_preset_does_not_use_is_refused_with_those_it_does(pres
         UsageError, match=f"--{option} {value} means nothing to --preset {preset}.*takes: .*{taken}.*Leave"
     ):
         settings_for(preset, known)
+    with pytest.raises(UsageError, match=f"takes: .*{taken}"):
+        settings_for(preset, {option: value})
 
 
 def test_options_replace_what_they_name_and_none_keeps_the_preset():
@@ -201,3 +208,5 @@ def test_patience_is_a_number_of_looks_or_none():
     assert settings_for("edge", {"patience": "0"})[0].patience == 0
     with pytest.raises(UsageError, match="--patience -1 is not a number of looks"):
         settings_for("edge", {"patience": "-1"})
+    with pytest.raises(UsageError, match="1 or more; 0 or none"):
+        settings_for("edge", {"patience": "x"})

@@ -18,7 +18,7 @@ from open_clip.tokenizer import default_bpe
 
 from sharpzo_edge import __version__, bundle
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.files import cannot_write, sync_folder
+from sharpzo_edge.files import cannot, sync_folder
 from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID
 
 from .image_graph import write_image_graphs
@@ -66,7 +66,7 @@ def export(
         sync_folder(beside)
         os.rename(beside, output)
     except OSError as error:
-        raise cannot_write(output, error) from error
+        raise cannot("write", output, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     written = bundle.Bundle.open(output)

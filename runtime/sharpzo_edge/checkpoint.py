@@ -24,6 +24,11 @@ METADATA_KEY, CHECKSUM_KEY = "sharpzo-edge checkpoint", "checksum"
 SIZE_LIMIT_BYTES = 2 << 30
 LONGEST_SHOWN = 40  # characters of a value that a message shows
 SAFETENSORS_DTYPES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "<i8": "I64", "|b1": "BOOL"}
+# What differs where a value is a checksum, which tells a reader nothing.
+BEHIND_A_CHECKSUM = {
+    "--bundle": "it is another bundle",
+    "--images": "the files of the folder have changed (names, sizes or times)",
+}
 ARRAY = "array"  # stands in the JSON where an array is
 
 
@@ -90,10 +95,10 @@ def refuse_another_command(what: str, before: dict[str, Any], now: dict[str, Any
     nothing = object()
     for name in (*now, *(set(before) - set(now))):
         if before.get(name, nothing) != now.get(name, nothing):
+            values = f"{_shown(before.get(name))}, now {_shown(now.get(name))}"
             raise UsageError(
-                f"{what} was made with another {name}: {_shown(before.get(name))}, now "
-                f"{_shown(now.get(name))}. It belongs to the command that began it. "
-                f"Repeat that command, or start over with --restart"
+                f"{what} was made with another {name}: {BEHIND_A_CHECKSUM.get(name, values)}. "
+                f"It belongs to the command that began it. Repeat that command, or start over with --restart"
             )
 
 

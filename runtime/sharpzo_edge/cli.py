@@ -149,7 +149,7 @@ def tune(
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     patience: Annotated[
         str | None,
-        typer.Option(help="Stop after so many looks of stage 2 without improvement; none: go on."),
+        typer.Option(help="Stop after so many looks of stage 2 without improvement; 0 or none: go on."),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
     checkpoint_seconds: Annotated[
@@ -193,8 +193,7 @@ def tune(
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
     from .settings import settings_for
-    from .tune import TuneRequest, preview
-    from .tune import tune as run
+    from .tune import TuneRequest, preview, tune_or_repeat
 
     settings, notes = settings_for(
         preset,
@@ -245,23 +244,30 @@ def tune(
     if plan:
         _print_preview(as_json, preview(request))
         return
-    result = run(request)
-    _print(as_json, result, _tuned_lines(result, bundle))
+    result, is_repeated = tune_or_repeat(request)
+    _print(as_json, result, _tuned_lines(result, bundle, is_repeated))
 
 
-def _tuned_lines(result: dict[str, Any], bundle: Path) -> list[str]:
+def _tuned_lines(result: dict[str, Any], bundle: Path, is_repeated: bool) -> list[str]:
     made, validated, output = result["head"], result["val_accuracy"], result["prompt"]
     return [
-        f"wrote {output}",
+        f"{output} is finished already" if is_repeated else f"wrote {output}",
         f"  loss on the shots   {result['zero_shot_train_loss']:.4f} -> {result['train_loss']:.4f}",
         f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
         + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
         f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
         f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
         f"  stopped             {result['stopped']}",
-        *([f"  head                {made['kind']}, weight {made['weight']:g}"] if made else []),
+        *(_head_lines(made) if made else []),
         f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
         f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
+    ]
+
+
+def _head_lines(made: dict[str, Any]) -> list[str]:
+    return [
+        f"  head                {made['kind']}, weight {made['weight']:g}; prompt and head together on "
+        f"validation pictures {100 * made['val_accuracy']:.1f} %"
     ]
 
 

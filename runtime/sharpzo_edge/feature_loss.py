@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Doubles, Floats, Halves, LabelledFeatures
-from .memory import COLUMNS_IN_MEMORY
 
 BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
+COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
 SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
 STEP_HALVINGS = 6
 ENOUGH_FALL = 1e-3  # of the loss: below it Gauss-Newton stops
@@ -62,7 +62,8 @@ class FeatureLoss:
         with np.errstate(invalid="ignore", over="ignore"):
             for X, Y in self._blocks(class_features.shape[1:]):
                 for i, T in enumerate(class_features):
-                    totals[i] -= np.vdot(Y, log_softmax(self._scale * (X @ T.astype(np.float64, copy=False).T)))
+                    logits = self._scale * (X @ T.astype(np.float64, copy=False).T)
+                    totals[i] -= np.vdot(Y, log_softmax(logits))
         return totals / len(self._pictures)
 
     def gradient(self, class_features: Floats | Doubles) -> Doubles:

@@ -257,6 +257,13 @@ def _report(folder: LabelledFolder, drawn: dict[str, Any], progress: Progress, s
         progress.say(line)
 
 
+def refuse_skipped_before(work: Path) -> None:
+    """Raises SkippedPicturesError when the features in `work` were made without some pictures."""
+    kept = read_checked_json(work / PICTURES_FILE)
+    if isinstance(kept, dict) and kept["drawn"]["skipped"]:
+        raise skipped_pictures(kept["drawn"]["skipped"])
+
+
 def skipped_pictures(lines: list[str]) -> SkippedPicturesError:
     return SkippedPicturesError(
         f"Pictures cannot be read: {'; '.join(lines)}. With --strict every one must be readable. "

@@ -71,7 +71,7 @@ def replacing(path: Path) -> Iterator[OpenFile]:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
+            raise cannot("write", path, error) from error
         raise
 
 
@@ -84,22 +84,22 @@ class Appended:
 
     def __init__(self, path: Path, keep: int | None = None):
         self._path = path
-        with _as_ours(path):
+        with _as_ours("write", path):
             self._file = OpenFile(path, os.O_RDWR | os.O_APPEND)
             if keep is not None:
                 self._file.truncate(keep)
         self._is_in_folder = False
 
     def append(self, data: bytes) -> None:
-        with _as_ours(self._path):
+        with _as_ours("write", self._path):
             self._file.write(data)
 
     def read(self, start: int, length: int) -> bytes:
-        with _as_ours(self._path):
+        with _as_ours("read", self._path):
             return os.pread(self._file.descriptor, length, start)
 
     def sync(self) -> None:
-        with _as_ours(self._path):
+        with _as_ours("write", self._path):
             self._file.sync()
             if not self._is_in_folder:
                 sync_folder(self._path.parent)
@@ -119,16 +119,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless they are there. Raises OSError."""
+    """Make a folder unless it is there; the one above it must be. Raises OSError."""
     if not folder.is_dir():
-        make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
 
 
 def remove(path: Path) -> None:
     """Remove a file, if there is one. Raises SharpzoError."""
-    with _as_ours(path), contextlib.suppress(FileNotFoundError):
+    with _as_ours("remove", path), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
@@ -179,16 +178,17 @@ def file_checksum(path: Path) -> str | None:
         return None
 
 
-def cannot_write(path: Path, error: OSError) -> SharpzoError:
+def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
+    """What the system refused: to write, read, remove or lock a file."""
     return SharpzoError(
-        f"Cannot write {path}: {error.strerror or error}. The folder must exist, be writable and "
-        f"have room left. Free some space or choose another place with --output."
+        f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
+        f"have room left, on a disk in order. Free some space or choose another place with --output."
     )
 
 
 @contextlib.contextmanager
-def _as_ours(path: Path) -> Iterator[None]:
+def _as_ours(verb: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot(verb, path, error) from error

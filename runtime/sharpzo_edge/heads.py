@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 
 from .arrays import Doubles, Floats, LabelledFeatures
 from .errors import UsageError
-from .objective import cross_entropies, logits_of
+from .memory import picture_block
+from .objective import Score, cross_entropies, logits_of
 
 HEADS = ("none", "gda")
 # Tried on validation pictures; from where the head hardly counts to where it alone does.
 WEIGHTS = (0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# Mean squared distance of unit features from their class's mean: below it pictures are one and the same.
+ROUND_OFF = 1e-10
 BLOCK_ROWS = 256  # pictures whose features are doubles at once
 
 
@@ -45,10 +48,10 @@ def gda(shots: LabelledFeatures, n_classes: int) -> Head:
     """
     means = class_means(shots, n_classes)
     scatter = within_scatter(shots, means)
-    if not np.trace(scatter) > 0:
+    if not np.trace(scatter) > ROUND_OFF * len(shots):
         raise UsageError(
-            f"--head gda has {len(shots)} different pictures of {n_classes} classes to learn from. It takes "
-            f"two or more of at least one class. Try more --shots, or leave --head out"
+            f"--head gda has {len(shots)} pictures, and no two of one class differ. It takes two "
+            f"different ones of at least one class. Try more --shots, add other pictures, or leave --head out"
         )
     directions = precision_times(scatter, means, len(shots))
     bias = -0.5 * (means * directions).sum(axis=1)
@@ -83,33 +86,43 @@ def precision_times(scatter: Doubles, means: Doubles, n_pictures: int) -> Double
 def blended_logits(features: Floats, class_features: Floats, logit_scale: float, head: Head | None) -> Floats:
     """s F T^T, and what the head adds: (N, K) float32. A weight of 0 adds nothing at all."""
     logits = logits_of(features, class_features, logit_scale)
-    if head is not None and head.weight > 0:
-        logits += np.float32(head.weight) * (features @ head.weights.T + head.bias)
-    return logits
+    return logits if head is None else blend(logits, head_logits(features, head), head.weight)
+
+
+def head_logits(features: Floats, head: Head) -> Floats:
+    """z of every picture, without the weight: (N, K) float32."""
+    z: Floats = features @ head.weights.T
+    z += head.bias
+    return z
+
+
+def blend(logits: Floats, z: Floats, weight: float) -> Floats:
+    """logits + weight z; the logits themselves for a weight of 0."""
+    return logits + np.float32(weight) * z if weight > 0 else logits
 
 
 def with_best_weight(
     head: Head, class_features: Floats, validation: LabelledFeatures, logit_scale: float
-) -> Head:
+) -> tuple[Head, Score]:
     """The head with the weight of WEIGHTS that is most accurate on validation, of equal ones by loss.
 
-    Not by loss first: a head fitted to its own pictures is too sure of itself, right or wrong. Of equal
-    losses too, the smaller weight; so a head is never less accurate there than the prompt alone.
+    Also returns what the blend is worth there. Not by loss first: a head fitted to its own pictures is too
+    sure of itself, right or wrong. Of equal losses too, the smaller weight; so a head is never less accurate
+    there than the prompt alone.
     """
-    candidates = [replace(head, weight=weight) for weight in WEIGHTS]
-    return min(candidates, key=lambda each: _errors_and_loss(each, class_features, validation, logit_scale))
-
-
-def _errors_and_loss(
-    head: Head, class_features: Floats, pictures: LabelledFeatures, logit_scale: float
-) -> tuple[int, float]:
-    errors, loss = 0, 0.0
-    for start in range(0, len(pictures), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        logits = blended_logits(pictures.features[rows], class_features, logit_scale, head)
-        errors += int((logits.argmax(axis=1) != pictures.labels[rows]).sum())
-        loss += float(cross_entropies(logits, pictures.labels[rows]).sum())
-    return errors, loss
+    totals, right = np.zeros(len(WEIGHTS)), np.zeros(len(WEIGHTS), int)
+    step = picture_block(*class_features.shape)
+    for start in range(0, len(validation), step):
+        rows = slice(start, start + step)
+        features, labels = validation.features[rows], validation.labels[rows]
+        logits, z = logits_of(features, class_features, logit_scale), head_logits(features, head)
+        for i, weight in enumerate(WEIGHTS):
+            blended = blend(logits, z, weight)
+            totals[i] += cross_entropies(blended, labels).sum()
+            right[i] += (blended.argmax(axis=1) == labels).sum()
+    best = min(range(len(WEIGHTS)), key=lambda i: (-right[i], totals[i]))
+    n = len(validation)
+    return replace(head, weight=WEIGHTS[best]), Score(float(totals[best] / n), float(right[best] / n))
 
 
 def _blocks(pictures: LabelledFeatures) -> Iterator[tuple[Doubles, NDArray[np.int64]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UsageError
-from .files import OpenFile, cannot_write
+from .files import OpenFile, cannot
 
 LOCK_FILE = "lock"
 
@@ -24,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         file = OpenFile(path, os.O_RDWR)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot("write", path, error) from error
     with file:
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,5 +34,5 @@ def locked(folder: Path) -> Iterator[None]:
                 f"into a file. Wait until it has ended, or choose another --output"
             ) from error
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise cannot("lock", path, error) from error
         yield

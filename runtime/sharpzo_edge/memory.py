@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 from .bundle import ImageSpec, Manifest, Step, TextSpec
 from .errors import BudgetError, UsageError
+from .feature_loss import COLUMNS_IN_MEMORY
 from .process_memory import DEFAULT_BUDGET, MIB
 
 Mode = Literal["packed", "mapped", "streamed", "frugal"]
@@ -48,7 +49,6 @@ ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
-COLUMNS_IN_MEMORY = 4 * MIB  # of a sketch, in float32: more are kept in half precision alone
 NAMES_IN_MEMORY = 4 * MIB  # more rows of class names are read from the bundle each time
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
@@ -282,10 +282,9 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
             answers = (2 * tower.together + 3) * n_classes * manifest.embed_dim * 4
             between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
             unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
-            if tower.mode in STREAMING:
-                above = max(carried + run + unpacking, between)
-            else:  # an arena keeps what a run took
-                above = run + between
+            # A resident tower's arena keeps what a run took.
+            streams = tower.mode in STREAMING
+            above = max(carried + run + unpacking, between) if streams else run + between
             n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
             yield _Option(tower, chunk, n_bytes, _seconds(manifest, text, tower, rows))
 

@@ -100,8 +100,9 @@ class Objective:
         self._A = A
 
     def contexts(self, points: Doubles) -> Floats:
-        """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32."""
-        offsets = points.astype(np.float32) @ self._A.T
+        """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32; infinite where float32 ends."""
+        with np.errstate(over="ignore"):
+            offsets = points.astype(np.float32) @ self._A.T
         return self._p0 + offsets.reshape(len(points), *self._p0.shape)
 
     def class_features(self, points: Doubles) -> Floats:

@@ -14,8 +14,12 @@ RECORD_FILE = "run.json"
 
 @dataclass(frozen=True)
 class Head:
+    """val_accuracy, val_loss: of prompt and head together."""
+
     kind: str
     weight: float
+    val_accuracy: float
+    val_loss: float
 
 
 @dataclass(frozen=True)

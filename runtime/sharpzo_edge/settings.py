@@ -26,6 +26,7 @@ Covariance = Literal["full", "diagonal", "identity"]
 SMALLEST_MU_FP32 = 1e-3
 # Directions of the sketch that stage 1 takes its sharpness-aware direction from.
 SHARPNESS_RANK = 16
+NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
 # Of stage 2, where memory is too small for the rank that was asked for.
 SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
 
@@ -197,7 +198,8 @@ class EdgeSettings(TuneSettings):
     @property
     def sketches(self) -> tuple[Sketch, ...]:
         """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy."""
-        ranks = (self.rank, *(rank for rank in SMALLER_RANKS if rank < self.rank))
+        most = min(self.rank, self.dim)  # there are no more directions than dimensions
+        ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
         return (*(Sketch(rank, self.kept_rounds) for rank in ranks), Sketch(ranks[-1], 0))
 
     def with_sketch(self, sketch: Sketch) -> Self:
@@ -256,10 +258,10 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
             f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset edge"
         )
     given = {name: value for name, value in overrides.items() if value is not None}
-    used = [field.name for field in dataclasses.fields(PRESETS[preset])]
+    used = [f.name for f in dataclasses.fields(PRESETS[preset]) if f.name not in NOT_OPTIONS]
     for name, value in given.items():
         if name not in used:
-            own = ", ".join(f"--{n.replace('_', '-')}" for n in overrides if n in used)
+            own = ", ".join(f"--{n.replace('_', '-')}" for n in used)
             raise UsageError(
                 f"--{name.replace('_', '-')} {value} means nothing to --preset {preset}. That preset takes: "
                 f"{own}. Leave the option out, or choose another preset"
@@ -299,15 +301,15 @@ def _change_point(value: int | str) -> int | str:
 
 
 def _patience(value: int | str) -> int:
-    """Looks; `none` is 0, no patience that could be lost."""
+    """Looks; `none` is 0: no patience that could be lost."""
     try:
         looks = 0 if value == "none" else int(value)
     except ValueError:
         looks = -1
     if looks < 0:
         raise UsageError(
-            f"--patience {value} is not a number of looks. It takes 1 or more, or none for a run that goes "
-            f"its length. Try --patience 10"
+            f"--patience {value} is not a number of looks. It takes 1 or more; 0 or none for a run that "
+            f"goes its length. Try --patience 10"
         )
     return looks
 

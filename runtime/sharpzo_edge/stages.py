@@ -421,8 +421,10 @@ class Run:
             and self._settings.change_point != AUTO
             and limit <= self._budget.opening_queries + needed
         ):
+            is_presets = limit == self._settings.default_queries
+            named = f"the preset's limit of {limit:,} queries" if is_presets else f"--max-queries {limit}"
             self._progress.say(
-                f"--max-queries {limit} ends in stage 1, which takes {needed:,} queries with these settings "
+                f"{named} ends in stage 1, which takes {needed:,} queries with these settings "
                 f"({queries_a_generation(self._settings):,} a generation); --change-point sets its length"
             )
 
@@ -437,7 +439,7 @@ class Run:
             return "no step lowers the loss"
         if budget.max_minutes is not None and self.seconds > budget.max_minutes * 60:
             return f"its {budget.max_minutes:g} minutes are over"
-        return f"its {budget.max_queries:,} queries are spent"
+        return f"no further step fits in its {budget.max_queries:,} queries"
 
     def _which_is_kept(self) -> str:
         if self.state.look.val is None:

@@ -7,6 +7,7 @@ test set is never seen here.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +22,19 @@ from .bundle import Bundle
 from .checkpoint import refuse_another_command
 from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
 from .errors import UsageError
-from .features import Views, pictures_checksum, training_features
+from .features import Views, pictures_checksum, refuse_skipped_before, training_features
 from .files import checksum, file_checksum, make_folder, remove
 from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
 from .lock import LOCK_FILE, locked
-from .memory import Plan, Work
-from .objective import Objective, projection
+from .memory import Plan, Work, parse_budget
+from .objective import Objective, Score, projection
 from .process_memory import DEFAULT_BUDGET, peak_rss_mib
 from .progress import Progress
 from .record import Head as HeadFound
 from .record import Record, Result, load_record, save_record
-from .settings import TuneSettings
+from .settings import NOT_OPTIONS, TuneSettings
 from .stages import CHECKPOINT_SECONDS, Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
@@ -75,7 +76,12 @@ class TuneRequest:
 
 
 def tune(request: TuneRequest) -> dict[str, Any]:
-    """Tune a prompt and write it to request.output; returns what `tune --json` prints.
+    """Tune a prompt and write it to request.output; returns what `tune --json` prints. See tune_or_repeat."""
+    return tune_or_repeat(request)[0]
+
+
+def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
+    """The result, and whether it was there before.
 
     Goes on with what an interrupted process of the same command has left; of a finished one it returns the
     result and does nothing. Raises SharpzoError's children for whatever the user can change.
@@ -100,9 +106,11 @@ def tune(request: TuneRequest) -> dict[str, Any]:
         if request.restart:
             _clear(request.work)
         elif recorded := _recorded(request, made_for):
+            if request.strict:
+                refuse_skipped_before(request.work)
             progress.say(f"{request.output} is finished: this is its result, from when it was made")
             remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
-            return recorded
+            return recorded, True
         save_record(request.work, Record(made_for, file_checksum(request.output), None))
         pictures = training_features(
             bundle,
@@ -128,7 +136,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
             f"{len(pictures.val)} to validate"
         )
-        head = None
+        head, blended = None, None
         if request.head == "gda":
             _check_validated(len(pictures.val))
             head = gda(pictures.train, len(folder.names))
@@ -156,7 +164,7 @@ def tune(request: TuneRequest) -> dict[str, Any]:
                 pictures.val,
                 partial(stream, request.seed),
                 request.work / CHECKPOINT_FILE,
-                _without_time_limit(made_for)
+                _without(made_for, TIME_LIMIT)
                 | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
                 progress,
                 checkpoint_seconds=request.checkpoint_seconds,
@@ -166,14 +174,14 @@ def tune(request: TuneRequest) -> dict[str, Any]:
             why = "nothing was better by validation" if run.state.look.w.any() else "no update was made"
             progress.say(f"{why}: the prompt is as it started, not tuned")
         if head is not None:
-            head = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
+            head, blended = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
             progress.say(f"head {request.head}: weight {head.weight:g}, by validation")
         save_prompt(request.output, _prompt(request, bundle, folder, objective, best, head))
-        result = _result(request, objective, run, best, plan, head)
+        result = _result(request, objective, run, best, plan, _head_found(request, head, blended))
         save_record(request.work, Record(made_for, file_checksum(request.output), result))
         remove(request.work / CHECKPOINT_FILE)
         progress.event("done", **dataclasses.asdict(result))
-    return dataclasses.asdict(result)
+    return dataclasses.asdict(result), False
 
 
 def _recorded(request: TuneRequest, made_for: dict[str, Any]) -> dict[str, Any] | None:
@@ -183,18 +191,20 @@ def _recorded(request: TuneRequest, made_for: dict[str, Any]) -> dict[str, Any] 
     that this work folder did not make.
     """
     record = load_record(request.work)
-    is_unfinished = (request.work / CHECKPOINT_FILE).exists()
+    has_checkpoint = (request.work / CHECKPOINT_FILE).exists()
     found = file_checksum(request.output)
     if record and found and record.output == found and record.result is not None:
         refuse_another_command(f"The finished {request.output}", record.made_for, made_for)
         return dataclasses.asdict(record.result) | {"prompt": str(request.output)}
-    if record and is_unfinished:
+    if record and (record.result is None or has_checkpoint):
+        # Before the first checkpoint pictures may be mended: there is nothing to go on with but crops.
+        left_out = (TIME_LIMIT,) if has_checkpoint else (TIME_LIMIT, "--images")
         refuse_another_command(
             f"The interrupted run in {request.work}",
-            _without_time_limit(record.made_for),
-            _without_time_limit(made_for),
+            _without(record.made_for, *left_out),
+            _without(made_for, *left_out),
         )
-    elif request.output.exists() and not (record and record.output == found):
+    if request.output.exists() and not (record and (has_checkpoint or record.output == found)):
         raise _exists_already(request.output)
     return None
 
@@ -281,7 +291,7 @@ def _max_queries(request: TuneRequest) -> int | None:
 
 
 def _result(
-    request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan, head: Head | None
+    request: TuneRequest, objective: Objective, run: Run, best: Look, plan: Plan, head: HeadFound | None
 ) -> Result:
     return Result(
         queries=objective.queries,
@@ -298,7 +308,7 @@ def _result(
         zero_shot_train_loss=run.state.zero_shot_loss,
         plan=plan.report(),
         prompt=str(request.output),
-        head=None if head is None else HeadFound(request.head, head.weight),
+        head=head,
     )
 
 
@@ -332,18 +342,21 @@ def _prompt(
                 "views": request.views,
                 "context_init": _initial_words(bundle, request) if request.context_tokens is None else None,
                 "context_tokens": request.context_tokens,
-                "max_queries": request.max_queries,
+                "max_queries": _max_queries(request),
             },
             "queries": objective.queries,
             "train_loss": best.train.loss,
-            **({} if head is None else {"head": _about_head(request, head)}),
+            **({} if head is None else {"head": {"kind": request.head, "weight": head.weight}}),
         },
         head=head,
     )
 
 
-def _about_head(request: TuneRequest, head: Head | None) -> dict[str, Any] | None:
-    return None if head is None else {"kind": request.head, "weight": head.weight}
+def _head_found(request: TuneRequest, head: Head | None, blended: Score | None) -> HeadFound | None:
+    """With what the prompt and its head together are worth on the validation pictures."""
+    if head is None or blended is None:
+        return None
+    return HeadFound(request.head, head.weight, blended.accuracy, blended.loss)
 
 
 def _check_validated(n_val: int) -> None:
@@ -360,7 +373,11 @@ def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan
 
     The plan too: a product's last bits depend on how many rows it has, and on the threads.
     """
-    settings = {f"--{k.replace('_', '-')}": v for k, v in dataclasses.asdict(request.settings).items()}
+    settings = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in dataclasses.asdict(request.settings).items()
+        if name not in NOT_OPTIONS
+    }
     towers = [dataclasses.asdict(tower) if tower else None for tower in (plan.text, plan.image)]
     return {
         "--bundle": bundle.checksum,
@@ -375,17 +392,23 @@ def _made_for(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, plan
         "--context-init": _initial_words(bundle, request),
         "--context-tokens": request.context_tokens,
         **settings,
-        "--max-queries": request.max_queries,
+        "--max-queries": _max_queries(request),
         TIME_LIMIT: request.max_minutes,
-        "--memory-budget": request.memory_budget,
+        "--memory-budget": _budget(request),
         "--threads": request.threads,
         "plan": [*towers, plan.chunk_rows, dataclasses.asdict(plan.sketch)],
     }
 
 
-def _without_time_limit(made_for: dict[str, Any]) -> dict[str, Any]:
-    """An unfinished run may go on under another one; of a finished one it has decided the result."""
-    return {name: value for name, value in made_for.items() if name != TIME_LIMIT}
+def _budget(request: TuneRequest) -> str:
+    """In one spelling."""
+    mib = parse_budget(request.memory_budget)
+    return f"{mib:.17g}MiB" if math.isfinite(mib) else "none"
+
+
+def _without(made_for: dict[str, Any], *names: str) -> dict[str, Any]:
+    """An unfinished run may go on under another time limit; of a finished one it has decided the result."""
+    return {name: value for name, value in made_for.items() if name not in names}
 
 
 def _initial_context(bundle: Bundle, request: TuneRequest) -> Floats:
@@ -410,9 +433,10 @@ def _check(request: TuneRequest) -> None:
         (TIME_LIMIT, request.max_minutes, 0),
         ("--checkpoint-seconds", request.checkpoint_seconds, 0),
     ):
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
+            what = "too small" if value < least else "not a finite number"
             raise UsageError(
-                f"{option} {value} is too small. It takes {least} or more. Try {option} {max(least, 1)}"
+                f"{option} {value} is {what}. It takes {least} or more. Try {option} {max(least, 1)}"
             )
     if request.output.is_dir():
         raise UsageError(
@@ -437,8 +461,8 @@ def _make_work_folder(request: TuneRequest) -> None:
         make_folder(request.work)
     except OSError as error:
         raise UsageError(
-            f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must be "
-            f"writable. Choose another --output"
+            f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must "
+            f"exist and be writable. Make it, or choose another --output"
         ) from error
 
 
