@@ -36,12 +36,12 @@ WORK = ROOT / "build" / "bench"
 
 # (model, weights, MiB of budget for the tune); ViT-L-14 does not fit the default.
 MODELS = (
-    ("RN50", "fp32", 128),
-    ("RN101", "fp32", 128),
-    ("ViT-B-32", "fp32", 128),
     ("ViT-B-16", "fp32", 128),
     ("ViT-B-16", "int8", 128),
     ("ViT-B-16", "int4", 128),
+    ("RN50", "fp32", 128),
+    ("RN101", "fp32", 128),
+    ("ViT-B-32", "fp32", 128),
     ("ViT-L-14", "fp32", 160),
 )
 CLASSES = (10, 100, 1000)
@@ -375,18 +375,25 @@ def main() -> None:
         "floor_mib": floor(arguments.work),
         "rows": [],
     }
-    for model, weights, budget in MODELS:
-        if label(model, weights) in arguments.models:
-            bundle = exported(model, weights, arguments.work)
-            for n_classes in arguments.classes:
-                if n_classes == 10 or weights == "fp32":
-                    row = measure(bundle, model, weights, n_classes, budget, arguments)
-                    results["rows"].append(row)
-                    print(json.dumps(row), file=sys.stderr, flush=True)
-    results = json.loads(json.dumps(results))
+    wanted = [each for each in MODELS if label(*each[:2]) in arguments.models]
+    for n_classes in arguments.classes:
+        for model, weights, budget in wanted:
+            if n_classes == 10 or weights == "fp32":
+                bundle = exported(model, weights, arguments.work)
+                row = measure(bundle, model, weights, n_classes, budget, arguments)
+                results["rows"].append(row)
+                print(json.dumps(row), file=sys.stderr, flush=True)
+                if not arguments.no_write:
+                    write(results)
     if arguments.no_write:
-        print(page(results))
-        return
+        print(page(json.loads(json.dumps(results))))
+
+
+def write(results: dict[str, Any]) -> None:
+    """Results and pages, after every row: the rest of the hour may be lost."""
+    order = [each[:2] for each in MODELS]
+    results["rows"].sort(key=lambda row: (order.index((row["model"], row["weights"])), row["classes"]))
+    results = json.loads(json.dumps(results))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results), encoding="utf-8")
     replace_between(README, "memory", table(results))
