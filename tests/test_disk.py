@@ -133,7 +133,7 @@ def test_what_was_refused_is_called_by_its_name(tmp_path: Path, monkeypatch: pyt
     file.close()
     with pytest.raises(SharpzoError, match=r"Cannot read .*journal: Bad file descriptor"):
         file.read(0, 1)
-    monkeypatch.setattr(fcntl, "flock", lambda *_: disk.full_disk())
+    monkeypatch.setattr(fcntl, "flock", lambda *_: disk.full_disk("lock"))
     with pytest.raises(SharpzoError, match=r"Cannot lock .*lock: No space"), locked(tmp_path):
         pass
 
