@@ -305,7 +305,7 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
         output.write_bytes(b"a prompt")
         request = SimpleNamespace(work=folder, output=output)
         made_for = {"--seed": 3, "--images": "x", "plan": [None, 256]}
-        head = record.Head("gda", 0.5)
+        head = record.Head("gda", 0.5, 0.75, 0.6)
         result = record.Result(
             9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head
         )
