@@ -316,7 +316,7 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
             found = tune._recorded(request, made_for)  # type: ignore[arg-type]
             with contextlib.redirect_stdout(io.StringIO()):
                 cli._print(True, found, [])  # type: ignore[arg-type]
-                cli._print(False, found, cli._tuned_lines(found, BUNDLE))  # type: ignore[arg-type]
+                cli._print(False, found, cli._tuned_lines(found, BUNDLE, True))  # type: ignore[arg-type]
             return found
 
         mutate = _mutate_checked if reseal else mutate_json_file
