@@ -74,12 +74,18 @@ def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] 
 def class_prompts(
     bundle: Bundle, names: Sequence[str], n_context: int, chunk_rows: int = CHUNK_ROWS[0]
 ) -> ClassPrompts:
-    """Fetch the embeddings of the class names. Costs no query.
+    """Read the class names and fetch their embeddings. Costs no query.
 
     chunk_rows: most rows in one run of the text graph, for one candidate
     Raises ClassNameError as `checked_token_ids` does.
     """
-    ids = checked_token_ids(bundle, names, n_context)
+    return prompts_of(bundle, names, checked_token_ids(bundle, names, n_context), n_context, chunk_rows)
+
+
+def prompts_of(
+    bundle: Bundle, names: Sequence[str], ids: Sequence[list[int]], n_context: int, chunk_rows: int
+) -> ClassPrompts:
+    """The same, of names that `checked_token_ids` has read already: reading them goes through all merges."""
     n_shared, lengths = 1 + n_context, [len(tokens) for tokens in ids]
     is_small = 4 * bundle.manifest.text.width * sum(lengths) <= NAMES_IN_MEMORY
     chunks, start = [], 0

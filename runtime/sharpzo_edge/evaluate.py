@@ -10,7 +10,7 @@ import numpy as np
 
 from .arrays import Floats
 from .bundle import Bundle
-from .class_prompts import checked_token_ids, class_prompts, context_from_words
+from .class_prompts import checked_token_ids, context_from_words, prompts_of
 from .errors import ImagesError, NumericsError
 from .features import skipped_pictures, stream_features
 from .heads import blended_logits
@@ -98,10 +98,10 @@ def _class_features(
         return prompt.class_names, prompt.class_features, plan
     names, folders = (folder.names, folder.folders) if classes is None else (tuple(classes), ())
     context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
-    lengths = tuple(map(len, checked_token_ids(bundle, names, len(context), folders)))
-    work = Work(name_lengths=lengths, n_context=len(context), threads=threads)
+    ids = checked_token_ids(bundle, names, len(context), folders)
+    work = Work(name_lengths=tuple(map(len, ids)), n_context=len(context), threads=threads)
     plan = plan_towers(bundle, work, memory_budget)
-    prompts = class_prompts(bundle, names, len(context), plan.chunk_rows)
+    prompts = prompts_of(bundle, names, ids, len(context), plan.chunk_rows)
     assert plan.text is not None  # there are names
     with TextTower(bundle, plan.text, threads) as tower:
         features = tower.class_features(context[None], prompts)[0]

@@ -13,14 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arrays import Floats
 from .bundle import Bundle
 from .checkpoint import refuse_another_command
-from .class_prompts import checked_token_ids, class_prompts, context_from_words, random_context
+from .class_prompts import (
+    ClassPrompts,
+    checked_token_ids,
+    context_from_words,
+    prompts_of,
+    random_context,
+)
 from .errors import UsageError
 from .features import Views, pictures_checksum, refuse_skipped_before, training_features
 from .files import checksum, file_checksum, make_folder, remove
@@ -89,14 +95,10 @@ def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
     _check(request)
     if request.output.exists() and not request.work.exists() and not request.restart:
         raise _exists_already(request.output)
-    bundle = Bundle.open(request.bundle)
-    folder = read_folder(request.images, request.class_names)
-    context = _initial_context(bundle, request)
-    plan = plan_of(request, bundle, folder, len(context))
+    bundle, folder, context, plan, prompts = _prepared(request)
     made_for = _made_for(request, bundle, folder, plan)
     wanted = request.settings.sketches[0]
     request = dataclasses.replace(request, settings=request.settings.with_sketch(plan.sketch))
-    prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     _make_work_folder(request)
     with (
         locked(request.work),
@@ -222,12 +224,8 @@ def preview(request: TuneRequest) -> dict[str, Any]:
     Returns what `tune --plan --json` prints. Raises what `tune` would raise before its work begins.
     """
     _check(request)
-    bundle = Bundle.open(request.bundle)
-    folder = read_folder(request.images, request.class_names)
-    context = _initial_context(bundle, request)
-    plan = plan_of(request, bundle, folder, len(context))
+    bundle, folder, context, plan, prompts = _prepared(request)
     assert plan.text is not None and plan.image is not None  # tuning needs both
-    prompts = class_prompts(bundle, folder.names, len(context), plan.chunk_rows)
     with TextTower(bundle, plan.text, request.threads) as text:
         contexts = np.repeat(context[None], plan.text.together, axis=0)
         a_pass = _seconds_of(lambda: text.class_features(contexts, prompts))
@@ -261,12 +259,26 @@ def _seconds_of(run: Callable[[], object]) -> float:
     return max(time.monotonic() - started, 1e-6)
 
 
-def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_context: int) -> Plan:
-    """How both towers will run within the memory budget. Raises BudgetError when they cannot."""
+class _Prepared(NamedTuple):
+    """What is known before any work begins; context: (m, D), the initial one."""
+
+    bundle: Bundle
+    folder: LabelledFolder
+    context: Floats
+    plan: Plan
+    prompts: ClassPrompts
+
+
+def _prepared(request: TuneRequest) -> _Prepared:
+    """Read the bundle, the folder and the names, and plan. Raises BudgetError when no plan fits."""
+    bundle = Bundle.open(request.bundle)
+    folder = read_folder(request.images, request.class_names)
+    context = _initial_context(bundle, request)
+    name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
     settings = request.settings
     work = Work(
-        name_lengths=tuple(map(len, checked_token_ids(bundle, folder.names, n_context, folder.folders))),
-        n_context=n_context,
+        name_lengths=tuple(map(len, name_ids)),
+        n_context=len(context),
         n_features=_n_drawn(request, folder),
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
@@ -274,7 +286,9 @@ def plan_of(request: TuneRequest, bundle: Bundle, folder: LabelledFolder, n_cont
         head=request.head != "none",
         threads=request.threads,
     )
-    return plan_towers(bundle, work, request.memory_budget)
+    plan = plan_towers(bundle, work, request.memory_budget)
+    prompts = prompts_of(bundle, folder.names, name_ids, len(context), plan.chunk_rows)
+    return _Prepared(bundle, folder, context, plan, prompts)
 
 
 def _n_drawn(request: TuneRequest, folder: LabelledFolder) -> int:
