@@ -1,7 +1,6 @@
 """Stage 1: pycma as the oracle, the sharpness-aware step from outside, resuming to the bit."""
 
 import copy
-import json
 import math
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import pytest
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import assert_same_bits, through_a_file
 
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.stage1_cmaes import (
@@ -61,25 +61,6 @@ class Ellipsoid:
 
     def gradient(self, x):
         return 2 * self.R.T @ (self.scales * (self.R @ x))
-
-
-def through_a_file(state):
-    """The state as safetensors and JSON would give it back: C-ordered bytes, and plain values."""
-    arrays, rest = {}, {}
-    for name, value in vars(state).items():
-        (arrays if isinstance(value, np.ndarray) else rest)[name] = value
-    packed = {n: (a.dtype.str, a.shape, a.tobytes(order="C")) for n, a in arrays.items()}
-    unpacked = {n: np.frombuffer(b, t).reshape(s) for n, (t, s, b) in packed.items()}
-    return type(state)(**unpacked, **json.loads(json.dumps(rest)))
-
-
-def assert_same_bits(a, b):
-    for name, value in vars(a).items():
-        other = getattr(b, name)
-        if isinstance(value, np.ndarray):
-            assert value.dtype == other.dtype and value.tobytes() == other.tobytes(), name
-        else:
-            assert value == other, name
 
 
 # Parity with pycma.

@@ -1,13 +1,13 @@
 """Sketched descent: on a smooth tower without any model; masks; resuming to the bit at every ask."""
 
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import assert_same_bits, through_a_file
 
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.errors import NumericsError, UsageError
@@ -60,25 +60,6 @@ def run(descent, rounds=6, f=tower, limit=1000):
 
 def loss_at(descent):
     return LOSS.values(descent.solution_features[np.newaxis])[0]
-
-
-def through_a_file(state):
-    """The state as safetensors and JSON would give it back: C-ordered bytes, and plain values."""
-    arrays, rest = {}, {}
-    for name, value in vars(state).items():
-        (arrays if isinstance(value, np.ndarray) else rest)[name] = value
-    packed = {n: (a.dtype.str, a.shape, a.tobytes(order="C")) for n, a in arrays.items()}
-    unpacked = {n: np.frombuffer(b, t).reshape(s) for n, (t, s, b) in packed.items()}
-    return type(state)(**unpacked, **json.loads(json.dumps(rest)))
-
-
-def assert_same_bits(a, b):
-    for name, value in vars(a).items():
-        other = getattr(b, name)
-        if isinstance(value, np.ndarray):
-            assert value.dtype == other.dtype and value.tobytes() == other.tobytes(), name
-        else:
-            assert value == other, name
 
 
 def test_rounds_lower_the_loss_and_never_raise_it():

@@ -1,7 +1,6 @@
 """Stage 2: the paper's formulas by hand, dense ZO as the base case, and resuming to the bit."""
 
 import copy
-import json
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from states import assert_same_bits, through_a_file
 
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.stage2_sparse_zo import (
@@ -44,25 +44,6 @@ def run(descent, f=loss, limit=1000):
         points.append(descent.ask(limit).points)
         descent.tell([f(w) for w in points[-1]])
     return np.vstack(points)
-
-
-def through_a_file(state):
-    """The state as safetensors and JSON would give it back: C-ordered bytes, and plain values."""
-    arrays, rest = {}, {}
-    for name, value in vars(state).items():
-        (arrays if isinstance(value, np.ndarray) else rest)[name] = value
-    packed = {n: (a.dtype.str, a.shape, a.tobytes(order="C")) for n, a in arrays.items()}
-    unpacked = {n: np.frombuffer(b, t).reshape(s) for n, (t, s, b) in packed.items()}
-    return type(state)(**unpacked, **json.loads(json.dumps(rest)))
-
-
-def assert_same_bits(a, b):
-    for name, value in vars(a).items():
-        other = getattr(b, name)
-        if isinstance(value, np.ndarray):
-            assert value.dtype == other.dtype and value.tobytes() == other.tobytes(), name
-        else:
-            assert value == other, name
 
 
 def test_score_by_hand():

@@ -17,7 +17,7 @@ import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError
-from .files import read_limited
+from .files import CHECKPOINT_SECONDS, read_limited
 from .process_memory import DEFAULT_BUDGET, return_freed_blocks
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def tune(
     restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Save the run so often; 0: after every batch of queries.")
-    ] = 30.0,
+    ] = CHECKPOINT_SECONDS,
     strict: StrictOption = False,
     threads: ThreadsOption = 0,
     memory_budget: BudgetOption = DEFAULT_BUDGET,

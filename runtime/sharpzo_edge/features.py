@@ -19,6 +19,7 @@ from .arrays import FeatureRows, Floats, LabelledFeatures, npy_offset
 from .bundle import Bundle, Preprocess
 from .errors import ImagesError, NumericsError, SkippedPicturesError
 from .files import (
+    CHECKPOINT_SECONDS,
     canonical_json,
     checksum,
     file_checksum,
@@ -34,7 +35,6 @@ from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
 from .progress import Progress
 from .towers import ImageTower
 
-CHECKPOINT_SECONDS = 30.0
 ORDER = "shots, then validation"  # of the rows in features.npy
 FEW_SHOWN = 8  # classes that a line names
 # What is kept while pictures are read and encoded, and what is kept of them in the end.

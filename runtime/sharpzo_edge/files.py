@@ -18,6 +18,7 @@ from typing import Any, Self
 from .errors import SharpzoError
 
 BESIDE_SUFFIX = ".part"
+CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
 JSON_LIMIT_BYTES = 16 << 20
 
 

@@ -6,7 +6,6 @@ what was written for another purpose, counts for nothing and is cut off.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -83,8 +82,10 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with contextlib.suppress(*[SharpzoError] * (kind is not None)):
-                self.sync()
+            self.sync()
+        except SharpzoError:
+            if kind is None:  # the error that ends the block is the one to tell
+                raise
         finally:
             self._file.close()
 

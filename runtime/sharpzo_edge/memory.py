@@ -272,7 +272,7 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
         held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch)
         for tower in _tower_plans(text.steps):
             if tower.mode == "streamed" and not work.dim:
-                continue  # its arena would stay while pictures are encoded, for the sake of one query
+                continue  # an arena is for many passes; here one query is all there is
             if tower.group > 1 and tower.group * max(rows) > MOST_ROWS:
                 continue
             row = row_bytes * ROW_WIDTHS[tower.mode] + SCORES * 4 * text.heads * max(rows)
@@ -294,7 +294,7 @@ def _image_options(manifest: Manifest, work: Work, names: int) -> Iterator[_Opti
     n_pixels = math.prod(manifest.preprocess.size)
     for tower in _tower_plans(image.steps):
         if tower.mode == "streamed":
-            continue  # its arena would stay while the text tower runs
+            continue  # the arena is for candidates; pictures were not measured with it
         pixels = 3 * 3 * 4 * n_pixels  # three copies on the way from bytes to floats
         run = tower.group * (image.activation_bytes * ALIVE[tower.mode] + pixels) + _run_bytes(work)
         crops = tower.together * 3 * n_pixels

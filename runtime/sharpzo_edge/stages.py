@@ -23,12 +23,12 @@ from .ask_tell import Ask, Optimiser
 from .checkpoint import load_state, refuse_another_command, save_state
 from .errors import NumericsError
 from .feature_loss import FeatureLoss
+from .files import CHECKPOINT_SECONDS
 from .interrupt import Interrupt
 from .objective import Objective, Score, scores
 from .progress import Progress, duration
 from .settings import AUTO, EdgeSettings, PaperSettings, TuneSettings
 
-CHECKPOINT_SECONDS = 30.0  # unless the user says otherwise
 STEPS_A_LOOK = 100  # stage-2 steps between two looks at loss and accuracy; stage 1 looks every generation
 
 # The automatic change of stage (paper, sec. 3.1): validation accuracy has not risen by more than this

@@ -272,7 +272,7 @@ def _check_threads(threads: int) -> None:
 
 @functools.cache
 def _share_an_arena() -> None:
-    """One arena for all streamed sessions of this process; it lasts as long as the process.
+    """One arena for all streamed sessions of this process; emptied after every pass (_giving_back).
 
     Doubling by powers of two fragments least, and what is never touched of it is not resident.
     """

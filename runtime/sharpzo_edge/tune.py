@@ -29,7 +29,7 @@ from .class_prompts import (
 )
 from .errors import UsageError
 from .features import Views, pictures_checksum, refuse_skipped_before, training_features
-from .files import checksum, file_checksum, make_folder, remove
+from .files import CHECKPOINT_SECONDS, checksum, file_checksum, make_folder, remove
 from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
 from .interrupt import Interrupt
@@ -41,7 +41,7 @@ from .progress import Progress
 from .record import Head as HeadFound
 from .record import Record, Result, load_record, save_record
 from .settings import NOT_OPTIONS, TuneSettings
-from .stages import CHECKPOINT_SECONDS, Budget, Look, Run, expected_queries
+from .stages import Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
