@@ -541,7 +541,8 @@ def page(results: dict[str, Any]) -> str:
 def profile_table(row: dict[str, Any]) -> list[str]:
     ways = ("ordinary", "shared", "resident", "streamed")
     profiles = {way: row["profile"][way]["ms"] for way in ways}
-    kinds = sorted({k for ms in profiles.values() for k in ms}, key=lambda k: -profiles["resident"].get(k, 0))
+    of_ours = profiles["resident"]
+    kinds = sorted({k for ms in profiles.values() for k in ms}, key=lambda k: (-of_ours.get(k, 0), k))
     title = f"{row['names']}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
     lines = [f"| {title} | torch, 77 | torch, shared | resident | {BUDGET_MIB} MiB |", "|---" * 5 + "|"]
     for kind in kinds:
