@@ -93,7 +93,7 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
 def refuse_another_command(what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises UsageError, naming the first in `now`'s order, when `what` was made for something else."""
     nothing = object()
-    for name in (*now, *(set(before) - set(now))):
+    for name in dict.fromkeys((*now, *before)):
         if before.get(name, nothing) != now.get(name, nothing):
             values = f"{_shown(before.get(name))}, now {_shown(now.get(name))}"
             raise UsageError(
