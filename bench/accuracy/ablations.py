@@ -18,6 +18,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "no_warm_up": ("without the warm-up (change point 0)", {"change_point": 0}),
     "pruned": ("half the coordinates pruned (prune ratio 0.5)", {"prune_ratio": 0.5}),
     "no_smoothing": ("without label smoothing", {"label_smoothing": 0.0}),
+    "kept0": ("without the columns of earlier rounds", {"kept_rounds": 0}),
     "rank16": ("sketches of rank 16", {"rank": 16}),
     "rank96": ("sketches of rank 96", {"rank": 96}),
 }
@@ -29,7 +30,7 @@ def ablation(name: str, label: str, change: Mapping[str, Any]) -> Method:
     def run(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
         return base.run(problem, max_queries, {**settings, **change})
 
-    return Method(f"{BASE}:{name}", label, base.kind, run, base.grid, base.needs_torch)
+    return Method(f"{BASE}:{name}", label, base.kind, run, base.grid, needs_torch=base.needs_torch)
 
 
 ABLATIONS: dict[str, Method] = {
