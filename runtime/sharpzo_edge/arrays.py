@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -13,6 +14,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]  # what towers take and give
 Doubles = NDArray[np.float64]  # what optimisers compute with
 Halves = NDArray[np.float16]  # columns of a Jacobian, of which there are many
+
+CLASS_BLOCK_BYTES = 1 << 20  # of class features in double precision
+
+
+def class_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Classes of (..., K, E) features, as many at a time as make CLASS_BLOCK_BYTES of doubles; all of them once.
+
+    >>> [(block.start, block.stop) for block in class_blocks((300, 1024))]
+    [(0, 128), (128, 256), (256, 300)]
+    """
+    n_classes, embed_dim = shape[-2:]
+    step = max(1, CLASS_BLOCK_BYTES // (8 * embed_dim))
+    for start in range(0, n_classes, step):
+        yield slice(start, min(start + step, n_classes))
 
 
 def npy_offset(file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:

@@ -46,7 +46,7 @@ class Optimiser(Protocol):
 
     @property
     def solution_features(self) -> Floats | None:
-        """Its class features (K, E), when they are known already."""
+        """Its class features (K, E), when they are known already; the state's own, not to be written to."""
 
     @property
     def between_updates(self) -> bool:
@@ -59,10 +59,13 @@ class Optimiser(Protocol):
         """Losses (n,) or class features (n, K, E) of the first n points not yet answered."""
 
 
-def own_copy(state: S) -> S:
-    """A state with arrays of its own, C-ordered: their order in memory decides a product's last bits."""
+def c_ordered(state: S) -> S:
+    """A state with C-ordered arrays: their order in memory decides a product's last bits.
+
+    Those that are so already are shared with the given one: nobody ever writes to a state's arrays.
+    """
     own: dict[str, Any] = {
-        name: np.array(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
+        name: np.asarray(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
         for name, value in vars(state).items()
     }
     return type(state)(**own)

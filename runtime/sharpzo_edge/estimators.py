@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats, Halves
+from .arrays import Doubles, Floats, Halves, class_blocks
 from .errors import NumericsError, UsageError
 
 SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
@@ -193,10 +193,17 @@ class FeatureSketch:
         return gradient
 
 
-def slopes(columns: Floats | Halves, by_features: Doubles) -> Doubles:
-    """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,)."""
+def slopes(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
+    """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,) float64.
+
+    Memory: a block of classes.
+    """
+    total = np.zeros(len(columns))
     with np.errstate(invalid="ignore"):
-        return np.array([np.vdot(by_features, column) for column in columns])
+        for block in class_blocks(by_features.shape):
+            gradient = by_features[block].astype(np.float64, copy=False)
+            total += [np.vdot(gradient, column) for column in columns[:, block]]
+    return total
 
 
 def orthonormal_rows(normal: Doubles) -> Doubles:

@@ -1,6 +1,7 @@
 """The loss as a known, smooth function of the class features, and of steps in a sketched subspace.
 
-Only T(w) needs the network; what follows from it is arithmetic in float64 and costs no query:
+Only T(w) needs the network; what follows from it is arithmetic in float64, some classes at a time where
+they are many, and costs no query:
 
     z_n(T)  = s T x_n                                        logits of a picture
     L_s(T)  = mean_n [ lse(z_n) - y_n . z_n ]                y: (1 - smoothing) one-hot + smoothing / K
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Doubles, Floats, Halves, LabelledFeatures
+from .arrays import CLASS_BLOCK_BYTES, Doubles, Floats, Halves, LabelledFeatures, class_blocks
 
 BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
 COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
@@ -56,26 +57,29 @@ class FeatureLoss:
     def values(self, class_features: Floats | Doubles) -> Doubles:
         """L_s of each of (B, K, E): (B,) float64; not finite where the features are not.
 
-        Time: B N K E. Memory: a block, whatever N.
+        Time: B N K E. Memory: a block of pictures and one of classes, whatever N and K.
         """
         totals = np.zeros(len(class_features))
         with np.errstate(invalid="ignore", over="ignore"):
             for X, Y in self._blocks(class_features.shape[1:]):
                 for i, T in enumerate(class_features):
-                    logits = self._scale * (X @ T.astype(np.float64, copy=False).T)
-                    totals[i] -= np.vdot(Y, log_softmax(logits))
+                    totals[i] -= np.vdot(Y, log_softmax(self._logits(X, T)))
         return totals / len(self._pictures)
 
-    def gradient(self, class_features: Floats | Doubles) -> Doubles:
-        """dL_s/dT at (K, E): (K, E) float64. Time: N K E."""
-        T = class_features.astype(np.float64)
-        total = np.zeros(T.shape)
-        for X, Y in self._blocks(T.shape):
-            p = np.exp(log_softmax(self._scale * (X @ T.T)))
-            total += (p - Y).T @ X
-        return total * (self._scale / len(self._pictures))
+    def gradient(self, class_features: Floats | Doubles) -> Floats | Doubles:
+        """dL_s/dT at (K, E): (K, E), float32 where classes are many. Time: N K E."""
+        shape = class_features.shape
+        total = np.zeros(shape, kept_dtype(shape))
+        factor = self._scale / len(self._pictures)
+        for X, Y in self._blocks(shape):
+            p = np.exp(log_softmax(self._logits(X, class_features)))
+            p -= Y
+            for block in class_blocks(shape):
+                total[block] += p[:, block].T @ X
+        total *= factor
+        return total
 
-    def gauss_newton(self, T: Doubles, changes: RowChanges) -> tuple[Doubles, Doubles]:
+    def gauss_newton(self, T: Floats | Doubles, changes: RowChanges) -> tuple[Doubles, Doubles]:
         """Gradient (r,) and Gauss-Newton matrix (r, r) of the loss at T(a), by a.
 
         D_nk = s (x_n . dT_k/da_j)_j;  g = mean_n sum_k (p - y)_nk D_nk
@@ -85,7 +89,7 @@ class FeatureLoss:
         n, r = len(self._pictures), changes.rank
         g, H = np.zeros(r), np.zeros((r, r))
         for X, Y in self._blocks(T.shape, r):
-            p = np.exp(log_softmax(self._scale * (X @ T.T)))
+            p = np.exp(log_softmax(self._logits(X, T)))
             mean = np.zeros((len(X), r))
             for k in range(len(T)):
                 D = X @ (self._scale * changes.of_class(k)).T
@@ -95,6 +99,14 @@ class FeatureLoss:
                 mean += weighted
             H -= mean.T @ mean
         return g / n, (H + H.T) / (2 * n)
+
+    def _logits(self, X: Doubles, class_features: Floats | Doubles) -> Doubles:
+        """s X T^T of features (b, E): (b, K) float64. Of T (K, E) only a block of classes is doubles at once."""
+        logits = np.empty((len(X), len(class_features)))
+        for block in class_blocks(class_features.shape):
+            T = class_features[block].astype(np.float64, copy=False)
+            np.multiply(self._scale, X @ T.T, out=logits[:, block])
+        return logits
 
     def _blocks(self, shape: tuple[int, ...], rank: int = 0) -> Iterator[tuple[Doubles, Doubles]]:
         """Features (b, E) and targets (b, K) of some pictures at a time, all of them once; shape: (K, E)."""
@@ -112,12 +124,12 @@ class FeatureLoss:
 class RowChanges:
     """dT_k/da_j of the linear model at one a, made class by class.
 
-    T:       (K, E) float64, unit rows T(a)_k
+    T:       (K, E) unit rows T(a)_k
     lengths: (K,) |r_k| before they were made unit
     columns: (r, K, E) float32, J
     """
 
-    T: Doubles
+    T: Floats | Doubles
     lengths: Doubles
     columns: Floats | Halves
 
@@ -127,15 +139,16 @@ class RowChanges:
 
     def of_class(self, k: int) -> Doubles:
         """(r, E): (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a unit vector."""
-        J = self.columns[:, k].astype(np.float64)
-        changes: Doubles = (J - np.outer(J @ self.T[k], self.T[k])) / self.lengths[k]
+        J, T = self.columns[:, k].astype(np.float64), self.T[k].astype(np.float64, copy=False)
+        changes: Doubles = (J - np.outer(J @ T, T)) / self.lengths[k]
         return changes
 
 
 class LinearModel:
     """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
 
-    Memory: J (r, K, E) float16, which is the caller's; two (K, E) doubles; a block of the loss.
+    Memory: J (r, K, E), which is the caller's, float16 where it is large; T(a) (K, E), float32 where it is
+    large; a block of pictures and a few of classes.
     loss:           of class features
     class_features: (K, E), T(w)
     columns:        (r, K, E), J in any precision; kept where they are many, copied to float32 where few
@@ -161,14 +174,24 @@ class LinearModel:
         T, lengths = self._features(a)
         return self._loss.gauss_newton(T, RowChanges(T, lengths, self._columns))
 
-    def _features(self, a: Doubles) -> tuple[Doubles, Doubles]:
+    def _features(self, a: Doubles) -> tuple[Floats | Doubles, Doubles]:
         """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
-        rows = self._T.astype(np.float64)
-        for a_j, column in zip(a, self._columns, strict=True):
-            rows += a_j * column
-        lengths = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
-        rows /= lengths[:, np.newaxis]
-        return rows, lengths
+        shape = self._T.shape
+        result, lengths = np.empty(shape, kept_dtype(shape)), np.empty(len(self._T))
+        for block in class_blocks(shape):
+            rows = self._T[block].astype(np.float64)
+            for a_j, column in zip(a, self._columns[:, block], strict=True):
+                rows += a_j * column
+            lengths[block] = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
+            np.divide(rows, lengths[block, np.newaxis], out=result[block], casting="same_kind")
+        return result, lengths
+
+
+def kept_dtype(shape: tuple[int, ...]) -> type[np.float64 | np.float32]:
+    """Of what is as large as the class features (K, E): double precision where one block holds them all;
+    else that of the towers' own answers.
+    """
+    return np.float64 if 8 * shape[0] * shape[1] <= CLASS_BLOCK_BYTES else np.float32
 
 
 def log_softmax(logits: Doubles) -> Doubles:

@@ -22,8 +22,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats
-from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
+from .arrays import Doubles, Floats, class_blocks
+from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
 from .errors import NumericsError, UsageError
 from .estimators import (
     SKETCH_STEP,
@@ -35,7 +35,7 @@ from .estimators import (
     slopes,
 )
 
-FeatureGradient = Callable[[Floats], Doubles]  # class features (K, E) -> the loss's gradient by them
+FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
 CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
 
@@ -169,7 +169,7 @@ class SharpnessAwareCMAES:
     """
 
     def __init__(self, settings: Settings, state: State, by_features: FeatureGradient | None = None) -> None:
-        """Go on from a state, also from the middle of a generation; the state is copied.
+        """Go on from a state, also from the middle of a generation; the state is only read.
 
         by_features: what a sketch needs to know of the loss; nothing else does
         Raises UsageError when the state was made with other settings.
@@ -178,7 +178,7 @@ class SharpnessAwareCMAES:
         self._by_features = by_features
         self._settings = settings
         self._rates = rates(settings)
-        self._state = own_copy(state)
+        self._state = c_ordered(state)
         self._generator = generator_of(state.rng)
 
     @classmethod
@@ -264,7 +264,7 @@ class SharpnessAwareCMAES:
             )
         last = first + len(values)
         if in_sketch:
-            self._state = self._sketched(np.array(values, np.float32), last)
+            self._state = self._sketched(np.asarray(values, np.float32), last)
         else:
             self._state = self._told(np.array(values, np.float64), first, last)
 
@@ -322,11 +322,16 @@ class SharpnessAwareCMAES:
         """The state after class features (n, K, E) of more points of the sketch, the mean's first of all."""
         state, sketch = self._state, self._sketch
         if not state.features.size:
-            state, features = replace(state, features=features[:1]), features[1:]
-        assert self._by_features is not None  # a sketch was asked for
-        T = state.features[0]
-        new = slopes(sketch.columns(T, features), self._by_features(T))
-        state = replace(state, slopes=np.concatenate((state.slopes, new)), answered=last)
+            centre = features[:1] if len(features) == 1 else features[:1].copy()  # the rest may go
+            state, features = replace(state, features=centre), features[1:]
+        if len(features):
+            assert self._by_features is not None  # a sketch was asked for
+            T = state.features[0]
+            by_features, new = self._by_features(T), np.zeros(len(features))
+            for block in class_blocks(T.shape):
+                new += slopes(sketch.columns(T[block], features[:, block]), by_features[block])
+            state = replace(state, slopes=np.concatenate((state.slopes, new)))
+        state = replace(state, answered=last)
         if last < self._n_sweep:
             return state
         gradient = sketch.gradient(state.slopes)

@@ -20,8 +20,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats, Halves
-from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
+from .arrays import Doubles, Floats, Halves, class_blocks
+from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
 from .estimators import SKETCH_STEP, FeatureSketch, no_finite_features, orthonormal_rows, reach, slopes
 from .feature_loss import FeatureLoss, LinearModel, minimum_in_ball
 from .stage2_sparse_zo import Mask, keep_mask, pruning_score
@@ -104,7 +104,8 @@ class State:
 class SketchedDescent:
     """Ask, evaluate, tell; the caller owns the loop, the class features and the checkpoints.
 
-    Memory: the columns (q + r, K, E) float16 twice, eight times (K, E) float32, and a block of FeatureLoss.
+    Memory: the columns (q + r, K, E) float16, the kept ones twice between two rounds; class features (K, E)
+    float32 four times; a block of FeatureLoss.
 
     >>> from .arrays import LabelledFeatures
     >>> pictures = LabelledFeatures(np.eye(3, dtype=np.float32), np.arange(3))
@@ -121,14 +122,15 @@ class SketchedDescent:
     """
 
     def __init__(self, settings: Settings, loss: FeatureLoss, state: State) -> None:
-        """Go on from a state, also from the middle of a sketch; the state is copied.
+        """Go on from a state, also from the middle of a sketch; the state is only read.
 
         Raises UsageError when the state was made with other settings.
         """
         _check_shapes(settings, state)
         self._settings = settings
         self._loss = loss
-        self._state = own_copy(state)
+        self._state = c_ordered(state)
+        self._room: Halves | None = None  # for all columns of a round, while its sketch is told
         self._generator = generator_of(state.rng)
 
     @classmethod
@@ -140,7 +142,7 @@ class SketchedDescent:
         class_features: Floats,
         seed_sequence: np.random.SeedSequence,
     ) -> Self:
-        """A new descent from x0 (d,), where class_features (K, E) are known; both are copied.
+        """A new descent from x0 (d,), where class_features (K, E) are known.
 
         Raises ValueError for a wrong shape.
         """
@@ -165,8 +167,8 @@ class SketchedDescent:
 
     @property
     def solution_features(self) -> Floats:
-        """Class features (K, E) at the present w: always known."""
-        return self._state.class_features.copy()
+        """Class features (K, E) at the present w: always known; the state's own, not to be written to."""
+        return self._state.class_features
 
     @property
     def between_updates(self) -> bool:
@@ -211,10 +213,10 @@ class SketchedDescent:
             state = self._tried(state, told)
             self._state = self._stepped(state) if is_complete else state
         else:
-            with np.errstate(over="ignore"):
-                columns = self._sketch.columns(state.class_features, told).astype(np.float16)
-            state = replace(state, columns=np.concatenate((state.columns, columns)))
+            state = replace(state, columns=self._with_columns(told))
             self._state = self._proposed(state) if is_complete else state
+        if is_complete:
+            self._room = None
 
     @property
     def _n_kept(self) -> int:
@@ -238,6 +240,23 @@ class SketchedDescent:
     def _sketch(self) -> FeatureSketch:
         state = self._state
         return FeatureSketch(state.w, state.directions[self._n_kept :], SKETCH_STEP * reach(state.w))
+
+    def _with_columns(self, told: Floats) -> Halves:
+        """The state's columns, and those of the answers (n, K, E): (q + n, K, E).
+
+        All of a round's lie in one array that never moves, and states hold its first rows, which are not
+        written to again. Until they are, its other rows take no memory.
+        """
+        state = self._state
+        T, n_before = state.class_features, len(state.columns)
+        if self._room is None:
+            self._room = np.empty((len(state.directions), *T.shape), np.float16)
+            self._room[:n_before] = state.columns
+        new = self._room[n_before : n_before + len(told)]
+        with np.errstate(over="ignore"):
+            for block in class_blocks(T.shape):
+                new[:, block] = self._sketch.columns(T[block], told[:, block])
+        return self._room[: n_before + len(told)]
 
     def _proposed(self, told: State) -> State:
         """The sketch is complete: the points to try, and a new mask when its time has come."""
@@ -273,9 +292,10 @@ class SketchedDescent:
         delta = next_delta(told.delta, best)
         first_new, n_kept = self._n_kept, self._settings.n_kept
         newest = np.r_[first_new : len(told.directions), :first_new][:n_kept]
-        columns = told.columns[newest]
         if best is not None:
             columns = carried_over(told, newest, best, reach(told.w) / reach(w))
+        else:
+            columns = told.columns[newest]
         kept = told.directions[newest], columns
         return _round_begun(self._settings, told.step + 1, w, T, delta, told.mask, *kept, self._generator)
 
@@ -311,12 +331,13 @@ def carried_over(told: State, kept: npt.NDArray[np.intp], best: int, shrinkage: 
     """
     a = told.directions @ (told.trials[best] - told.w)
     length = max(float(a @ a), TINY)
-    missed = (told.best[0] - told.class_features).astype(np.float64)
-    for a_j, column in zip(a, told.columns, strict=True):
-        missed -= a_j * column
-    result = told.columns[kept]
-    for a_j, column in zip(a[kept], result, strict=True):
-        column[:] = (column + (a_j / length) * missed) * shrinkage
+    result = np.empty((len(kept), *told.class_features.shape), np.float16)
+    for block in class_blocks(result.shape):
+        missed = (told.best[0, block] - told.class_features[block]).astype(np.float64)
+        for a_j, column in zip(a, told.columns[:, block], strict=True):
+            missed -= a_j * column
+        for j, column in zip(kept, result[:, block], strict=True):
+            column[:] = (told.columns[j, block] + (a[j] / length) * missed) * shrinkage
     return result
 
 
@@ -368,7 +389,7 @@ def _round_begun(
         w=w,
         delta=delta,
         mask=mask,
-        class_features=np.array(class_features, dtype=np.float32),
+        class_features=np.asarray(class_features, dtype=np.float32),
         directions=np.concatenate((directions, drawn_directions(normal, used, directions))),
         columns=columns,
         trials=np.empty((0, settings.dim)),

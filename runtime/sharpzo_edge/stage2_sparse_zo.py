@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import Doubles
-from .ask_tell import Ask, generator_of, own_copy, require, require_shapes
+from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
 from .errors import NumericsError
 from .estimators import CoordinateWise, Randomised, refuse_non_finite
 
@@ -98,14 +98,14 @@ class SparseZOSGD:
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
-        """Go on from a state, also from the middle of a sweep; the state is copied.
+        """Go on from a state, also from the middle of a sweep; the state is only read.
 
         More steps than the state was made with continue its stream of random directions.
         Raises UsageError when the state was made with other settings.
         """
         _check_shapes(settings, state)
         self._settings = settings
-        self._state = own_copy(state)
+        self._state = c_ordered(state)
         self._generator = generator_of(state.rng)
 
     @classmethod

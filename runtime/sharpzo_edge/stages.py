@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ class Run:
         self._started -= self.state.seconds
         self._saved = time.monotonic()
         self._optimiser = self._optimiser_at_work()
+        self._take_state()
         if resumed is None:
             self._warn_of_a_short_budget()
             self._show("zero-shot", always=True)
@@ -168,7 +169,10 @@ class Run:
                     f"The run is saved after {self.queries} queries, in {self._checkpoint.parent}. "
                     f"To go on, type the same command again, without --restart"
                 )
-            self._optimiser.tell(self._answers(self._optimiser.ask(limit)))
+            for answers in self._answers(self._optimiser.ask(limit)):
+                self._optimiser.tell(answers)
+                del answers  # the next ones would be made beside them
+            self._take_state()
             if self._optimiser.between_updates:
                 self._after_update()
             if time.monotonic() - self._saved >= self._checkpoint_seconds:
@@ -252,7 +256,6 @@ class Run:
 
     def _after_update(self) -> None:
         """At the end of a generation or a step."""
-        self._take_state()
         state = self.state
         if state.stage2 is None:
             if self._affordable() > 0:
@@ -348,17 +351,19 @@ class Run:
             return self._objective.batch
         return max(0, min(self._objective.batch, queries - 1 - self._objective.queries))
 
-    def _answers(self, asked: Ask) -> Doubles | Floats:
-        """What the optimiser wants to know. A first point that was looked at last costs nothing."""
+    def _answers(self, asked: Ask) -> Iterator[Doubles | Floats]:
+        """What the optimiser wants to know, in parts. A first point that was looked at last costs nothing."""
+        points, look = asked.points, self.state.look
         if asked.wants == "losses":
-            self._count(len(asked.points))
-            return self._objective.losses(asked.points)
-        look = self.state.look
-        known = np.array_equal(asked.points[0], look.w)
-        points = asked.points[1:] if known else asked.points
-        self._count(len(points))
-        T = self._objective.class_features(points) if len(points) else look.class_features[np.newaxis][:0]
-        return np.concatenate((look.class_features[np.newaxis], T)) if known else T
+            self._count(len(points))
+            yield self._objective.losses(points)
+            return
+        if np.array_equal(points[0], look.w):
+            yield look.class_features[np.newaxis]
+            points = points[1:]
+        if len(points):
+            self._count(len(points))
+            yield self._objective.class_features(points)
 
     def _look(self) -> None:
         """Look at the optimiser's w; costs one query, or none when its class features are known."""
@@ -478,13 +483,13 @@ class Run:
         return f", {'at most ' * may_end_earlier}{duration(left)} left"
 
     def _take_state(self) -> None:
+        """After every change: an earlier state would keep arrays that the optimiser has let go."""
         if self.state.stage2 is None:
             self.state.stage1 = self._optimiser.state
         else:
             self.state.stage2 = self._optimiser.state
 
     def _save(self) -> None:
-        self._take_state()
         self.state.seconds = self.seconds
         save_state(self._checkpoint, self.state, self._made_for)
         self._saved = time.monotonic()

@@ -58,8 +58,8 @@ class Job:
 
 
 class _Engine(Protocol):
-    def run(self, jobs: Iterable[Job]) -> list[Floats]:
-        """The answer to every job, in their order. Jobs are made when they are needed."""
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        """The answer to every job, in their order. Jobs and answers are made when they are needed."""
 
 
 class _Tower:
@@ -72,6 +72,7 @@ class _Tower:
         self._engine: _Engine = engine(bundle, part, plan.mode, threads)
         release_library_pages()  # what opening sessions needed, and running them does not
         self._group = plan.group
+        self._embed_dim = bundle.manifest.embed_dim
         self.folder = bundle.folder
 
     def close(self) -> None:
@@ -105,7 +106,7 @@ class TextTower(_Tower):
             for chunk in prompts.chunks
         ]
         answers = self._engine.run(_text_job(context[group], chunk) for group, chunk in places)
-        result = np.empty((len(context), len(prompts.names), answers[0].shape[-1]), np.float32)
+        result = np.empty((len(context), len(prompts.names), self._embed_dim), np.float32)
         for (group, chunk), answer in zip(places, answers, strict=True):
             result[group, chunk.classes] = answer
         return result
@@ -122,7 +123,7 @@ class ImageTower(_Tower):
 
         Raises NumericsError when they are not finite.
         """
-        found = np.concatenate(self._engine.run(Job({"pixels": pixels}) for pixels in batches))
+        found = np.concatenate(list(self._engine.run(Job({"pixels": pixels}) for pixels in batches)))
         if not np.isfinite(found).all():
             raise NumericsError(
                 f"The image tower's answer holds {np.isnan(found).sum()} NaN among {found.size} numbers. "
@@ -139,8 +140,9 @@ class _Resident:
         tower = getattr(bundle.manifest, part)
         self._session = _session(bundle, tower.graph, mode, threads)
 
-    def run(self, jobs: Iterable[Job]) -> list[Floats]:
-        return [_run(self._session, job.inputs | job.by_name)[0] for job in jobs]
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        for job in jobs:
+            yield _run(self._session, job.inputs | job.by_name)[0]
 
 
 class _Streamed:
@@ -166,9 +168,10 @@ class _Streamed:
         self._at_the_end = _giving_back() if mode == "streamed" else None
         self._buffer = np.empty(max(span(s)[1] for s in tower.steps), np.uint8)
 
-    def run(self, jobs: Iterable[Job]) -> list[Floats]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         carried: list[list[Floats]] = []
         by_name: list[dict[str, Any]] = []
+        last = len(self._steps) - 1
         for number, (step, weights) in enumerate(self._with_weights()):
             session, names = self._sessions[step.graph], self._inputs[step.graph]
             if number == 0:
@@ -180,9 +183,15 @@ class _Streamed:
             for i, rows in enumerate(carried):
                 feeds = dict(zip(names, rows, strict=False)) | weights
                 feeds |= {name: value for name, value in by_name[i].items() if name in names}
-                is_last = number == len(self._steps) - 1 and i == len(carried) - 1
-                _keep(carried, i, _run(session, feeds, self._at_the_end if is_last else None))
-        return [answer for (answer,) in carried]
+                is_end = number == last and i == len(carried) - 1
+                answers = _run(session, feeds, self._at_the_end if is_end else None)
+                if number == last:
+                    carried[i] = []
+                    yield answers[0]
+                else:
+                    _keep(carried, i, answers)
+        if last == 0:
+            yield from (answer for (answer,) in carried)
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
         with self._data.open("rb", buffering=0) as file:
