@@ -143,6 +143,15 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_an_array_that_a_state_holds_twice_comes_back_as_one(tmp_path):
+    both = np.array([0.0, np.nan])
+    state = dataclasses.replace(a_state(), mean=both, here=Inner(both, 0, -both))
+    save_state(tmp_path / "a", state, {})
+    found, _ = load_state(tmp_path / "a", Outer)
+    assert_same(found, state)
+    assert found.mean is found.here.weights and found.mean is not found.here.nothing
+
+
 @pytest.mark.parametrize(
     "array",
     [

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpzo_edge import arrays, feature_loss
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.feature_loss import FeatureLoss, LinearModel, ball_minimum, minimum_in_ball
 from sharpzo_edge.objective import scores
@@ -102,6 +103,25 @@ def test_the_size_of_blocks_changes_round_off_only(block_bytes):
         *[[minimum_in_ball(LinearModel(loss, T, columns), 2.0, np.zeros(R), 6) for loss in (parts, whole)]],
     ):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_some_classes_at_a_time_change_round_off_only(monkeypatch, classes):
+    """Of float32, in which the class features of many classes are kept."""
+    T, columns = features_and_columns()
+    a, loss = np.array([0.2, -0.1, 0.3]), FeatureLoss(pictures(), SCALE, 0.1)
+
+    def found():
+        model = LinearModel(loss, T, columns)
+        return loss.values(T[np.newaxis]), loss.gradient(T), model.value(a), *model.gauss_newton(a)
+
+    whole = found()
+    for module in (arrays, feature_loss):
+        monkeypatch.setattr(module, "CLASS_BLOCK_BYTES", classes * 8 * E)
+    parts = found()
+    assert parts[1].dtype == np.float32
+    for less, more in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(less, more, rtol=1e-6, atol=1e-7)
 
 
 def test_features_that_are_not_finite_have_no_finite_loss():

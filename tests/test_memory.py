@@ -187,6 +187,15 @@ def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
     assert small < middle < large and sketches[2] == EDGE.sketches[0]
 
 
+@pytest.mark.parametrize(("n_features", "on_disk"), [(1_000, False), (20_000, True)])
+def test_a_thousand_classes_fit_the_default(bundle, n_features, on_disk):
+    """Of RN50, whose class features are the widest of the backbones that must run in 128 MiB."""
+    manifest = replace(manifest_of(bundle.manifest, 512, 12, 150, 10), embed_dim=1024)
+    work = Work((5,) * 1_000, n_features=n_features, dim=512, sketches=EDGE.sketches, threads=4)
+    plan = make_plan(manifest, work, 128, FLOOR)
+    assert plan.sketch.rank >= 4 and plan.features_on_disk == on_disk
+
+
 def test_what_is_not_asked_for_is_not_planned(bundle):
     pictures = make_plan(bundle.manifest, Work(threads=1), 200, FLOOR)
     assert pictures.text is None and pictures.image

@@ -187,6 +187,17 @@ def test_an_earlier_state_is_a_value_of_its_own():
     assert_same_bits(before, kept)
 
 
+def test_two_that_go_on_from_one_state_leave_each_other_alone():
+    one = start()
+    one.tell(tower(one.ask(2).points))
+    other = SketchedDescent(SETTINGS, LOSS, one.state)
+    one.tell(tower(one.ask(2).points))
+    state, kept = one.state, copy.deepcopy(one.state)
+    other.tell(-tower(other.ask(2).points))
+    assert_same_bits(state, kept)
+    assert not np.array_equal(other.state.columns[2:], state.columns[2:])
+
+
 def breaks_beyond(length):
     def broken(points):
         T = tower(points)

@@ -19,7 +19,7 @@ CLASS_BLOCK_BYTES = 1 << 20  # of class features in double precision
 
 
 def class_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Classes of (..., K, E) features, as many at a time as make CLASS_BLOCK_BYTES of doubles; all of them once.
+    """Classes of (..., K, E) features, all of them once, as many at a time as CLASS_BLOCK_BYTES hold.
 
     >>> [(block.start, block.stop) for block in class_blocks((300, 1024))]
     [(0, 128), (128, 256), (256, 300)]

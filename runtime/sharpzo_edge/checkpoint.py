@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import types
 import typing
 from pathlib import Path
@@ -15,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from .errors import SharpzoError, UsageError
 from .files import OpenFile, canonical_json, replacing
@@ -63,6 +64,43 @@ def _write_safetensors(file: OpenFile, arrays: dict[str, np.ndarray], metadata: 
         file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What `_write_safetensors` wrote: metadata, and arrays of their own. Equal ones are one, as they were
+    in the run; and no page of the file is mapped beside them.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for anything else.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with path.open("rb") as file:
+        n_left = os.fstat(file.fileno()).st_size - 8
+        length = int.from_bytes(file.read(8), "little")
+        if length > n_left:
+            raise ValueError("its header is longer than the file")
+        header = json.loads(file.read(length))
+        n_left -= length
+        metadata = header.pop("__metadata__")
+        dtypes = {name: np.dtype(dtype) for dtype, name in SAFETENSORS_DTYPES.items()}
+        end = 0
+        for name, place in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            dtype, shape = dtypes[place["dtype"]], tuple(place["shape"])
+            start, end = end, end + math.prod(shape) * dtype.itemsize
+            if place["data_offsets"] != [start, end] or not start <= end <= n_left:
+                raise ValueError(f"{name} is not where it should be")
+            array = np.empty(shape, dtype)
+            file.readinto(array.reshape(-1).view(np.uint8).data)
+            arrays[name] = next((a for a in arrays.values() if _is_same(a, array)), array)
+    if end != n_left:
+        raise ValueError("it is longer or shorter than its header says")
+    return metadata, arrays
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """To the last bit."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+
+
 def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
     """Read what `save_state` wrote: (the dataclass, what it was made for); None when there is no file.
 
@@ -73,9 +111,7 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
     try:
         if path.stat().st_size > SIZE_LIMIT_BYTES:
             raise ValueError(f"it has more than {SIZE_LIMIT_BYTES:,} bytes")
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, arrays = _read_safetensors(path)
         if metadata[CHECKSUM_KEY] != _checksum(metadata[METADATA_KEY], arrays):
             raise ValueError("its checksum is another")
         parts = json.loads(metadata[METADATA_KEY])
@@ -83,7 +119,7 @@ def load_state(path: Path, kind: type) -> tuple[Any, dict[str, Any]] | None:
         if arrays or not isinstance(parts["made_for"], dict):
             raise ValueError(f"unknown arrays {sorted(arrays)}, or made for nothing")
         return state, parts["made_for"]
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise SharpzoError(
             f"The checkpoint {path} cannot be read ({e}). It must be as tune wrote it. "
             f"Start over with: --restart"

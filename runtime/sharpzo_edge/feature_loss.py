@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class FeatureLoss:
     def gradient(self, class_features: Floats | Doubles) -> Floats | Doubles:
         """dL_s/dT at (K, E): (K, E), float32 where classes are many. Time: N K E."""
         shape = class_features.shape
-        total = np.zeros(shape, kept_dtype(shape))
+        total: Floats | Doubles = np.zeros(shape, kept_dtype(shape))
         factor = self._scale / len(self._pictures)
         for X, Y in self._blocks(shape):
             p = np.exp(log_softmax(self._logits(X, class_features)))
@@ -101,7 +102,7 @@ class FeatureLoss:
         return g / n, (H + H.T) / (2 * n)
 
     def _logits(self, X: Doubles, class_features: Floats | Doubles) -> Doubles:
-        """s X T^T of features (b, E): (b, K) float64. Of T (K, E) only a block of classes is doubles at once."""
+        """s X T^T of features (b, E): (b, K) float64; of T only a block of classes becomes doubles."""
         logits = np.empty((len(X), len(class_features)))
         for block in class_blocks(class_features.shape):
             T = class_features[block].astype(np.float64, copy=False)
@@ -177,7 +178,8 @@ class LinearModel:
     def _features(self, a: Doubles) -> tuple[Floats | Doubles, Doubles]:
         """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
         shape = self._T.shape
-        result, lengths = np.empty(shape, kept_dtype(shape)), np.empty(len(self._T))
+        result: Floats | Doubles = np.empty(shape, kept_dtype(shape))
+        lengths = np.empty(len(self._T))
         for block in class_blocks(shape):
             rows = self._T[block].astype(np.float64)
             for a_j, column in zip(a, self._columns[:, block], strict=True):
@@ -187,11 +189,11 @@ class LinearModel:
         return result, lengths
 
 
-def kept_dtype(shape: tuple[int, ...]) -> type[np.float64 | np.float32]:
+def kept_dtype(shape: tuple[int, ...]) -> np.dtype[Any]:
     """Of what is as large as the class features (K, E): double precision where one block holds them all;
     else that of the towers' own answers.
     """
-    return np.float64 if 8 * shape[0] * shape[1] <= CLASS_BLOCK_BYTES else np.float32
+    return np.dtype(np.float64 if 8 * shape[0] * shape[1] <= CLASS_BLOCK_BYTES else np.float32)
 
 
 def log_softmax(logits: Doubles) -> Doubles:

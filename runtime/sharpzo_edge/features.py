@@ -31,7 +31,7 @@ from .files import (
 from .images import LabelledFolder, Skipped, UnreadablePictureError, read_crop, to_pixels, view
 from .interrupt import Interrupt
 from .journal import Journal
-from .memory import FEATURES_IN_MEMORY, Plan, TowerPlan
+from .memory import Plan, TowerPlan
 from .progress import Progress
 from .towers import ImageTower
 
@@ -100,7 +100,7 @@ def training_features(
 
     The shots come as they are, or also in augmented views, which follow; validation pictures as they are.
     What an earlier process read or encoded for the same command lies in `work` and is used again.
-    Small sets come into memory, large ones stay on disk and are read in blocks.
+    Small sets come into memory, large ones stay on disk and are read in blocks: which, the plan says.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come,
     with `strict` SkippedPicturesError when a picture could not be read. Costs no query.
     """
@@ -143,8 +143,8 @@ def training_features(
     labels = np.asarray(drawn["labels"], np.int64)[_encoding_order(drawn, views.n)[:, 0]]
     n_train = len(labels) - sum(drawn["is_val"])
     return TrainingFeatures(
-        LabelledFeatures(_features(work, 0, n_train, bundle), labels[:n_train]),
-        LabelledFeatures(_features(work, n_train, len(labels), bundle), labels[n_train:]),
+        LabelledFeatures(_features(work, 0, n_train, bundle, plan), labels[:n_train]),
+        LabelledFeatures(_features(work, n_train, len(labels), bundle, plan), labels[n_train:]),
         _key(drawn["files"]),
     )
 
@@ -353,14 +353,13 @@ def _encoding_order(drawn: dict[str, Any], n_views: int) -> NDArray[np.int64]:
     return np.concatenate([np.column_stack((crops, np.full_like(crops, i))) for crops, i in parts])
 
 
-def _features(work: Path, start: int, end: int, bundle: Bundle) -> FeatureRows:
-    """Rows start..end-1 of features.npy, in memory when they are few."""
+def _features(work: Path, start: int, end: int, bundle: Bundle, plan: Plan) -> FeatureRows:
+    """Rows start..end-1 of features.npy, in memory when the plan has room for them."""
     embed_dim = bundle.manifest.embed_dim
     with (work / FEATURES_FILE).open("rb") as file:
         offset = npy_offset(file, np.float32, (None, embed_dim))
-        size = os.fstat(file.fileno()).st_size
     rows = FeatureFile(work / FEATURES_FILE, offset + 4 * embed_dim * start, end - start, embed_dim)
-    return rows[:] if size <= FEATURES_IN_MEMORY else rows
+    return rows if plan.features_on_disk else rows[:]
 
 
 def _image_plan(plan: Plan) -> TowerPlan:

@@ -26,9 +26,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from .arrays import CLASS_BLOCK_BYTES
 from .bundle import ImageSpec, Manifest, Step, TextSpec
 from .errors import BudgetError, UsageError
-from .feature_loss import COLUMNS_IN_MEMORY
+from .feature_loss import BLOCK_BYTES, COLUMNS_IN_MEMORY
 from .process_memory import DEFAULT_BUDGET, MIB
 
 Mode = Literal["packed", "mapped", "streamed", "frugal"]
@@ -48,11 +49,12 @@ SCORES = 3  # copies of what every head makes of every pair of rows
 ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
-FEATURES_IN_MEMORY = 8 * MIB  # larger sets of image features stay on disk
+FEATURES_IN_MEMORY = 4 * MIB  # larger sets of image features stay on disk
 NAMES_IN_MEMORY = 4 * MIB  # more rows of class names are read from the bundle each time
 SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisions
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
-SKETCHED_BYTES = 20  # beside its columns, a sketch's minimum takes this for each class feature
+# While a sketch's minimum is sought: a block of pictures, and what a block of classes is computed with.
+SKETCHING_BYTES = BLOCK_BYTES + 2 * CLASS_BLOCK_BYTES
 HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
 HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
@@ -144,6 +146,7 @@ class Plan:
     phases:      MiB by phase, floor included; the largest is the peak that the plan promises
     query_seconds: by the rough model that plans are compared with; not a forecast for this machine
     decoding_bytes: the most that decoding one picture may take; larger pictures are passed over
+    features_on_disk: image features stay there, and are read in blocks
     """
 
     text: TowerPlan | None
@@ -153,6 +156,7 @@ class Plan:
     phases: dict[str, float]
     query_seconds: float
     decoding_bytes: float
+    features_on_disk: bool
 
     @property
     def peak_mib(self) -> float:
@@ -242,6 +246,7 @@ def _fastest(manifest: Manifest, work: Work, limit: float, floor: Floor) -> Plan
         phases=phases,
         query_seconds=text.seconds if text else 0.0,
         decoding_bytes=max(PICTURE_BYTES, (limit - floor.work) * MIB - names),
+        features_on_disk=work.n_features > 0 and not _features_bytes(manifest, work),
     )
 
 
@@ -264,12 +269,12 @@ def _choose(options: Iterable[_Option], limit_mib: float) -> _Option:
 
 
 def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_Option]:
-    text, n_classes = manifest.text, len(work.name_lengths)
+    text = manifest.text
     row_bytes = 4 * text.width
     n_shared = 1 + work.n_context
     for chunk in CHUNK_ROWS:
         rows = chunked_rows(work.name_lengths, n_shared, chunk)
-        held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch)
+        held = _held_bytes(manifest, work, chunk) + _columns_bytes(manifest, work, sketch)
         for tower in _tower_plans(text.steps):
             if tower.mode == "streamed" and not work.dim:
                 continue  # an arena is for many passes; here one query is all there is
@@ -278,10 +283,11 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
             row = row_bytes * ROW_WIDTHS[tower.mode] + SCORES * 4 * text.heads * max(rows)
             run = tower.group * max(rows) * row + _run_bytes(work)
             carried = tower.together * sum(rows) * row_bytes
-            # A pass's, chunk by chunk and put together; and the look, the best one and a new one.
-            answers = (2 * tower.together + 3) * n_classes * manifest.embed_dim * 4
-            between = max(SCORING_BYTES, _eigen_bytes(work)) if work.dim else 0
+            # A pass's, and those of a run; the look, the best one and, with sketches, the best trial.
+            n_answers = tower.together + tower.group / len(rows) + 2 + (sketch.rank > 0)
+            answers = math.ceil(n_answers * _class_bytes(manifest, work))
             unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
+            between = _between_bytes(manifest, work, sketch)
             # A resident tower's arena keeps what a run took.
             streams = tower.mode in STREAMING
             above = max(carried + run + unpacking, between) if streams else run + between
@@ -341,22 +347,39 @@ def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -
 
 def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
     """What stays throughout the text tower's phase."""
-    width, embed_dim = manifest.text.width, manifest.embed_dim
-    A = work.n_context * width * work.dim * 4
-    features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY)
-    head = len(work.name_lengths) * embed_dim * 4 if work.head else 0
-    return _names_bytes(manifest.text, work, chunk_rows) + A + features + head
+    A = work.n_context * manifest.text.width * work.dim * 4
+    head = _class_bytes(manifest, work) if work.head else 0
+    return _names_bytes(manifest.text, work, chunk_rows) + A + _features_bytes(manifest, work) + head
 
 
-def _sketch_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
-    """The columns in float16, and beside them the same with new ones; in float32 too where they are few;
-    class features in double precision.
-    """
-    if not sketch.rank:
+def _class_bytes(manifest: Manifest, work: Work) -> int:
+    """Of class features (K, E) in float32."""
+    return 4 * len(work.name_lengths) * manifest.embed_dim
+
+
+def _features_bytes(manifest: Manifest, work: Work) -> int:
+    """Image features, as many as can be drawn; 0 when they stay on disk."""
+    n_bytes = 4 * work.n_features * manifest.embed_dim
+    return n_bytes if n_bytes <= FEATURES_IN_MEMORY else 0
+
+
+def _columns_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
+    """A whole sketch's columns in float16."""
+    return min(sketch.n_columns, work.dim) * _class_bytes(manifest, work) // 2
+
+
+def _between_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
+    """The most that is needed at one moment between two passes, beside what is there all the time."""
+    if not work.dim:
         return 0
-    n_numbers = min(sketch.n_columns, work.dim) * len(work.name_lengths) * manifest.embed_dim
-    single = 4 * n_numbers if 4 * n_numbers <= COLUMNS_IN_MEMORY else 0
-    return 2 * 2 * n_numbers + single + SKETCHED_BYTES * len(work.name_lengths) * manifest.embed_dim
+    columns = _columns_bytes(manifest, work, sketch)
+    if not columns:
+        return max(SCORING_BYTES, _eigen_bytes(work))
+    # In float32 too where they are few; the linear model's class features are doubles where those are.
+    single = 2 * columns if 2 * columns <= COLUMNS_IN_MEMORY else 0
+    model = min(2 * _class_bytes(manifest, work), max(CLASS_BLOCK_BYTES, _class_bytes(manifest, work)))
+    # An interrupted run's columns are copied once, which is more than those that a new round keeps.
+    return max(SCORING_BYTES, _eigen_bytes(work), single + model + SKETCHING_BYTES, columns)
 
 
 def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:
@@ -374,7 +397,7 @@ def _eigen_bytes(work: Work) -> int:
 def _head_bytes(manifest: Manifest, work: Work) -> int:
     """While a head is made: no tower is open then."""
     embed_dim, n_classes = manifest.embed_dim, len(work.name_lengths)
-    features = min(work.n_features * embed_dim * 4, FEATURES_IN_MEMORY) + SCORING_BYTES
+    features = _features_bytes(manifest, work) + SCORING_BYTES
     return features + 8 * embed_dim * (HEAD_MATRICES * embed_dim + HEAD_MEANS * n_classes)
 
 

@@ -197,10 +197,13 @@ class EdgeSettings(TuneSettings):
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
-        """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy."""
+        """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy. Where
+        even the fewest are too many with kept ones, as many as there is room for without.
+        """
         most = min(self.rank, self.dim)  # there are no more directions than dimensions
         ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
-        return (*(Sketch(rank, self.kept_rounds) for rank in ranks), Sketch(ranks[-1], 0))
+        wanted = [(rank, self.kept_rounds) for rank in ranks] + [(rank, 0) for rank in ranks[-3:]]
+        return tuple(Sketch(rank, kept) for rank, kept in wanted)
 
     def with_sketch(self, sketch: Sketch) -> Self:
         return dataclasses.replace(self, rank=sketch.rank, kept_rounds=sketch.kept_rounds)

@@ -329,7 +329,8 @@ class SharpnessAwareCMAES:
             T = state.features[0]
             by_features, new = self._by_features(T), np.zeros(len(features))
             for block in class_blocks(T.shape):
-                new += slopes(sketch.columns(T[block], features[:, block]), by_features[block])
+                for i, answer in enumerate(features[:, block]):
+                    new[i] += slopes(sketch.columns(T[block], answer[np.newaxis]), by_features[block])[0]
             state = replace(state, slopes=np.concatenate((state.slopes, new)))
         state = replace(state, answered=last)
         if last < self._n_sweep:

@@ -247,7 +247,7 @@ class SketchedDescent:
         All of a round's lie in one array that never moves, and states hold its first rows, which are not
         written to again. Until they are, its other rows take no memory.
         """
-        state = self._state
+        state, sketch = self._state, self._sketch
         T, n_before = state.class_features, len(state.columns)
         if self._room is None:
             self._room = np.empty((len(state.directions), *T.shape), np.float16)
@@ -255,7 +255,8 @@ class SketchedDescent:
         new = self._room[n_before : n_before + len(told)]
         with np.errstate(over="ignore"):
             for block in class_blocks(T.shape):
-                new[:, block] = self._sketch.columns(T[block], told[:, block])
+                for column, answer in zip(new[:, block], told[:, block], strict=True):
+                    column[:] = sketch.columns(T[block], answer[np.newaxis])[0]
         return self._room[: n_before + len(told)]
 
     def _proposed(self, told: State) -> State:
