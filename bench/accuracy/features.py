@@ -17,7 +17,7 @@ import numpy as np
 
 from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.features import stream_features
+from sharpzo_edge.encode import stream_features
 from sharpzo_edge.files import canonical_json, replacing
 from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, to_pixels
 from sharpzo_edge.memory import Work

@@ -27,8 +27,9 @@ from .class_prompts import (
     prompts_of,
     random_context,
 )
+from .draw import Draw, pictures_checksum
 from .errors import UsageError
-from .features import Views, pictures_checksum, refuse_skipped_before, training_features
+from .features import refuse_skipped_before, training_features
 from .files import CHECKPOINT_SECONDS, checksum, file_checksum, make_folder, remove
 from .heads import HEADS, Head, gda, with_best_weight
 from .images import LabelledFolder, read_folder
@@ -44,6 +45,7 @@ from .settings import NOT_OPTIONS, TuneSettings
 from .stages import Budget, Look, Run, expected_queries
 from .towers import ImageTower, TextTower, plan_towers
 from .tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
+from .workplace import Workplace
 
 # Every use of randomness has a stream of its own, so that changing one leaves the others as they are.
 STREAMS = ("split", "context", "projection", "stage1", "stage2", "views")
@@ -117,16 +119,10 @@ def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
         pictures = training_features(
             bundle,
             folder,
-            request.shots,
-            request.val,
-            stream(request.seed, "split"),
-            request.work,
-            progress,
-            interrupt,
+            _draw(request),
             plan,
             request.threads,
-            views=Views(request.views, stream(request.seed, "views")),
-            checkpoint_seconds=request.checkpoint_seconds,
+            Workplace(request.work, progress, interrupt, request.checkpoint_seconds),
             strict=request.strict,
         )
         if plan.sketch != wanted:
@@ -235,7 +231,7 @@ def preview(request: TuneRequest) -> dict[str, Any]:
         picture_pass = _seconds_of(lambda: image.image_features([pixels] * n_groups))
     n_queries = expected_queries(request.settings)
     n_queries = min(n_queries, _max_queries(request) or n_queries)
-    n_pictures = _n_drawn(request, folder)
+    n_pictures = _draw(request).n_rows(folder)
     query, picture = a_pass / plan.text.together, picture_pass / plan.image.together
     total = n_pictures * picture + n_queries * query
     if request.max_minutes is not None:
@@ -279,7 +275,7 @@ def _prepared(request: TuneRequest) -> _Prepared:
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
-        n_features=_n_drawn(request, folder),
+        n_features=_draw(request).n_rows(folder),
         dim=settings.dim,
         full_covariance=settings.stage1().covariance == "full",
         sketches=settings.sketches,
@@ -291,12 +287,9 @@ def _prepared(request: TuneRequest) -> _Prepared:
     return _Prepared(bundle, folder, context, plan, prompts)
 
 
-def _n_drawn(request: TuneRequest, folder: LabelledFolder) -> int:
-    """Pictures that will be encoded, a view each, when all of them can be read."""
-    n_shots = sum(min(len(files), request.shots) for files in folder.files)
-    return (request.views - 1) * n_shots + sum(
-        min(len(files), request.shots + request.val) for files in folder.files
-    )
+def _draw(request: TuneRequest) -> Draw:
+    split, views = stream(request.seed, "split"), stream(request.seed, "views")
+    return Draw(request.shots, request.val, split, request.views, views)
 
 
 def _max_queries(request: TuneRequest) -> int | None:
