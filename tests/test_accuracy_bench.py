@@ -30,8 +30,8 @@ from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.memory import Work
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EDGE
+from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import plan_towers
-from sharpzo_edge.tune import stream
 from sharpzo_edge.workplace import Workplace
 
 

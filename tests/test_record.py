@@ -25,7 +25,8 @@ from sharpzo_edge.files import JSON_LIMIT_BYTES, read_checked_json, write_checke
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.lock import LOCK_FILE, locked
 from sharpzo_edge.record import RECORD_FILE, load_record
-from sharpzo_edge.tune import CHECKPOINT_FILE, TuneRequest, tune
+from sharpzo_edge.request import TuneRequest
+from sharpzo_edge.tune import CHECKPOINT_FILE, tune
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                     os.utime(picture, ns=(1, 1))
                 with patch.context() as once:
                     if name == "--bundle":
-                        once.setattr(tuning.Bundle, "open", another_bundle)
+                        once.setattr(Bundle, "open", another_bundle)
                     if state == "unfinished" and name == "--max-minutes":
                         continue  # a run may go on under another time limit
                     with pytest.raises(UsageError, match=rf"another {name}: {says(name)}.*--restart"):
