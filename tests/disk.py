@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sharpzo_edge import files
+from sharpzo_edge.request import TuneRequest
 from sharpzo_edge.settings import EdgeSettings, PaperSettings
-from sharpzo_edge.tune import TuneRequest, tune
+from sharpzo_edge.tune import tune
 
 CHANGES = ("open", "write", "fsync", "ftruncate", "replace", "unlink", "mkdir")
 TINY = {

@@ -32,6 +32,7 @@ from sharpzo_edge import (
     checkpoint,
     class_prompts,
     cli,
+    encode,
     features,
     files,
     images,
@@ -43,6 +44,7 @@ from sharpzo_edge import (
 from sharpzo_edge.arrays import Floats
 from sharpzo_edge.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
 from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.draw import CROPS_FILE, Draw
 from sharpzo_edge.errors import ImagesError
 from sharpzo_edge.heads import Head, blended_logits
 from sharpzo_edge.interrupt import Interrupt
@@ -52,6 +54,7 @@ from sharpzo_edge.progress import Progress
 from sharpzo_edge.stages import RunState
 from sharpzo_edge.towers import TextTower, plan_towers
 from sharpzo_edge.tuned_prompt import METADATA_KEY, TunedPrompt, check_fits, load_prompt, save_prompt
+from sharpzo_edge.workplace import Workplace
 
 NAMES = ("cat", "red heart")
 SHORT_MERGES = 500  # lines of the merges that a reader of names gets: the whole file takes a while
@@ -366,7 +369,8 @@ def _kept_pictures(name: str, reseal: bool = False) -> Callable[[Path], Reader]:
             plan_towers(bundle, Work(threads=1), "none"), image=TowerPlan("packed", 1, 2)
         )
         labelled = images.read_folder(folder / "pictures")
-        features.ImageTower = _NoTower  # type: ignore[misc, assignment]
+        asked = Draw(2, 1, np.random.SeedSequence(1), 1, np.random.SeedSequence(1))
+        encode.ImageTower = _NoTower  # type: ignore[misc, assignment]
         files.os = _UnsyncedOs()  # type: ignore[assignment]
         bundle.manifest = dataclasses.replace(bundle.manifest, embed_dim=96)
         assert bundle.manifest.preprocess.size == (64, 64)
@@ -377,15 +381,14 @@ def _kept_pictures(name: str, reseal: bool = False) -> Callable[[Path], Reader]:
         def whole(remove: Callable[[Path], None]) -> Any:
             with contextlib.redirect_stderr(io.StringIO()), Progress() as progress:
                 features.remove = remove
-                made = features.training_features(
-                    bundle, labelled, 2, 1, np.random.SeedSequence(1), work, progress, Interrupt(), plan, 1
-                )
+                at = Workplace(work, progress, Interrupt())
+                made = features.training_features(bundle, labelled, asked, plan, 1, at)
             rows = [made.train.features[:].tobytes(), made.val.features[:].tobytes()]
             return [*rows, made.train.labels.tolist(), made.val.labels.tolist(), made.checksum]
 
         whole(lambda path: kept.update({path.name: path.read_bytes()}))
         kept |= {path.name: path.read_bytes() for path in work.iterdir()}
-        journals = (features.CROPS_FILE, features.ENCODED_FILE)
+        journals = (CROPS_FILE, encode.ENCODED_FILE)
         present = [*journals, name] if name in journals else [features.FEATURES_FILE, features.PICTURES_FILE]
 
         def read(data: bytes) -> Any:
@@ -562,8 +565,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "pictures_json": _kept_pictures(features.PICTURES_FILE),
     "pictures_json_resealed": _kept_pictures(features.PICTURES_FILE, reseal=True),
     "features": _kept_pictures(features.FEATURES_FILE),
-    "crops_journal": _kept_pictures(features.CROPS_FILE),
-    "features_journal": _kept_pictures(features.ENCODED_FILE),
+    "crops_journal": _kept_pictures(CROPS_FILE),
+    "features_journal": _kept_pictures(encode.ENCODED_FILE),
     "class_names": _words(CLASS_NAMES, mutate_json_file, is_json=True),
     "classes": _words(CLASSES, mutate_bytes, is_json=False),
     "jpeg": _pictures(_jpegs, mutate_bytes),

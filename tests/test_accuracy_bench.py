@@ -22,6 +22,7 @@ from accuracy.tasks import Split, Task, folder_task
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.draw import Draw
 from sharpzo_edge.features import training_features
 from sharpzo_edge.files import read_checked_json
 from sharpzo_edge.images import read_folder
@@ -29,8 +30,9 @@ from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.memory import Work
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EDGE
+from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import plan_towers
-from sharpzo_edge.tune import stream
+from sharpzo_edge.workplace import Workplace
 
 
 def moment(queries: int, loss: float, val: float | None, test: float = 0.5) -> dict[str, Any]:
@@ -149,14 +151,10 @@ def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
     theirs = training_features(
         bundle,
         read_folder(TASKS / DEFAULT_TASK / "train"),
-        shots,
-        n_val,
-        stream(seed, "split"),
-        tmp_path,
-        Progress(),
-        Interrupt(),
+        Draw(shots, n_val, stream(seed, "split"), 1, stream(seed, "views")),
         plan_towers(bundle, Work(threads=1), "none"),
-        threads=1,
+        1,
+        Workplace(tmp_path, Progress(), Interrupt()),
     )
     drawn = pool(bundle, found, seed, tmp_path / "cache")
     for ours, product in zip(drawn.draw(shots, n_val), (theirs.train, theirs.val), strict=True):

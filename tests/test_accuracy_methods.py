@@ -16,8 +16,8 @@ from sharpzo_edge.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.estimators import Randomised
 from sharpzo_edge.memory import RESIDENT
 from sharpzo_edge.objective import Objective
+from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import TextTower
-from sharpzo_edge.tune import stream
 
 NAMES = ("food", "sport", "clothing", "sky")
 N_SHOTS, N_VAL = 6, 3

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharpzo_edge import features
+from sharpzo_edge import draw, features
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.draw import CROPS_FILE, Draw
+from sharpzo_edge.encode import ENCODED_FILE, stream_features
 from sharpzo_edge.errors import ImagesError, InterruptedRunError, NumericsError, SkippedPicturesError
-from sharpzo_edge.features import TrainingFeatures, Views, training_features
+from sharpzo_edge.features import FEATURES_FILE, PICTURES_FILE, TrainingFeatures, training_features
 from sharpzo_edge.files import file_checksum, read_checked_json, write_checked_json
 from sharpzo_edge.images import Skipped, read_folder
 from sharpzo_edge.interrupt import Interrupt
@@ -25,6 +27,7 @@ from sharpzo_edge.journal import Journal
 from sharpzo_edge.memory import Plan, TowerPlan, Work
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.towers import ImageTower, plan_towers
+from sharpzo_edge.workplace import Workplace
 
 TRAIN = TASKS / DEFAULT_TASK / "train"
 SHOTS, N_VAL = 2, 1
@@ -58,15 +61,10 @@ def encode(
     return training_features(
         Bundle.open(BUNDLE),
         read_folder(images),
-        shots,
-        N_VAL,
-        np.random.SeedSequence(seed),
-        work,
-        Progress(),
-        interrupt or Power(),
+        Draw(shots, N_VAL, np.random.SeedSequence(seed), n_views, np.random.SeedSequence(7)),
         plan,
-        threads=1,
-        views=Views(n_views, np.random.SeedSequence(7)),
+        1,
+        Workplace(work, Progress(), interrupt or Power()),
         strict=strict,
     )
 
@@ -94,14 +92,14 @@ def test_shots_and_validation_are_drawn_by_seed_and_disjoint(tmp_path: Path) -> 
     assert np.abs(np.linalg.norm(found.train.features, axis=1) - 1).max() < 1e-5
     # No validation picture is one of the shots.
     assert (found.val.features @ found.train.features.T).max() < 1 - 1e-6
-    assert not (tmp_path / features.CROPS_FILE).exists()
+    assert not (tmp_path / CROPS_FILE).exists()
 
 
 def test_what_was_encoded_is_used_again_without_a_look_at_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = encode(tmp_path)
-    monkeypatch.setattr(features, "read_crop", None)
+    monkeypatch.setattr(draw, "read_crop", None)
     again = encode(tmp_path)
     assert np.array_equal(first.train.features, again.train.features)
     assert first.checksum == again.checksum
@@ -139,7 +137,7 @@ def same(one: TrainingFeatures, other: TrainingFeatures) -> bool:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many pictures were read, and how many encoded, one by one or in a pass."""
     counts: Counter[str] = Counter()
-    read_crop, image_features = features.read_crop, ImageTower.image_features
+    read_crop, image_features = draw.read_crop, ImageTower.image_features
 
     def reading(*arguments: Any) -> Any:
         counts["read"] += 1
@@ -150,7 +148,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["encoded"] += len(answer)
         return answer
 
-    monkeypatch.setattr(features, "read_crop", reading)
+    monkeypatch.setattr(draw, "read_crop", reading)
     monkeypatch.setattr(ImageTower, "image_features", encoding)
     return counts
 
@@ -174,7 +172,7 @@ def test_no_picture_is_read_or_encoded_again_after_an_interruption(
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "zeros"])
-@pytest.mark.parametrize("name", [features.CROPS_FILE, features.ENCODED_FILE])
+@pytest.mark.parametrize("name", [CROPS_FILE, ENCODED_FILE])
 def test_a_torn_journal_costs_its_end_and_nothing_else(
     name: str, damage: str, tmp_path: Path, counted: Counter[str]
 ) -> None:
@@ -211,7 +209,7 @@ def test_a_journal_of_another_command_or_other_pictures_is_not_used(
         assert (counted["read"], counted["encoded"]) == (0 if change == "plan" else 30, 30 + TWICE)
 
 
-@pytest.mark.parametrize("name", [features.FEATURES_FILE, features.PICTURES_FILE])
+@pytest.mark.parametrize("name", [FEATURES_FILE, PICTURES_FILE])
 def test_damaged_features_are_made_again(name: str, tmp_path: Path, counted: Counter[str]) -> None:
     first = encode(tmp_path)
     data = bytearray((tmp_path / name).read_bytes())
@@ -275,12 +273,12 @@ def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: P
     bad.write_bytes(b"no picture")
     files = [good[0], bad, *good[1:], bad]
     skipped = Skipped()
-    parts = list(features.stream_features(Bundle.open(BUNDLE), files, skipped, PLAN, threads=1))
+    parts = list(stream_features(Bundle.open(BUNDLE), files, skipped, PLAN, threads=1))
     numbers = [n for batch, _ in parts for n in batch]
     assert numbers == [i for i, path in enumerate(files) if path is not bad]
     assert skipped.counts == {"not a picture": 2}
     one_by_one = [
-        next(features.stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN, threads=1))[1][0]
+        next(stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN, threads=1))[1][0]
         for path in good[:3]
     ]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6
@@ -304,21 +302,21 @@ def test_what_was_drawn_is_not_believed_for_a_right_checksum(
     forged: Callable[[dict], object], tmp_path: Path
 ) -> None:
     first = encode(tmp_path)
-    kept = read_checked_json(tmp_path / features.PICTURES_FILE)
-    write_checked_json(tmp_path / features.PICTURES_FILE, kept | {"drawn": forged(kept["drawn"])})
+    kept = read_checked_json(tmp_path / PICTURES_FILE)
+    write_checked_json(tmp_path / PICTURES_FILE, kept | {"drawn": forged(kept["drawn"])})
     again = encode(tmp_path)
     assert np.array_equal(first.train.features, again.train.features)
     assert np.array_equal(first.val.labels, again.val.labels) and first.checksum == again.checksum
-    assert read_checked_json(tmp_path / features.PICTURES_FILE) == kept
+    assert read_checked_json(tmp_path / PICTURES_FILE) == kept
 
 
 def test_features_of_another_shape_are_not_believed_either(tmp_path: Path) -> None:
     first = encode(tmp_path)
-    kept = read_checked_json(tmp_path / features.PICTURES_FILE)
+    kept = read_checked_json(tmp_path / PICTURES_FILE)
     for array in (first.train.features[:, :-1], first.train.features[:].astype(np.float64)):
-        np.save(tmp_path / features.FEATURES_FILE, array)
-        other = kept | {"features": file_checksum(tmp_path / features.FEATURES_FILE)}
-        write_checked_json(tmp_path / features.PICTURES_FILE, other)
+        np.save(tmp_path / FEATURES_FILE, array)
+        other = kept | {"features": file_checksum(tmp_path / FEATURES_FILE)}
+        write_checked_json(tmp_path / PICTURES_FILE, other)
         assert np.array_equal(first.train.features, encode(tmp_path).train.features)
 
 

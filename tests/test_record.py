@@ -19,12 +19,14 @@ from sharpzo_edge import features, towers
 from sharpzo_edge import tune as tuning
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.draw import CROPS_FILE
 from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
 from sharpzo_edge.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.lock import LOCK_FILE, locked
 from sharpzo_edge.record import RECORD_FILE, load_record
-from sharpzo_edge.tune import CHECKPOINT_FILE, TuneRequest, tune
+from sharpzo_edge.request import TuneRequest
+from sharpzo_edge.tune import CHECKPOINT_FILE, tune
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +155,10 @@ def test_pictures_that_were_read_are_not_lost_to_another_command(
 ) -> None:
     """There is no checkpoint yet when a signal comes between two pictures."""
     with monkeypatch.context() as patch:
-        patch.setattr(features, "_encode_crops", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(features, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tune(request_)
-    crops = request_.work / features.CROPS_FILE
+    crops = request_.work / CROPS_FILE
     kept = crops.read_bytes()
     assert kept and not (request_.work / CHECKPOINT_FILE).exists()
     with pytest.raises(UsageError, match=r"interrupted run .*another --seed: 0, now 1.*--restart"):
@@ -246,7 +248,7 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                     os.utime(picture, ns=(1, 1))
                 with patch.context() as once:
                     if name == "--bundle":
-                        once.setattr(tuning.Bundle, "open", another_bundle)
+                        once.setattr(Bundle, "open", another_bundle)
                     if state == "unfinished" and name == "--max-minutes":
                         continue  # a run may go on under another time limit
                     with pytest.raises(UsageError, match=rf"another {name}: {says(name)}.*--restart"):

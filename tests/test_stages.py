@@ -20,7 +20,7 @@ from sharpzo_edge.objective import Objective, Score, projection
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
 from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Look, Run, expected_queries, is_better
-from sharpzo_edge.tune import stream
+from sharpzo_edge.streams import stream
 
 K, E, M, D = 3, 8, 2, 5
 SMALL = PaperSettings(

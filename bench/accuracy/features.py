@@ -17,12 +17,12 @@ import numpy as np
 
 from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.features import stream_features
+from sharpzo_edge.encode import stream_features
 from sharpzo_edge.files import canonical_json, replacing
 from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, to_pixels
 from sharpzo_edge.memory import Work
+from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import plan_towers
-from sharpzo_edge.tune import stream
 
 from .tasks import Files, Task
 

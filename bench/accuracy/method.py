@@ -16,8 +16,8 @@ from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.class_prompts import class_prompts
 from sharpzo_edge.objective import Objective, projection
+from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import TextTower
-from sharpzo_edge.tune import stream
 
 Kind = Literal["prompt", "head", "backprop", "picture"]
 

@@ -192,8 +192,10 @@ def tune(
 
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
+    from .preview import preview
+    from .request import TuneRequest
     from .settings import settings_for
-    from .tune import TuneRequest, preview, tune_or_repeat
+    from .tune import tune_or_repeat
 
     settings, notes = settings_for(
         preset,

@@ -11,10 +11,10 @@ import numpy as np
 from .arrays import Floats
 from .bundle import Bundle
 from .class_prompts import checked_token_ids, context_from_words, prompts_of
+from .encode import stream_features
 from .errors import ImagesError, NumericsError
-from .features import skipped_pictures, stream_features
 from .heads import blended_logits
-from .images import LabelledFolder, Skipped, read_folder
+from .images import LabelledFolder, Skipped, read_folder, skipped_pictures
 from .memory import Plan, Work
 from .process_memory import DEFAULT_BUDGET
 from .progress import Progress

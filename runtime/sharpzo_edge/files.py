@@ -170,6 +170,11 @@ def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def json_checksum(*values: Any) -> str:
+    """Of JSON values: another one when any of them is another."""
+    return checksum(canonical_json(list(values)))
+
+
 def file_checksum(path: Path) -> str | None:
     """Of a file's bytes; None when it cannot be read."""
     try:

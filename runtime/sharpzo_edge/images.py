@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .bundle import Preprocess
-from .errors import ImagesError
+from .errors import ImagesError, SkippedPicturesError
 from .files import read_limited
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -78,6 +79,14 @@ class Skipped:
             f"skipped {n} picture{'s'[: n > 1]}: {reason} (for example {self.examples[reason]})"
             for reason, n in sorted(self.counts.items())
         ]
+
+
+def skipped_pictures(lines: Sequence[str]) -> SkippedPicturesError:
+    """The error of --strict."""
+    return SkippedPicturesError(
+        f"Pictures cannot be read: {'; '.join(lines)}. With --strict every one must be readable. "
+        f"Mend or remove them, or leave out --strict"
+    )
 
 
 def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFolder:

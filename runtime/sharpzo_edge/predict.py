@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .encode import stream_features
 from .errors import ImagesError, UsageError
-from .features import stream_features
 from .heads import blended_logits
 from .images import Skipped
 from .memory import Work

@@ -15,8 +15,9 @@ from ..errors import InterruptedRunError, UsageError
 from ..evaluate import evaluate
 from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
 from ..progress import Progress, duration
+from ..request import TuneRequest
 from ..settings import PRESETS
-from ..tune import TuneRequest, tune
+from ..tune import tune
 
 HERE = Path(__file__).parent
 BUNDLE = HERE / "bundle"

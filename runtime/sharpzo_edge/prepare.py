@@ -1,0 +1,46 @@
+"""What is known of a tune before its work begins; it reads the bundle and lists the pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .arrays import Floats
+from .bundle import Bundle
+from .class_prompts import ClassPrompts, checked_token_ids, prompts_of
+from .images import LabelledFolder, read_folder
+from .memory import Plan, Work
+from .request import TuneRequest
+from .towers import plan_towers
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """context: (m, D), the initial one; the plan has both towers."""
+
+    bundle: Bundle
+    folder: LabelledFolder
+    context: Floats
+    plan: Plan
+    prompts: ClassPrompts
+
+
+def prepare(request: TuneRequest) -> Prepared:
+    """Read the bundle, the folder and the names, and plan. Raises BudgetError when no plan fits."""
+    bundle = Bundle.open(request.bundle)
+    folder = read_folder(request.images, request.class_names)
+    context = request.initial_context(bundle)
+    name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
+    settings = request.settings
+    work = Work(
+        name_lengths=tuple(map(len, name_ids)),
+        n_context=len(context),
+        n_features=request.draw.n_rows(folder),
+        dim=settings.dim,
+        full_covariance=settings.stage1().covariance == "full",
+        sketches=settings.sketches,
+        head=request.head != "none",
+        threads=request.threads,
+    )
+    plan = plan_towers(bundle, work, request.memory_budget)
+    prompts = prompts_of(bundle, folder.names, name_ids, len(context), plan.chunk_rows)
+    return Prepared(bundle, folder, context, plan, prompts)
