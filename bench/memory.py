@@ -51,7 +51,8 @@ SHOTS, PICTURE = 16, (4000, 3000)
 POPULATION = {10: 40, 100: 16, 1000: 4}  # smaller where a query takes seconds: the batch is the plan's
 GENERATIONS = 3
 SHARPNESS_QUERIES = 1070  # a generation of the paper's stage 1, with its sweep at d = 512
-EDGE_QUERIES = {10: 180, 1000: 40}  # a generation, and rounds of stage 2
+# A generation of edge, and rounds of its stage 2: where it is tried.
+EDGE_QUERIES = {("ViT-B-16", 10): 180, ("ViT-B-16", 1000): 40, ("RN50", 1000): 40}
 REAL_PASSES = 3  # of pictures, in tunes on many classes
 SAMPLE_SECONDS = 0.003
 MARGIN_MIB = 8  # of the hard limit, above the budget
@@ -187,9 +188,9 @@ def tune(
     return watched(command, folder, procs)
 
 
-def edge_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path) -> dict[str, Any]:
+def edge_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path, queries: int) -> dict[str, Any]:
     """One generation of the edge preset, and some rounds of its second stage."""
-    own = {"preset": "edge", "rho": 0.02, "change_point": 1, "max_queries": EDGE_QUERIES[n_classes]}
+    own = {"preset": "edge", "rho": 0.02, "change_point": 1, "max_queries": queries}
     return tune(bundle, n_classes, budget_mib, folder, **own)
 
 
@@ -409,8 +410,9 @@ def measure(
     budget = row["budget_mib"] = max(budget, row["smallest_mib"])
     if "tunes" in parts:
         row["tune"] = summary(tune(bundle, n_classes, budget, folder))
-    if "edge" in parts and (model, weights) == ("ViT-B-16", "fp32") and n_classes in EDGE_QUERIES:
-        row["edge"] = summary(edge_tune(bundle, n_classes, budget, folder))
+    queries = EDGE_QUERIES.get((model, n_classes))
+    if "edge" in parts and weights == "fp32" and queries is not None:
+        row["edge"] = summary(edge_tune(bundle, n_classes, budget, folder, queries))
     if n_classes > 10:
         # A query of torch's on 1,000 classes takes a minute: of one model.
         if "torch" in parts and weights == "fp32" and (n_classes < 1000 or model == "ViT-B-16"):
@@ -596,8 +598,9 @@ def targets(results: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
             if "at_the_smallest" in row:
                 seen = row["at_the_smallest"]["peak_mib"]
                 yield f"{what}: peak within the smallest budget", seen, row["smallest_mib"]
-        if "with_sharpness" in row:
-            yield f"{what}: peak, sharpness-aware", row["with_sharpness"]["peak_mib"], limit
+        for key in ("with_sharpness", "edge"):
+            if key in row:
+                yield f"{what}{RUNS[key]}: peak", row[key]["peak_mib"], limit
 
 
 if __name__ == "__main__":
