@@ -79,6 +79,17 @@ class _Tower:
         self.__dict__.clear()
         return_freed_blocks()
 
+    def _answers(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        """Raises BundleError for features of another width than the manifest's."""
+        for answer in self._engine.run(jobs):
+            if answer.shape[-1] != self._embed_dim:
+                raise BundleError(
+                    f"A tower of the bundle {self.folder} gives {answer.shape[-1]} numbers for a text or a "
+                    f"picture, and its manifest says {self._embed_dim}. Both must be as export wrote them. "
+                    f"Copy the bundle again"
+                )
+            yield answer
+
     def __enter__(self) -> Self:
         return self
 
@@ -105,7 +116,7 @@ class TextTower(_Tower):
             for start in range(0, len(context), self._group)
             for chunk in prompts.chunks
         ]
-        answers = self._engine.run(_text_job(context[group], chunk) for group, chunk in places)
+        answers = self._answers(_text_job(context[group], chunk) for group, chunk in places)
         result = np.empty((len(context), len(prompts.names), self._embed_dim), np.float32)
         for (group, chunk), answer in zip(places, answers, strict=True):
             result[group, chunk.classes] = answer
@@ -123,7 +134,7 @@ class ImageTower(_Tower):
 
         Raises NumericsError when they are not finite.
         """
-        found = np.concatenate(list(self._engine.run(Job({"pixels": pixels}) for pixels in batches)))
+        found = np.concatenate(list(self._answers(Job({"pixels": pixels}) for pixels in batches)))
         if not np.isfinite(found).all():
             raise NumericsError(
                 f"The image tower's answer holds {np.isnan(found).sum()} NaN among {found.size} numbers. "
