@@ -71,7 +71,7 @@ def test_the_backbones_page_is_the_one_that_the_bench_wrote() -> None:
         assert max(row["parity"].values()) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["speed", "memory"])
+@pytest.mark.parametrize("name", ["speed", "memory", "precision"])
 def test_a_measured_page_is_the_one_that_the_bench_wrote(name: str) -> None:
     results = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") == bench(name).page(results)
