@@ -21,6 +21,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "kept0": ("without the columns of earlier rounds", {"kept_rounds": 0}),
     "rank16": ("sketches of rank 16", {"rank": 16}),
     "rank96": ("sketches of rank 96", {"rank": 96}),
+    "dim1024": ("as many dimensions as the context has numbers (d = 1,024)", {"dim": 1024}),
 }
 
 
