@@ -1,6 +1,7 @@
 """What a tune takes: peak memory seen from outside, seconds a query, smallest budget; torch beside it.
 
-    python bench/memory.py [--models NAME ...] [--classes N ...] [--parts PART ...] [--work DIR] [--no-write]
+    python bench/memory.py [--models NAME ...] [--classes N ...] [--parts PART ...] [--work DIR]
+                           [--add | --no-write]
 
 The paper's backbones with random weights. Every tune is the command a user types, in a process of its own,
 with 16 pictures of 12 megapixels for each of 10 classes; watched from outside, never from within. With more
@@ -198,9 +199,9 @@ def tune_with_sampled_pictures() -> None:
     """The command line, with random features for all pictures but those of the first passes."""
     import numpy as np
 
-    from sharpzo_edge import cli, features
+    from sharpzo_edge import cli, encode
 
-    class Sampled(features.ImageTower):
+    class Sampled(encode.ImageTower):
         passes = 0
 
         def image_features(self, batches: Any) -> Any:
@@ -212,7 +213,7 @@ def tune_with_sampled_pictures() -> None:
             random = np.random.default_rng(Sampled.passes).standard_normal((n, Sampled.embed_dim))
             return (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)
 
-    features.ImageTower = Sampled  # type: ignore[misc]
+    encode.ImageTower = Sampled  # type: ignore[misc]
     sys.argv = ["sharpzo-edge", *sys.argv[2:]]
     cli.main()
 
@@ -368,21 +369,29 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES, choices=CLASSES)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument(
+        "--add", action="store_true", help="keep the rows there are of other models and classes"
+    )
     parser.add_argument("--no-write", action="store_true", help="print the page; leave results as they are")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {
-        "machine": describe_machine(),
-        "floor_mib": floor(arguments.work),
-        "rows": [],
-    }
+    machine = describe_machine()
+    results: dict[str, Any] = {"machine": machine, "floor_mib": floor(arguments.work), "rows": []}
+    if arguments.add:
+        results["rows"] = [
+            row
+            for row in json.loads(RESULTS.read_text())["rows"]
+            if label(row["model"], row["weights"]) not in arguments.models
+            or row["classes"] not in arguments.classes
+        ]
+    commit = machine["commit"]
     wanted = [each for each in MODELS if label(*each[:2]) in arguments.models]
     for n_classes in arguments.classes:
         for model, weights, budget in wanted:
             if n_classes == 10 or weights == "fp32":
                 bundle = exported(model, weights, arguments.work)
                 row = measure(bundle, model, weights, n_classes, budget, arguments)
-                results["rows"].append(row)
+                results["rows"].append(row | {"commit": commit})
                 print(json.dumps(row), file=sys.stderr, flush=True)
                 if not arguments.no_write:
                     write(results)
@@ -394,6 +403,7 @@ def write(results: dict[str, Any]) -> None:
     """Results and pages, after every row: the rest of the hour may be lost."""
     order = [each[:2] for each in MODELS]
     results["rows"].sort(key=lambda row: (order.index((row["model"], row["weights"])), row["classes"]))
+    results["machine"]["commit"] = ", ".join(dict.fromkeys(row["commit"] for row in results["rows"]))
     results = json.loads(json.dumps(results))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results), encoding="utf-8")
