@@ -554,7 +554,13 @@ def page(results: dict[str, Any]) -> str:
         for key, said in RUNS.items():
             if key in row:
                 lines.append(_phase_line(f"{_row_label(row)}{said}", row[key]))
-    lines += ["", "## Plans", "", "| tune | image tower | text tower | names a run |", "|---" * 4 + "|"]
+    lines += [
+        "",
+        "## Plans",
+        "",
+        "| tune | image tower | text tower | most rows of names a run |",
+        "|---" * 4 + "|",
+    ]
     for row in results["rows"]:
         for key, said in RUNS.items():
             if key in row:
