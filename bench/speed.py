@@ -182,6 +182,8 @@ class OurWorker:
         from sharpzo_edge import towers
 
         folder = self.bundle.folder.parent
+        for left in folder.glob("profile*.json"):  # by a run that was killed
+            left.unlink()
         plain, read = ort.SessionOptions, os.preadv
         reading = 0.0
 
