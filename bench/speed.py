@@ -542,9 +542,12 @@ def page(results: dict[str, Any]) -> str:
 
 
 def nothing_to_save(row: dict[str, Any]) -> list[str]:
-    """Why a ratio to torch with shared context is small: torch pads nothing either where names are equal."""
+    """Why the target against torch with shared context is missed where names are equally long: torch pads
+    nothing there either. Nothing is said of a target that is met.
+    """
     positions = row["positions"]
-    if positions["shared"] > positions["resident"]:
+    _, (_, found, wanted), _ = checks(row)
+    if found >= wanted or positions["shared"] > positions["resident"]:
         return []
     torch, ours = (products_a_position(row, way) for way in ("shared", "resident"))
     return [

@@ -127,7 +127,7 @@ class RowChanges:
 
     T:       (K, E) unit rows T(a)_k
     lengths: (K,) |r_k| before they were made unit
-    columns: (r, K, E) float32, J
+    columns: (r, K, E), J in any precision
     """
 
     T: Floats | Doubles
