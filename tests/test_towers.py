@@ -166,6 +166,19 @@ def test_a_graph_of_another_tower_is_a_bundle_error(bundle_copy):
         tower.image_features([pixels])
 
 
+@pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
+def test_features_of_another_width_than_the_manifests_are_a_bundle_error(bundle_copy, plan):
+    manifest = bundle_copy.manifest()
+    manifest["embed_dim"] -= 1
+    bundle_copy.set_manifest(manifest)
+    opened = bundle_copy.open()
+    said = r"gives 128 numbers .* its manifest says 127\. .* Copy the bundle again"
+    with TextTower(opened, plan) as tower, pytest.raises(BundleError, match=said):
+        tower.class_features(contexts(opened, 1, 4), class_prompts(opened, NAMES, 4))
+    with ImageTower(opened, plan) as tower, pytest.raises(BundleError, match=said):
+        tower.image_features([np.zeros((1, 3, 64, 64), np.float32)])
+
+
 def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
     opened = bundle_copy.open()
     data = bundle_copy.folder / "text.data"
