@@ -105,6 +105,14 @@ def test_contexts_are_p0_plus_a_w():
     np.testing.assert_array_equal(found, [[[0, 1, 2], [3, 4, 5]], [[1, 1, 22], [3, 4, 405]]])
 
 
+def test_one_number_as_projection_is_that_times_the_identity():
+    p0, points = unit(2, 3), RNG.standard_normal((4, 6))
+    alone = objective(FakeTower(), np.array(0.3, np.float32), p0).contexts(points)
+    matrix = objective(FakeTower(), 0.3 * np.eye(6, dtype=np.float32), p0).contexts(points)
+    assert alone.dtype == np.float32 and alone.shape == (4, 2, 3)
+    np.testing.assert_array_equal(alone, matrix)
+
+
 def test_losses_are_those_of_each_point_alone():
     box = objective(FakeTower())
     points = RNG.standard_normal((5, 4))

@@ -44,6 +44,18 @@ def test_a_sketch_has_no_more_directions_than_there_are_dimensions():
     assert [sketch.rank for sketch in settings.sketches] == [10, 8, 6, 4, 8, 6, 4]
 
 
+def test_dimensions_are_a_number_or_where_w_can_be_it_the_context():
+    assert settings_for("edge", {"dim": "context"})[0] == PRESETS["edge"]
+    settings = settings_for("edge", {"dim": "16"})[0]
+    assert settings.dim == 16 and settings.for_context(32) == settings and settings.is_projected(32)
+    A = settings.projection(np.random.SeedSequence(0), np.full((4, 8), -0.02, np.float32))
+    assert A.shape == (32, 16) and np.std(A) == pytest.approx(0.02, rel=0.2)
+    assert settings_for("paper", {"dim": "16"})[0].dim == 16
+    for preset, value, allowed in (("edge", "all", "or context"), ("paper", "context", "1 or more\\.")):
+        with pytest.raises(UsageError, match=f"--dim {value} is not a number.*{allowed}.* Try --dim 512"):
+            settings_for(preset, {"dim": value})
+
+
 @pytest.mark.parametrize("dataset", TABLE)
 def test_a_paper_preset_has_the_papers_values(dataset):
     found = dataclasses.asdict(PRESETS[f"paper:{dataset}"])
@@ -73,20 +85,25 @@ def test_the_plain_paper_preset_and_the_list_of_all():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_can_be_run(preset):
-    settings, _ = settings_for(preset, {})
+    settings = settings_for(preset, {})[0].for_context(32)
     assert PRESETS[preset].preset == preset
     second = settings.stage2(7) if isinstance(settings, PaperSettings) else settings.stage2()
     assert settings.stage1().dim == second.dim == settings.dim
     assert 0 < stage1_queries(settings) < expected_queries(settings)
-    assert settings.projection_std_for(np.full((4, 8), 0.02, np.float32)) > 0
+    A = settings.projection(np.random.SeedSequence(0), np.full((4, 8), 0.02, np.float32))
+    assert A.shape == ((32, 512) if isinstance(settings, PaperSettings) else ()) and A.dtype == np.float32
 
 
 def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices():
     for preset in ("edge", "demo"):
         settings, notes = settings_for(preset, {})
+        settings = settings.for_context(32)
         assert not notes
         assert 0 < settings.default_queries <= 2000
-        assert settings.projection_std_for(np.full((4, 8), -0.02, np.float32)) == pytest.approx(0.02)
+        assert settings.dim == 32 and not settings.is_projected(32) and settings.is_projected(64)
+        context = np.full((4, 8), -0.02, np.float32)
+        length = settings.projection(np.random.SeedSequence(0), context)
+        assert length == pytest.approx(np.linalg.norm(context))
         assert settings.stage1().covariance == "identity"
         assert settings.sketches[0] == Sketch(settings.rank, settings.kept_rounds)
     assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketches == (NO_SKETCH,)

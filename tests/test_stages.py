@@ -16,7 +16,7 @@ from sharpzo_edge import stages as stages_module
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
-from sharpzo_edge.objective import Objective, Score, projection
+from sharpzo_edge.objective import Objective, Score
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
 from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Look, Run, expected_queries, is_better
@@ -95,8 +95,8 @@ def make_run(
 ) -> Run:
     chunk = NameChunk(slice(0, K), *[np.zeros(0)] * 4)  # the tower asks for none of it
     p0 = np.full((M, D), 0.1, np.float32)
-    std = run_settings.projection_std_for(p0)
-    A = projection(stream(0, "projection"), M * D, run_settings.dim, std)
+    run_settings = run_settings.for_context(p0.size)
+    A = run_settings.projection(stream(0, "projection"), p0)
     objective = Objective(
         tower or SmoothTower(),
         ClassPrompts(("a", "b", "c"), (chunk,)),

@@ -19,9 +19,9 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pruned": ("half the coordinates pruned (prune ratio 0.5)", {"prune_ratio": 0.5}),
     "no_smoothing": ("without label smoothing", {"label_smoothing": 0.0}),
     "kept0": ("without the columns of earlier rounds", {"kept_rounds": 0}),
-    "rank16": ("sketches of rank 16", {"rank": 16}),
-    "rank96": ("sketches of rank 96", {"rank": 96}),
-    "dim1024": ("as many dimensions as the context has numbers (d = 1,024)", {"dim": 1024}),
+    "rank16": ("smaller sketches, as many columns (rank 16, 7 rounds kept)", {"rank": 16, "kept_rounds": 7}),
+    "rank64": ("larger sketches, as many columns (rank 64, 1 round kept)", {"rank": 64, "kept_rounds": 1}),
+    "dim512": ("w in 512 random dimensions, not the context's own", {"dim": 512}),
 }
 
 

@@ -162,7 +162,9 @@ def tune(
         bool, typer.Option("--plan", help="Say how it would run and how long it would take, and stop.")
     ] = False,
     population: Annotated[int | None, typer.Option(help="Candidates a generation (S).")] = None,
-    dim: Annotated[int | None, typer.Option(help="Size of the tuned vector w (d).")] = None,
+    dim: Annotated[
+        str | None, typer.Option(help="Size of the tuned vector w (d). edge: or context, the context itself.")
+    ] = None,
     sigma0: Annotated[float | None, typer.Option(help="First step size of CMA-ES.")] = None,
     rho: Annotated[
         float | None, typer.Option(help="Radius of the sharpness-aware step; 0: plain CMA-ES.")

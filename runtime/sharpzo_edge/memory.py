@@ -120,6 +120,7 @@ class Work:
     images:       whether the image tower runs
     n_features:   image features that tuning holds or reads
     dim:          of w; 0 when nothing is tuned
+    projected:    whether a matrix A maps w to the context
     full_covariance: whether stage 1 decomposes a d x d matrix
     sketches:     what may be held of the class features' Jacobian, the most wanted first
     head:         whether a closed-form head is made of the image features
@@ -130,6 +131,7 @@ class Work:
     n_context: int = 4
     n_features: int = 0
     dim: int = 0
+    projected: bool = True
     full_covariance: bool = False
     sketches: tuple[Sketch, ...] = (NO_SKETCH,)
     head: bool = False
@@ -274,7 +276,7 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
     n_shared = 1 + work.n_context
     for chunk in CHUNK_ROWS:
         rows = chunked_rows(work.name_lengths, n_shared, chunk)
-        held = _held_bytes(manifest, work, chunk) + _columns_bytes(manifest, work, sketch)
+        held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch)
         for tower in _tower_plans(text.steps):
             if tower.mode == "streamed" and not work.dim:
                 continue  # an arena is for many passes; here one query is all there is
@@ -347,7 +349,7 @@ def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -
 
 def _held_bytes(manifest: Manifest, work: Work, chunk_rows: int) -> int:
     """What stays throughout the text tower's phase."""
-    A = work.n_context * manifest.text.width * work.dim * 4
+    A = work.n_context * manifest.text.width * work.dim * 4 if work.projected else 0
     head = _class_bytes(manifest, work) if work.head else 0
     return _names_bytes(manifest.text, work, chunk_rows) + A + _features_bytes(manifest, work) + head
 
@@ -361,6 +363,12 @@ def _features_bytes(manifest: Manifest, work: Work) -> int:
     """Image features, as many as can be drawn; 0 when they stay on disk."""
     n_bytes = 4 * work.n_features * manifest.embed_dim
     return n_bytes if n_bytes <= FEATURES_IN_MEMORY else 0
+
+
+def _sketch_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
+    """Of a whole sketch: its columns, and its directions in float64, twice while a round begins."""
+    directions = 2 * 8 * min(sketch.n_columns, work.dim) * work.dim
+    return _columns_bytes(manifest, work, sketch) + directions
 
 
 def _columns_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:

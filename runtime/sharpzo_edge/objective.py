@@ -76,6 +76,13 @@ def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -
     return A
 
 
+def moved(A: Floats, points: Doubles) -> Floats:
+    """A w of points (B, d): (B, n_out) float32. An A of one number, (), is that times the identity."""
+    w = points.astype(np.float32)
+    result: Floats = w @ A.T if A.ndim else w * A
+    return result
+
+
 class Objective:
     """L(w) for batches of points, counting queries."""
 
@@ -89,7 +96,7 @@ class Objective:
         logit_scale: float,
         batch: int,
     ):
-        """batch: how many points are evaluated together (the plan's)."""
+        """A: (m D, d), or (), see moved; batch: how many points are evaluated together (the plan's)."""
         self.queries = 0
         self.batch = batch
         self.pictures = pictures
@@ -102,7 +109,7 @@ class Objective:
     def contexts(self, points: Doubles) -> Floats:
         """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32; infinite where float32 ends."""
         with np.errstate(over="ignore"):
-            offsets = points.astype(np.float32) @ self._A.T
+            offsets = moved(self._A, points)
         return self._p0 + offsets.reshape(len(points), *self._p0.shape)
 
     def class_features(self, points: Doubles) -> Floats:

@@ -10,16 +10,18 @@ from .class_prompts import ClassPrompts, checked_token_ids, prompts_of
 from .images import LabelledFolder, read_folder
 from .memory import Plan, Work
 from .request import TuneRequest
+from .settings import TuneSettings
 from .towers import plan_towers
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """context: (m, D), the initial one; the plan has both towers."""
+    """context: (m, D), the initial one; settings: the user's, for this context; the plan has both towers."""
 
     bundle: Bundle
     folder: LabelledFolder
     context: Floats
+    settings: TuneSettings
     plan: Plan
     prompts: ClassPrompts
 
@@ -30,12 +32,13 @@ def prepare(request: TuneRequest) -> Prepared:
     folder = read_folder(request.images, request.class_names)
     context = request.initial_context(bundle)
     name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
-    settings = request.settings
+    settings = request.settings.for_context(context.size)
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
         n_features=request.draw.n_rows(folder),
         dim=settings.dim,
+        projected=settings.is_projected(context.size),
         full_covariance=settings.stage1().covariance == "full",
         sketches=settings.sketches,
         head=request.head != "none",
@@ -43,4 +46,4 @@ def prepare(request: TuneRequest) -> Prepared:
     )
     plan = plan_towers(bundle, work, request.memory_budget)
     prompts = prompts_of(bundle, folder.names, name_ids, len(context), plan.chunk_rows)
-    return Prepared(bundle, folder, context, plan, prompts)
+    return Prepared(bundle, folder, context, settings, plan, prompts)

@@ -30,7 +30,7 @@ def preview(request: TuneRequest) -> dict[str, Any]:
     n_groups = plan.image.together // plan.image.group
     with ImageTower(ready.bundle, plan.image, request.threads) as image:
         picture_pass = _seconds_of(lambda: image.image_features([pixels] * n_groups))
-    n_queries = expected_queries(request.settings)
+    n_queries = expected_queries(ready.settings)
     n_queries = min(n_queries, request.query_limit or n_queries)
     n_pictures = request.draw.n_rows(ready.folder)
     query, picture = a_pass / plan.text.together, picture_pass / plan.image.together

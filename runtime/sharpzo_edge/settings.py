@@ -18,8 +18,10 @@ from . import stage1_cmaes, stage2_feature_sketch, stage2_sparse_zo
 from .arrays import Floats
 from .errors import UsageError
 from .memory import NO_SKETCH, Sketch
+from .objective import projection
 
 AUTO = "auto"
+CONTEXT = "context"  # as a number of dimensions: as many as the context has
 Covariance = Literal["full", "diagonal", "identity"]
 # Finite differences of a float32 loss drown in round-off below this: one unit in the last place of a
 # loss near 1, over 2 mu, is 6e-3 at the 1e-5 that the paper lists.
@@ -28,7 +30,7 @@ SMALLEST_MU_FP32 = 1e-3
 SHARPNESS_RANK = 16
 NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
 # Of stage 2, where memory is too small for the rank that was asked for.
-SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
+SMALLER_RANKS = (24, 16, 12, 8, 6, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,16 @@ class TuneSettings(ABC):
         """The settings of stage 1."""
 
     @abstractmethod
-    def projection_std_for(self, initial_context: Floats) -> float:
-        """The standard deviation of A's entries, with this context (m, D) to begin with."""
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        """A, see objective.moved, with this context (m, D) to begin with."""
+
+    def for_context(self, n_numbers: int) -> Self:
+        """The same where the context has so many numbers (m D)."""
+        return self
+
+    def is_projected(self, n_numbers: int) -> bool:
+        """Whether A is a matrix, for a context of so many numbers."""
+        return True
 
     @property
     def default_queries(self) -> int | None:
@@ -130,8 +140,8 @@ class PaperSettings(TuneSettings):
             prune_ratio=self.prune_ratio,
         )
 
-    def projection_std_for(self, initial_context: Floats) -> float:
-        return self.projection_std
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        return projection(seed, initial_context.size, self.dim, self.projection_std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,19 +149,21 @@ class EdgeSettings(TuneSettings):
     """Sharpness-aware CMA-ES as a short global warm-up, then descent in sketches of the class features.
 
     A is scaled to the initial context, so |w| = 1 moves the context by its own size whatever the model,
-    and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. Of A's covariance nothing can be
-    learnt in a few generations: C stays the identity.
+    and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. In a few generations nothing can be
+    learnt of the search's covariance: C stays the identity.
+    dim:             of w; 0 for the context itself: m D numbers, and A is a multiple of the identity
     rank, kept_rounds: of the sketches in stage 2, see stage2_feature_sketch.Settings
     label_smoothing: of the loss that sketches descend on; stage 1, looks and results have none
     queries:         of the whole run, unless the user limits them
     """
 
+    dim: int = 0
     population: int = 20
     sigma0: float = 0.44  # times sqrt(512): candidates that move the context by ten times its own size
     rho: float = 0.02
     change_point: int | str = 8
-    rank: int = 48
-    kept_rounds: int = 2
+    rank: int = 32
+    kept_rounds: int = 3
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
@@ -165,8 +177,15 @@ class EdgeSettings(TuneSettings):
                 f"--label-smoothing {self.label_smoothing} is not a share. It takes a number from 0, and "
                 f"below 1. Try --label-smoothing 0.1"
             )
-        self.stage1()
-        self.stage2()
+        known = self.for_context(1)
+        known.stage1()
+        known.stage2()
+
+    def for_context(self, n_numbers: int) -> Self:
+        return self if self.dim else dataclasses.replace(self, dim=n_numbers)
+
+    def is_projected(self, n_numbers: int) -> bool:
+        return self.dim != n_numbers
 
     def stage1(self) -> stage1_cmaes.Settings:
         return stage1_cmaes.Settings(
@@ -187,9 +206,15 @@ class EdgeSettings(TuneSettings):
             prune_ratio=self.prune_ratio,
         )
 
-    def projection_std_for(self, initial_context: Floats) -> float:
-        """The root mean square of the initial context's entries."""
-        return float(np.sqrt(np.mean(np.square(initial_context, dtype=np.float64))))
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        """Scaled so that |A w| is |w| times the length of the initial context: A's entries have the
+        spread of the context's own.
+        """
+        n_numbers = initial_context.size
+        length = math.sqrt(np.square(initial_context, dtype=np.float64).sum())
+        if not self.is_projected(n_numbers):
+            return np.array(length, dtype=np.float32)
+        return projection(seed, n_numbers, self.dim, length / math.sqrt(n_numbers))
 
     @property
     def default_queries(self) -> int:
@@ -200,7 +225,7 @@ class EdgeSettings(TuneSettings):
         """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy. Where
         even the fewest are too many with kept ones, as many as there is room for without.
         """
-        most = min(self.rank, self.dim)  # there are no more directions than dimensions
+        most = min(self.rank, self.dim or self.rank)  # there are no more directions than dimensions
         ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
         wanted = [(rank, self.kept_rounds) for rank in ranks] + [(rank, 0) for rank in ranks[-3:]]
         return tuple(Sketch(rank, kept) for rank, kept in wanted)
@@ -271,6 +296,8 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
             )
     if "bounds" in given:
         given["bounds"] = _bounds(given["bounds"])
+    if "dim" in given:
+        given["dim"] = _dim(given["dim"], PRESETS[preset])
     if "change_point" in given:
         given["change_point"] = _change_point(given["change_point"])
     if "patience" in given:
@@ -301,6 +328,23 @@ def _change_point(value: int | str) -> int | str:
             f"or auto. Try --change-point 100"
         )
     return generations
+
+
+def _dim(value: int | str, preset: TuneSettings) -> int:
+    """`context` is the preset's 0, where it has one."""
+    has_context = isinstance(preset, EdgeSettings)
+    if value == CONTEXT and has_context:
+        return 0
+    try:
+        dim = int(value)
+    except ValueError:
+        dim = 0
+    if dim < 1:
+        raise UsageError(
+            f"--dim {value} is not a number of dimensions. It takes 1 or more"
+            f"{', or context for the context itself' if has_context else ''}. Try --dim 512"
+        )
+    return dim
 
 
 def _patience(value: int | str) -> int:

@@ -48,15 +48,15 @@ class Settings:
     """
 
     dim: int
-    rank: int = 48
-    kept_rounds: int = 2
+    rank: int = 32
+    kept_rounds: int = 3
     prune_interval: int = 5
     prune_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
-        require(self.rank >= 1, "--rank", self.rank, "at least 1", "48")
-        require(self.kept_rounds >= 0, "--kept-rounds", self.kept_rounds, "at least 0", "2")
+        require(self.rank >= 1, "--rank", self.rank, "at least 1", "32")
+        require(self.kept_rounds >= 0, "--kept-rounds", self.kept_rounds, "at least 0", "3")
         require(self.prune_interval >= 1, "--prune-interval", self.prune_interval, "at least 1", "5")
         require(0 <= self.prune_ratio < 1, "--prune-ratio", self.prune_ratio, "in [0, 1)", "0.5")
 
@@ -85,7 +85,7 @@ class State:
     rng:        bit_generator.state after this round's draws
 
     float16 is exact enough: what a column is worth is decided by the bend of T, not by its last bits.
-    Size at d = 512, r = 48, 2 rounds kept, K = 10, E = 512: at most 2.5 MB.
+    Size at d = 2,048, r = 32, 3 rounds kept, K = 10, E = 512: at most 3.5 MB.
     """
 
     step: int

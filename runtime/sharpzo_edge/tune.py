@@ -18,7 +18,7 @@ from .files import checksum, file_checksum, make_folder, remove
 from .heads import gda, with_best_weight
 from .interrupt import Interrupt
 from .lock import LOCK_FILE, locked
-from .objective import Objective, projection
+from .objective import Objective
 from .outcome import prompt_of, result_of
 from .prepare import Prepared, prepare
 from .progress import Progress
@@ -76,8 +76,8 @@ def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
 def _tuned(request: TuneRequest, ready: Prepared, asked: dict[str, Any], at: Workplace) -> Result:
     """The way itself, up to the prompt in its place."""
     bundle, folder, plan, progress = ready.bundle, ready.folder, ready.plan, at.progress
-    wanted = request.settings.sketches[0]
-    request = dataclasses.replace(request, settings=request.settings.with_sketch(plan.sketch))
+    wanted = ready.settings.sketches[0]
+    request = dataclasses.replace(request, settings=ready.settings.with_sketch(plan.sketch))
     pictures = training_features(
         bundle, folder, request.draw, plan, request.threads, at, strict=request.strict
     )
@@ -94,12 +94,7 @@ def _tuned(request: TuneRequest, ready: Prepared, asked: dict[str, Any], at: Wor
     if request.head == "gda":
         check_validated(len(pictures.val))
         head = gda(pictures.train, len(folder.names))
-    A = projection(
-        stream(request.seed, "projection"),
-        ready.context.size,
-        request.settings.dim,
-        request.settings.projection_std_for(ready.context),
-    )
+    A = request.settings.projection(stream(request.seed, "projection"), ready.context)
     assert plan.text is not None  # tuning needs the text tower
     with TextTower(bundle, plan.text, request.threads) as tower:
         objective = Objective(
