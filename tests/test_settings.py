@@ -45,13 +45,14 @@ def test_a_sketch_has_no_more_directions_than_there_are_dimensions():
 
 
 def test_dimensions_are_a_number_or_where_w_can_be_it_the_context():
-    assert settings_for("edge", {"dim": "context"})[0] == PRESETS["edge"]
+    for whole in ("context", "0", 0):
+        assert settings_for("edge", {"dim": whole})[0] == PRESETS["edge"]
     settings = settings_for("edge", {"dim": "16"})[0]
     assert settings.dim == 16 and settings.for_context(32) == settings and settings.is_projected(32)
     A = settings.projection(np.random.SeedSequence(0), np.full((4, 8), -0.02, np.float32))
     assert A.shape == (32, 16) and np.std(A) == pytest.approx(0.02, rel=0.2)
     assert settings_for("paper", {"dim": "16"})[0].dim == 16
-    for preset, value, allowed in (("edge", "all", "or context"), ("paper", "context", "1 or more\\.")):
+    for preset, value, allowed in (("edge", "all", "0 or context"), ("paper", "context", "1 or more\\.")):
         with pytest.raises(UsageError, match=f"--dim {value} is not a number.*{allowed}.* Try --dim 512"):
             settings_for(preset, {"dim": value})
 
@@ -196,7 +197,7 @@ def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value
         ("label_smoothing", -0.1),
         ("label_smoothing", 1.0),
         ("label_smoothing", float("nan")),
-        ("dim", 0),
+        ("dim", -1),
         ("rho", -1.0),
         ("prune_ratio", 1.0),
     ],

@@ -331,18 +331,16 @@ def _change_point(value: int | str) -> int | str:
 
 
 def _dim(value: int | str, preset: TuneSettings) -> int:
-    """`context` is the preset's 0, where it has one."""
-    has_context = isinstance(preset, EdgeSettings)
-    if value == CONTEXT and has_context:
-        return 0
+    """`context` is 0, where the preset has that."""
+    is_edge = isinstance(preset, EdgeSettings)
     try:
-        dim = int(value)
+        dim = 0 if value == CONTEXT else int(value)
     except ValueError:
-        dim = 0
-    if dim < 1:
+        dim = -1
+    if dim < (0 if is_edge else 1):
         raise UsageError(
             f"--dim {value} is not a number of dimensions. It takes 1 or more"
-            f"{', or context for the context itself' if has_context else ''}. Try --dim 512"
+            f"{'; 0 or context for the context itself' if is_edge else ''}. Try --dim 512"
         )
     return dim
 
