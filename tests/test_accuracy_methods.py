@@ -248,14 +248,16 @@ def test_black_vip_spends_passes_of_the_image_tower_and_keeps_its_norms(problem)
 def test_black_vip_decoder_fills_a_picture():
     decoder = black_vip.Decoder(2, 3)
     params = decoder.start(np.random.default_rng(0))
-    added, norms = decoder.run(np.ones((4, 6, 2, 3)), params)
+    added, norms = decoder.run(np.ones((4, 2, 3, 6), np.float32), params)
     assert added.shape == (4, 3, 64, 96) and len(norms) == 4
 
 
 def test_transposed_convolution_by_hand():
-    x, kernel = np.array([[[[1.0, 10.0]]]]), np.array([[[1.0, 2.0], [3.0, 4.0]]])
-    found = black_vip.doubled(x) * black_vip.tiled(kernel, x)
-    assert found[0, 0].tolist() == [[1, 2, 10, 20], [3, 4, 30, 40]]
+    x, kernel = np.array([[[[1.0], [10.0]]]]), np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    found = black_vip.doubled(x, kernel, bias=np.array([0.5]), mix=np.array([[1.0, -2.0]]))
+    plain = np.array([[1, 2, 10, 20], [3, 4, 30, 40]])
+    np.testing.assert_array_equal(found[0, ..., 0], plain + 0.5)
+    np.testing.assert_array_equal(found[0, ..., 1], -2 * plain - 1)
 
 
 def test_streams_are_the_products(problem):

@@ -36,7 +36,7 @@ N_STATISTICS = 6  # of the first ones; the others are the trigger
 CELL = 2 ** (len(WIDTHS) - 1)  # pixels that one point of the decoder's grid becomes
 NORM_EPSILON = 1e-5
 
-Norms = list[tuple[Doubles, Doubles]]
+Norms = list[tuple[Floats, Floats]]
 
 
 def black_vip(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
@@ -117,7 +117,7 @@ class Prompter:
     def features(self, pixels: Floats, params: Doubles, norms: Norms | None = None) -> Floats:
         """norms: the decoder's, of other pictures; None: of these."""
         added, _ = self.decoder.run(statistics(pixels), params, norms)
-        prompted = pixels + self._strength * added.astype(np.float32)
+        prompted = pixels + self._strength * added
         return self.encoded(np.clip(prompted, self._black, self._white))
 
     def norms(self, pixels: Floats, params: Doubles) -> Norms:
@@ -144,50 +144,48 @@ class Decoder:
             parts += [rng.uniform(-1, 1, mix) / np.sqrt(mix[1]), np.array([[1.0], [0.0]]) * np.ones(norm)]
         return np.concatenate([part.ravel() for part in parts])
 
-    def run(self, found: Doubles, params: Doubles, norms: Norms | None = None) -> tuple[Doubles, Norms]:
-        """Statistics (N, 6, h, w) -> what is added (N, 3, H, W), and the norms used: means and variances."""
+    def run(self, found: Floats, params: Doubles, norms: Norms | None = None) -> tuple[Floats, Norms]:
+        """Statistics (N, h, w, 6) -> what is added (N, 3, H, W), and the norms used: means and variances."""
         ends = np.cumsum([np.prod(shape) for shape in self._shapes])[:-1]
-        parts = [p.reshape(s) for p, s in zip(np.split(params, ends), self._shapes, strict=True)]
-        trigger, *layers = parts
-        x = np.concatenate((found, np.broadcast_to(trigger, (len(found), *trigger.shape))), axis=1)
+        values = np.split(params.astype(np.float32), ends)
+        trigger, *layers = (p.reshape(s) for p, s in zip(values, self._shapes, strict=True))
+        trigger = np.moveaxis(trigger, 0, -1)
+        x = np.concatenate((found, np.broadcast_to(trigger, (len(found), *trigger.shape))), axis=-1)
         used: Norms = []
         for i in range(0, len(layers), 4):
             kernel, bias, mix, (gain, shift) = layers[i : i + 4]
-            x = np.tensordot(doubled(x) * tiled(kernel, x) + per_channel(bias), mix, axes=(1, 0))
-            x = x.transpose(0, 3, 1, 2)
+            x = doubled(x, kernel, bias, mix)
             if i + 4 < len(layers):
-                own = (x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))) if norms is None else norms[len(used)]
+                own = (x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))) if norms is None else norms[len(used)]
                 used.append(own)
-                x = (x - per_channel(own[0])) / np.sqrt(per_channel(own[1]) + NORM_EPSILON)
-                x = gelu(x * per_channel(gain) + per_channel(shift))
-        return x, used
+                scale = gain / np.sqrt(own[1] + np.float32(NORM_EPSILON))
+                x = gelu(x * scale + (shift - own[0] * scale))
+        return np.moveaxis(x, -1, 1), used
 
 
-def statistics(pixels: Floats) -> Doubles:
-    """Mean and standard deviation of every colour in cells of CELL pixels: (N, 3, H, W) -> (N, 6, h, w)."""
+def statistics(pixels: Floats) -> Floats:
+    """Mean and standard deviation of every colour in cells of CELL pixels: (N, 3, H, W) -> (N, h, w, 6)."""
     n, colours, height, width = pixels.shape
     cells = pixels.reshape(n, colours, height // CELL, CELL, width // CELL, CELL)
-    cells = cells.astype(np.float64)
-    return np.concatenate((cells.mean(axis=(3, 5)), cells.std(axis=(3, 5))), axis=1)
+    found = np.concatenate((cells.mean(axis=(3, 5)), cells.std(axis=(3, 5))), axis=1)
+    return np.moveaxis(found, 1, -1)
 
 
-def doubled(x: Doubles) -> Doubles:
-    """(N, C, h, w) -> (N, C, 2 h, 2 w), every point four times."""
-    return x.repeat(2, axis=2).repeat(2, axis=3)
+def doubled(x: Floats, kernel: Floats, bias: Floats, mix: Floats) -> Floats:
+    """A transposed convolution of stride 2, channel by channel, and a mixture of the channels, as one
+    product: x (N, h, w, C), kernel (C, 2, 2), bias (C,), mix (C, D) -> (N, 2 h, 2 w, D).
+    """
+    n, h, w, _ = x.shape
+    both = kernel[..., np.newaxis] * mix[:, np.newaxis, np.newaxis]  # (C, 2, 2, D)
+    y = (x @ both.reshape(len(mix), -1)).reshape(n, h, w, *both.shape[1:])
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, -1)
+    return y + bias @ mix
 
 
-def tiled(kernel: Doubles, x: Doubles) -> Doubles:
-    """(C, 2, 2) -> (C, 2 h, 2 w): with `doubled`, a transposed convolution of stride 2."""
-    return np.tile(kernel, (1, *x.shape[2:]))
-
-
-def per_channel(values: Doubles) -> Doubles:
-    return values[:, np.newaxis, np.newaxis]
-
-
-def gelu(x: Doubles) -> Doubles:
+def gelu(x: Floats) -> Floats:
     """By its tanh approximation."""
-    gated: Doubles = x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x * x * x)
+    gated: Floats = x / 2 * (1 + np.tanh(inner))
     return gated
 
 
