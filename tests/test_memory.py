@@ -18,6 +18,7 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import BudgetError, UsageError
 from sharpzo_edge.memory import (
     FLOORS,
+    MIB,
     NO_SKETCH,
     Floor,
     Sketch,
@@ -185,6 +186,20 @@ def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
     sketches = [make_plan(bundle.manifest, work, budget, FLOOR).sketch for budget in (300, 600, math.inf)]
     small, middle, large = (sketch.n_columns for sketch in sketches)
     assert small < middle < large and sketches[2] == EDGE.sketches[0]
+
+
+def test_of_a_long_context_the_matrix_or_the_directions_are_planned(bundle):
+    def mib(**of_w):
+        work = Work((4,) * 5, threads=2, **of_w)
+        return make_plan(bundle.manifest, work, math.inf, FLOOR).phases["text tower"]
+
+    edge = EDGE.for_context(16_384)
+    without = mib(dim=512, projected=False)
+    directions = edge.sketches[0].n_columns * 16_384 * 8 / MIB
+    sketched = mib(dim=edge.dim, projected=edge.is_projected(16_384), sketches=edge.sketches)
+    assert sketched - without > 3 * directions
+    n_numbers = 4 * bundle.manifest.text.width
+    assert mib(dim=512) - without == pytest.approx(n_numbers * 512 * 4 / MIB)
 
 
 @pytest.mark.parametrize(("n_features", "on_disk"), [(1_000, False), (20_000, True)])

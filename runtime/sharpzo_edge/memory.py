@@ -55,6 +55,7 @@ SCORING_BYTES = 12 * MIB  # a block of features, and of logits in three precisio
 EIGEN_MATRICES = 11  # d x d doubles alive while CMA-ES decomposes a full C, its states included
 # While a sketch's minimum is sought: a block of pictures, and what a block of classes is computed with.
 SKETCHING_BYTES = BLOCK_BYTES + 2 * CLASS_BLOCK_BYTES
+DIRECTION_COPIES = 3  # beside a round's own, while the next begins: the kept ones, the new ones, all of them
 HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
 HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 PICTURE_BYTES = 12 * MIB  # a 12-megapixel JPEG at reduced scale, and its crop
@@ -366,9 +367,13 @@ def _features_bytes(manifest: Manifest, work: Work) -> int:
 
 
 def _sketch_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
-    """Of a whole sketch: its columns, and its directions in float64, twice while a round begins."""
-    directions = 2 * 8 * min(sketch.n_columns, work.dim) * work.dim
-    return _columns_bytes(manifest, work, sketch) + directions
+    """Of a whole sketch: its columns and its directions."""
+    return _columns_bytes(manifest, work, sketch) + _directions_bytes(work, sketch)
+
+
+def _directions_bytes(work: Work, sketch: Sketch) -> int:
+    """A whole sketch's directions in float64."""
+    return 8 * min(sketch.n_columns, work.dim) * work.dim
 
 
 def _columns_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
@@ -387,7 +392,8 @@ def _between_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
     single = 2 * columns if 2 * columns <= COLUMNS_IN_MEMORY else 0
     model = min(2 * _class_bytes(manifest, work), max(CLASS_BLOCK_BYTES, _class_bytes(manifest, work)))
     # An interrupted run's columns are copied once, which is more than those that a new round keeps.
-    return max(SCORING_BYTES, _eigen_bytes(work), single + model + SKETCHING_BYTES, columns)
+    next_round = columns + DIRECTION_COPIES * _directions_bytes(work, sketch)
+    return max(SCORING_BYTES, _eigen_bytes(work), single + model + SKETCHING_BYTES, next_round)
 
 
 def _names_bytes(text: TextSpec, work: Work, chunk_rows: int) -> int:
