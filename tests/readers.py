@@ -317,9 +317,10 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
         def read(data: bytes) -> Any:
             (folder / record.RECORD_FILE).write_bytes(data)
             found = tune._recorded(request, made_for)  # type: ignore[arg-type]
-            with contextlib.redirect_stdout(io.StringIO()):
-                cli._print(True, found, [])  # type: ignore[arg-type]
-                cli._print(False, found, cli._tuned_lines(found, BUNDLE, True))  # type: ignore[arg-type]
+            if found is not None:  # else the record says that the run is not finished
+                with contextlib.redirect_stdout(io.StringIO()):
+                    cli._print(True, found, [])
+                    cli._print(False, found, cli._tuned_lines(found, BUNDLE, True))
             return found
 
         mutate = _mutate_checked if reseal else mutate_json_file
