@@ -26,6 +26,7 @@ BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
 COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
 SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
 STEP_HALVINGS = 6
+SMALLEST_SHARE = 0.1  # of 1 / K: probabilities below it hardly bend the loss
 ENOUGH_FALL = 1e-3  # of the loss: below it Gauss-Newton stops
 
 
@@ -69,37 +70,46 @@ class FeatureLoss:
 
     def gradient(self, class_features: Floats | Doubles) -> Floats | Doubles:
         """dL_s/dT at (K, E): (K, E), float32 where classes are many. Time: N K E."""
-        shape = class_features.shape
-        total: Floats | Doubles = np.zeros(shape, kept_dtype(shape))
-        factor = self._scale / len(self._pictures)
-        for X, Y in self._blocks(shape):
+        total = self._empty_gradient(class_features)
+        for X, Y in self._blocks(class_features.shape):
             p = np.exp(log_softmax(self._logits(X, class_features)))
-            p -= Y
-            for block in class_blocks(shape):
-                total[block] += p[:, block].T @ X
-        total *= factor
+            self._add_gradient(total, p, X, Y)
         return total
 
     def gauss_newton(self, T: Floats | Doubles, changes: RowChanges) -> tuple[Doubles, Doubles]:
         """Gradient (r,) and Gauss-Newton matrix (r, r) of the loss at T(a), by a.
 
-        D_nk = s (x_n . dT_k/da_j)_j;  g = mean_n sum_k (p - y)_nk D_nk
+        D_nk = s (x_n . dT_k/da_j)_j;  g = sum_k dL_s/dT_k . dT_k/da
         H = mean_n [ sum_k p_nk D_nk D_nk^T - (sum_k p_nk D_nk)(...)^T ],  positive semidefinite
-        Time: N K r (E + r). Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
+        H leaves out the p_nk below SMALLEST_SHARE / K, and is computed in float32: it only shapes a step
+        that the loss itself has to confirm. Without them it is still positive semidefinite.
+        Time: K r E for each block of pictures, and r (E + r) for each p_nk that counts: N K of them at most.
+        Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
         """
-        n, r = len(self._pictures), changes.rank
-        g, H = np.zeros(r), np.zeros((r, r))
+        n, r, n_classes = len(self._pictures), changes.rank, len(T)
+        H, total = np.zeros((r, r)), self._empty_gradient(T)
         for X, Y in self._blocks(T.shape, r):
             p = np.exp(log_softmax(self._logits(X, T)))
-            mean = np.zeros((len(X), r))
-            for k in range(len(T)):
-                D = X @ (self._scale * changes.of_class(k)).T
-                weighted = p[:, k, np.newaxis] * D
-                g += (p[:, k] - Y[:, k]) @ D
-                H += weighted.T @ D
-                mean += weighted
+            self._add_gradient(total, p, X, Y)
+            X32, mean = X.astype(np.float32), np.zeros((len(X), r), np.float32)
+            for k in range(n_classes):
+                seen = np.flatnonzero(p[:, k] >= SMALLEST_SHARE / n_classes)
+                if len(seen):
+                    D = X32[seen] @ (np.float32(self._scale) * changes.of_class(k)).T
+                    weighted = p[seen, k, np.newaxis].astype(np.float32) * D
+                    H += weighted.T @ D
+                    mean[seen] += weighted
             H -= mean.T @ mean
-        return g / n, (H + H.T) / (2 * n)
+        return changes.slopes(total), (H + H.T) / (2 * n)
+
+    def _empty_gradient(self, T: Floats | Doubles) -> Floats | Doubles:
+        return np.zeros(T.shape, kept_dtype(T.shape))
+
+    def _add_gradient(self, total: Floats | Doubles, p: Doubles, X: Doubles, Y: Doubles) -> None:
+        """A block's part of dL_s/dT: probabilities and targets (b, K), features (b, E)."""
+        factor = self._scale / len(self._pictures)
+        for block in class_blocks(total.shape):
+            total[block] += factor * ((p[:, block] - Y[:, block]).T @ X)
 
     def _logits(self, X: Doubles, class_features: Floats | Doubles) -> Doubles:
         """s X T^T of features (b, E): (b, K) float64; of T only a block of classes becomes doubles."""
@@ -138,11 +148,20 @@ class RowChanges:
     def rank(self) -> int:
         return len(self.columns)
 
-    def of_class(self, k: int) -> Doubles:
+    def of_class(self, k: int) -> Floats:
         """(r, E): (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a unit vector."""
-        J, T = self.columns[:, k].astype(np.float64), self.T[k].astype(np.float64, copy=False)
-        changes: Doubles = (J - np.outer(J @ T, T)) / self.lengths[k]
-        return changes
+        J, T = self.columns[:, k].astype(np.float32), self.T[k].astype(np.float32)
+        J -= np.outer(J @ T, T)
+        J /= np.float32(self.lengths[k])
+        return J
+
+    def slopes(self, gradient: Floats | Doubles) -> Doubles:
+        """Of the loss whose gradient by T is (K, E): (r,), by a. Time: K r E."""
+        result = np.zeros(self.rank)
+        for k, (T, length) in enumerate(zip(self.T, self.lengths, strict=True)):
+            along = (gradient[k] - (gradient[k] @ T) * T) / length
+            result += self.columns[:, k].astype(np.float64) @ along
+        return result
 
 
 class LinearModel:
