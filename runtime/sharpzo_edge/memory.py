@@ -388,9 +388,10 @@ def _between_bytes(manifest: Manifest, work: Work, sketch: Sketch) -> int:
     columns = _columns_bytes(manifest, work, sketch)
     if not columns:
         return max(SCORING_BYTES, _eigen_bytes(work))
-    # In float32 too where they are few; the linear model's class features are doubles where those are.
+    # In float32 too where they are few; the linear model's class features, and the loss's gradient by them,
+    # are doubles where those are.
     single = 2 * columns if 2 * columns <= COLUMNS_IN_MEMORY else 0
-    model = min(2 * _class_bytes(manifest, work), max(CLASS_BLOCK_BYTES, _class_bytes(manifest, work)))
+    model = 2 * min(2 * _class_bytes(manifest, work), max(CLASS_BLOCK_BYTES, _class_bytes(manifest, work)))
     # An interrupted run's columns are copied once, which is more than those that a new round keeps.
     next_round = columns + DIRECTION_COPIES * _directions_bytes(work, sketch)
     return max(SCORING_BYTES, _eigen_bytes(work), single + model + SKETCHING_BYTES, next_round)
