@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
 from typing import Any
 
-from .method import Method, Moment, Problem
+from .method import Method
 from .methods import METHODS
 
 BASE = "edge"
@@ -25,15 +25,13 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def ablation(name: str, label: str, change: Mapping[str, Any]) -> Method:
-    base = METHODS[BASE]
-
-    def run(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-        return base.run(problem, max_queries, {**settings, **change})
-
-    return Method(f"{BASE}:{name}", label, base.kind, run, base.grid, needs_torch=base.needs_torch)
-
-
 ABLATIONS: dict[str, Method] = {
-    f"{BASE}:{name}": ablation(name, label, change) for name, (label, change) in CHANGES.items()
+    f"{BASE}:{name}": dataclasses.replace(METHODS[BASE], name=f"{BASE}:{name}", label=label)
+    for name, (label, _) in CHANGES.items()
 }
+
+
+def change_of(method: str) -> dict[str, Any]:
+    """The settings that differ from the base's; none for what is no ablation."""
+    _, _, name = method.partition(":")
+    return dict(CHANGES[name][1]) if name else {}

@@ -11,7 +11,7 @@ from typing import Any
 from sharpzo_edge.settings import PRESETS, settings_for
 
 from . import ablations
-from .ablations import ABLATIONS
+from .ablations import ABLATIONS, change_of
 from .coop_layout import DATA_SETS
 from .method import Method
 from .methods import METHODS
@@ -89,7 +89,8 @@ def matching(jobs: Iterable[Job], only: Mapping[str, Sequence[str]]) -> list[Job
 
 
 def settings_of(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The method's chosen hyper-parameters. `paper` has the paper's own for each of the paper's data sets.
+    """The method's chosen hyper-parameters. `paper` has the paper's own for each of the paper's data sets; an
+    ablation has its change.
 
     Raises SystemExit when there is a choice and nothing is chosen.
     """
@@ -98,7 +99,7 @@ def settings_of(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
     name = job.method.partition(":")[0]
     grid = METHODS[name].grid
     if len(grid) == 1:
-        return dict(grid[0])
+        return dict(grid[0]) | change_of(job.method)
     if name not in chosen:
         raise SystemExit(
             f"{name} has hyper-parameters, and none are chosen. Choose them first: "

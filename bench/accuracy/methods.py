@@ -105,7 +105,7 @@ _ALL = (
         grid=_SHARPZO,
         trial={"change_point": 1, "prune_ratio": 0.0},  # a mask's sweep would take the rest
     ),
-    Method("edge", "SharpZO, preset edge", "prompt", prompts.edge),
+    Method("edge", "SharpZO, preset edge", "prompt", prompts.edge, grid=(prompts.EDGE_SETTINGS,)),
     Method(
         "black_vip",
         "BlackVIP, a variant",

@@ -15,7 +15,7 @@ import numpy as np
 from sharpzo_edge import stage1_cmaes
 from sharpzo_edge.interrupt import Interrupt
 from sharpzo_edge.progress import Progress
-from sharpzo_edge.settings import EDGE, PAPER, TuneSettings
+from sharpzo_edge.settings import EDGE, NOT_OPTIONS, PAPER, TuneSettings
 from sharpzo_edge.stages import Budget, Run
 
 from .method import Moment, Problem
@@ -60,6 +60,10 @@ def paper(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> It
     changes = {name: value for name, value in settings.items() if name != "std"}
     own = dataclasses.replace(PAPER, projection_std=std_of(problem, settings), **changes)
     yield from preset(problem, max_queries, own)
+
+
+# All of them, so that a run tells what it was made with when the preset has changed.
+EDGE_SETTINGS = {name: value for name, value in dataclasses.asdict(EDGE).items() if name not in NOT_OPTIONS}
 
 
 def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
