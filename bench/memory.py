@@ -370,40 +370,44 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument(
-        "--add", action="store_true", help="keep the rows there are of other models and classes"
+        "--add", action="store_true", help="keep what there is of other models, classes and parts"
     )
     parser.add_argument("--no-write", action="store_true", help="print the page; leave results as they are")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     results: dict[str, Any] = {"machine": machine, "floor_mib": floor(arguments.work), "rows": []}
+    rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     if arguments.add:
-        results["rows"] = [
-            row
-            for row in json.loads(RESULTS.read_text())["rows"]
-            if label(row["model"], row["weights"]) not in arguments.models
-            or row["classes"] not in arguments.classes
-        ]
-    commit = machine["commit"]
+        rows = {row_key(row): row for row in json.loads(RESULTS.read_text())["rows"]}
     wanted = [each for each in MODELS if label(*each[:2]) in arguments.models]
     for n_classes in arguments.classes:
         for model, weights, budget in wanted:
             if n_classes == 10 or weights == "fp32":
                 bundle = exported(model, weights, arguments.work)
                 row = measure(bundle, model, weights, n_classes, budget, arguments)
-                results["rows"].append(row | {"commit": commit})
                 print(json.dumps(row), file=sys.stderr, flush=True)
+                before = rows.get(row_key(row), {})
+                commits = [*before.get("commit", "").split(", "), machine["commit"]]
+                commit = ", ".join(dict.fromkeys(filter(None, commits)))
+                rows[row_key(row)] = before | row | {"commit": commit}
+                results["rows"] = list(rows.values())
                 if not arguments.no_write:
                     write(results)
     if arguments.no_write:
         print(page(json.loads(json.dumps(results))))
 
 
+def row_key(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["model"], row["weights"], row["classes"]
+
+
 def write(results: dict[str, Any]) -> None:
     """Results and pages, after every row: the rest of the hour may be lost."""
     order = [each[:2] for each in MODELS]
     results["rows"].sort(key=lambda row: (order.index((row["model"], row["weights"])), row["classes"]))
-    results["machine"]["commit"] = ", ".join(dict.fromkeys(row["commit"] for row in results["rows"]))
+    commits = (commit for row in results["rows"] for commit in row["commit"].split(", "))
+    results["machine"]["commit"] = ", ".join(dict.fromkeys(commits))
     results = json.loads(json.dumps(results))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(page(results), encoding="utf-8")
