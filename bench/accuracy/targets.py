@@ -91,7 +91,8 @@ def targets(runs: Runs) -> list[Target]:
         at_least(f"{edge} less {label} at {QUERIES:,}", paired(runs, name, EDGE_QUERIES, QUERIES), 0)
     coop = METHODS[COOP].label if COOP in METHODS else COOP
     at_least(f"{edge} less {coop}", paired(runs, COOP, EDGE_QUERIES, None), COOP_POINTS)
-    at_least(f"{edge} less paper, shifted styles", paired(runs, PAPER, EDGE_QUERIES, None, shift), 0)
+    pairs = paired(runs, PAPER, EDGE_QUERIES, None, shift, in_full)
+    at_least(f"{edge} less paper in full, shifted styles", pairs, 0)
     return rows
 
 
