@@ -163,7 +163,8 @@ def tune(
     ] = False,
     population: Annotated[int | None, typer.Option(help="Candidates a generation (S).")] = None,
     dim: Annotated[
-        str | None, typer.Option(help="Size of the tuned vector w (d). edge: or context, the context itself.")
+        str | None,
+        typer.Option(help="Size of the tuned vector w (d). edge also takes: context, to tune all of it."),
     ] = None,
     sigma0: Annotated[float | None, typer.Option(help="First step size of CMA-ES.")] = None,
     rho: Annotated[

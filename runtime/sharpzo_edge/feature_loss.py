@@ -70,7 +70,7 @@ class FeatureLoss:
 
     def gradient(self, class_features: Floats | Doubles) -> Floats | Doubles:
         """dL_s/dT at (K, E): (K, E), float32 where classes are many. Time: N K E."""
-        total = self._empty_gradient(class_features)
+        total = empty_gradient(class_features)
         for X, Y in self._blocks(class_features.shape):
             p = np.exp(log_softmax(self._logits(X, class_features)))
             self._add_gradient(total, p, X, Y)
@@ -87,13 +87,14 @@ class FeatureLoss:
         Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
         """
         n, r, n_classes = len(self._pictures), changes.rank, len(T)
-        H, total = np.zeros((r, r)), self._empty_gradient(T)
+        H, total = np.zeros((r, r)), empty_gradient(T)
+        least = SMALLEST_SHARE / n_classes
         for X, Y in self._blocks(T.shape, r):
             p = np.exp(log_softmax(self._logits(X, T)))
             self._add_gradient(total, p, X, Y)
             X32, mean = X.astype(np.float32), np.zeros((len(X), r), np.float32)
             for k in range(n_classes):
-                seen = np.flatnonzero(p[:, k] >= SMALLEST_SHARE / n_classes)
+                seen = np.flatnonzero(p[:, k] >= least)
                 if len(seen):
                     D = X32[seen] @ (np.float32(self._scale) * changes.of_class(k)).T
                     weighted = p[seen, k, np.newaxis].astype(np.float32) * D
@@ -101,9 +102,6 @@ class FeatureLoss:
                     mean[seen] += weighted
             H -= mean.T @ mean
         return changes.slopes(total), (H + H.T) / (2 * n)
-
-    def _empty_gradient(self, T: Floats | Doubles) -> Floats | Doubles:
-        return np.zeros(T.shape, kept_dtype(T.shape))
 
     def _add_gradient(self, total: Floats | Doubles, p: Doubles, X: Doubles, Y: Doubles) -> None:
         """A block's part of dL_s/dT: probabilities and targets (b, K), features (b, E)."""
@@ -206,6 +204,11 @@ class LinearModel:
             lengths[block] = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
             np.divide(rows, lengths[block, np.newaxis], out=result[block], casting="same_kind")
         return result, lengths
+
+
+def empty_gradient(T: Floats | Doubles) -> Floats | Doubles:
+    """Zeros for what is summed by block of pictures: (K, E)."""
+    return np.zeros(T.shape, kept_dtype(T.shape))
 
 
 def kept_dtype(shape: tuple[int, ...]) -> np.dtype[Any]:

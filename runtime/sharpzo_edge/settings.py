@@ -30,7 +30,7 @@ SMALLEST_MU_FP32 = 1e-3
 SHARPNESS_RANK = 16
 NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
 # Of stage 2, where memory is too small for the rank that was asked for.
-SMALLER_RANKS = (24, 16, 12, 8, 6, 4)
+SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
