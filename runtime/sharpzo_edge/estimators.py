@@ -12,7 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Doubles, Floats, Halves, class_blocks
+from .arrays import Doubles, Floats, Halves
 from .errors import NumericsError, UsageError
 
 SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
@@ -196,13 +196,12 @@ class FeatureSketch:
 def slopes(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
     """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,) float64.
 
-    Memory: a block of classes.
+    Memory: a class's columns, in doubles; what fits a processor's cache is read far quicker.
     """
     total = np.zeros(len(columns))
     with np.errstate(invalid="ignore"):
-        for block in class_blocks(by_features.shape):
-            gradient = by_features[block].astype(np.float64, copy=False)
-            total += [np.vdot(gradient, column) for column in columns[:, block]]
+        for k, gradient in enumerate(by_features):
+            total += columns[:, k].astype(np.float64) @ gradient.astype(np.float64)
     return total
 
 
