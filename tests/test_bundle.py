@@ -185,6 +185,15 @@ def test_a_weight_that_does_not_lie_in_the_data_file_is_refused(bundle_copy, cha
         bundle_copy.open()
 
 
+@pytest.mark.parametrize("part", ["text", "image"])
+def test_a_tower_of_a_single_step_is_refused(bundle_copy, part):
+    manifest = bundle_copy.manifest()
+    manifest[part]["steps"] = manifest[part]["steps"][:1]
+    bundle_copy.set_manifest(manifest)
+    with pytest.raises(BundleError, match="single step"):
+        bundle_copy.open()
+
+
 # The files ----------------------------------------------------------------------------------------
 
 

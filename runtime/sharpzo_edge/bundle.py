@@ -316,6 +316,8 @@ class Bundle:
             if found.st_size != expected.size:
                 raise _damaged(self.folder, f"{name} has {found.st_size} bytes, not {expected.size}")
         for tower in (text, image):
+            if len(tower.steps) == 1:  # what is streamed begins with one step and ends with another
+                raise _damaged(self.folder, f"{tower.graph} is cut into a single step")
             for weight in (w for step in tower.steps for w in step.weights):
                 if weight.end > self.manifest.files[tower.data].size:
                     raise _damaged(self.folder, f"the weight {weight.name} ends behind {tower.data}")

@@ -201,8 +201,6 @@ class _Streamed:
                     yield answers[0]
                 else:
                     _keep(carried, i, answers)
-        if last == 0:
-            yield from (answer for (answer,) in carried)
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
         with self._data.open("rb", buffering=0) as file:
