@@ -98,6 +98,11 @@ def linear_probe(problem: Problem, max_queries: int, settings: Mapping[str, Any]
     yield moment_of_head(problem, best_of(map(fitted, PROBE_STRENGTHS), problem), 0)
 
 
+def load_sklearn(settings: Mapping[str, Any]) -> None:
+    """So that no run's seconds hold its import."""
+    import sklearn.linear_model  # noqa: F401
+
+
 def best_of(heads: Iterable[Logits], problem: Problem) -> Logits:
     """The head of the highest accuracy on the validation pictures, of equal ones the lowest loss there.
 

@@ -6,7 +6,20 @@ from . import black_vip, coop, heads, prompts, released, zip_spsa, zo
 from .method import Method
 from .prompts import EMBEDDING
 
-_SHARPZO = (
+# SharpZO's own values are std 1 and an eta of 1e-3, with sigma0 by data set.
+_PAPER = (
+    {"std": 1.0, "sigma0": 0.4, "eta": 1e-3},
+    {"std": 1.0, "sigma0": 0.4, "eta": 1e-1},
+    {"std": 1.0, "sigma0": 0.1, "eta": 1e-3},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-2},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1e-1},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 3e-1},
+    {"std": EMBEDDING, "sigma0": 0.4, "eta": 1.0},
+    {"std": EMBEDDING, "sigma0": 0.1, "eta": 3e-1},
+    {"std": EMBEDDING, "sigma0": 0.1, "eta": 1.0},
+)
+# The released code adds up gradients that it never clears, so shorter steps are offered.
+_RELEASED = (
     {"std": 1.0, "sigma0": 0.4, "eta": 1e-3},
     {"std": 1.0, "sigma0": 0.4, "eta": 1e-1},
     {"std": 1.0, "sigma0": 1.0, "eta": 1e-3},
@@ -94,7 +107,7 @@ _ALL = (
         "SharpZO as released",
         "prompt",
         released.released,
-        grid=_SHARPZO,
+        grid=_RELEASED,
         trial={"change_point": 1},
     ),
     Method(
@@ -102,7 +115,7 @@ _ALL = (
         "SharpZO, preset paper",
         "prompt",
         prompts.paper,
-        grid=_SHARPZO,
+        grid=_PAPER,
         trial={"change_point": 1, "prune_ratio": 0.0},  # a mask's sweep would take the rest
     ),
     Method("edge", "SharpZO, preset edge", "prompt", prompts.edge, grid=(prompts.EDGE_SETTINGS,)),
@@ -124,23 +137,25 @@ _ALL = (
         "backprop",
         coop.coop_w,
         grid=tuple(
-            {"std": std, "rate": rate}
+            {"std": std, "rate": rate, "steps": coop.STEPS}
             for std, rates in ((EMBEDDING, (0.05, 0.02, 0.1, 0.2)), (1.0, (0.05, 0.002, 0.01, 0.2)))
             for rate in rates
         ),
         needs_torch=True,
+        load=coop.load,
     ),
     Method(
         "coop_context",
         "CoOp in the context (back-propagation)",
         "backprop",
         coop.coop_context,
-        grid=({"rate": 0.005}, {"rate": 0.002}, {"rate": 0.01}, {"rate": 0.02}, {"rate": 0.001}),
+        grid=tuple({"rate": rate, "steps": coop.STEPS} for rate in (0.005, 0.002, 0.01, 0.02, 0.001)),
         needs_torch=True,
+        load=coop.load,
     ),
     Method("gda", "GDA head", "head", heads.gda),
     Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter),
-    Method("linear_probe", "linear probe", "head", heads.linear_probe),
+    Method("linear_probe", "linear probe", "head", heads.linear_probe, load=heads.load_sklearn),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

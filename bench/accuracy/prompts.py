@@ -73,11 +73,11 @@ def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Ite
 
 def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterator[Moment]:
     """The product's own loop, from its zero-shot look to its end. Moments come when it is done."""
+    started = time.process_time()
     settings = settings.for_context(problem.context.size)
     A = settings.projection(problem.stream("projection"), problem.context)
     objective = problem.objective_of(problem.context, A)
     seen: list[Moment] = []
-    started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(
             settings,

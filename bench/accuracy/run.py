@@ -123,6 +123,7 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
             pixels=lambda: pixels_of(bundle, shots_files).features[:],
         )
         judge = pixels_of(bundle, val_files) if changes_pictures else val
+        method.load(settings)
         moments = run_measured(method, problem, job.max_queries, settings, judge, tests)
     if not moments:
         raise RuntimeError("no moment had a finite loss")

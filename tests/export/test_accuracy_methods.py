@@ -11,6 +11,7 @@ from accuracy.method import Problem  # noqa: E402
 from accuracy.methods import METHODS  # noqa: E402
 from sharpzo_edge.arrays import LabelledFeatures  # noqa: E402
 from sharpzo_edge.errors import UsageError  # noqa: E402
+from sharpzo_edge.objective import cross_entropies  # noqa: E402
 
 K, M, D, E = 3, 2, 5, 8
 RNG = np.random.default_rng(0)
@@ -53,7 +54,7 @@ def problem(n_classes=K):
 @pytest.mark.parametrize("name", ["coop_w", "coop_context"])
 def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch, tmp_path):
     monkeypatch.setattr(coop, "loaded", lambda folder: SmoothClip())
-    settings = {**METHODS[name].grid[0], "model_dir": tmp_path}
+    settings = {**METHODS[name].grid[0], "steps": 200, "model_dir": tmp_path}
     few = problem()
     moments = list(METHODS[name].run(few, 1_000, settings))
     assert [m.queries for m in moments] == [*range(1, 202, 20)]
@@ -61,6 +62,18 @@ def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch, tmp_path):
     short = list(METHODS[name].run(few, 30, settings))
     assert [m.queries for m in short] == [1, 21, 30]
     assert short[1].train_loss == pytest.approx(moments[1].train_loss)
+
+
+def test_coop_ends_when_its_validation_loss_has_not_fallen_for_long(monkeypatch, tmp_path):
+    monkeypatch.setattr(coop, "loaded", lambda folder: SmoothClip())
+    settings = {**METHODS["coop_w"].grid[0], "model_dir": tmp_path}
+    few = problem()
+    losses = [
+        float(cross_entropies(m.logits(few.val.features[:]), few.val.labels).mean())
+        for m in METHODS["coop_w"].run(few, 10_000, settings)
+    ]
+    assert int(np.argmin(losses)) * coop.LOOK_EVERY + coop.PATIENCE == (len(losses) - 1) * coop.LOOK_EVERY
+    assert (len(losses) - 1) * coop.LOOK_EVERY < coop.STEPS
 
 
 def test_coop_without_its_model_says_what_to_type(monkeypatch):
