@@ -19,7 +19,16 @@ from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
 from sharpzo_edge.objective import Objective, Score
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
-from sharpzo_edge.stages import PATIENCE_GENERATIONS, Budget, Look, Run, expected_queries, is_better
+from sharpzo_edge.stages import (
+    PATIENCE_GENERATIONS,
+    Budget,
+    Look,
+    Run,
+    expected_queries,
+    is_better,
+    queries_a_generation,
+    queries_a_round,
+)
 from sharpzo_edge.streams import stream
 
 K, E, M, D = 3, 8, 2, 5
@@ -189,13 +198,43 @@ def test_a_lost_patience_ends_either_preset(run_settings: TuneSettings, n_val: i
 
 @settings(max_examples=40, deadline=None)
 @given(limit=st.integers(1, 200))
-def test_max_queries_holds_inside_generations_and_sweeps(limit: int, tmp_path_factory) -> None:
+def test_max_queries_ends_a_run_where_no_generation_or_step_fits_any_more(
+    limit: int, tmp_path_factory
+) -> None:
     run = make_run(tmp_path_factory.mktemp("run"), max_queries=limit)
     run.to_the_end(After())
-    spent = run.queries
+    spent, state = run.queries, run.state
     assert spent <= limit
-    # All of it is spent, but for the query kept back where w was looked at already.
-    assert spent >= min(limit - 1, 180)
+    if state.stage2 is None:  # a look at the end is kept back
+        assert state.stage1.answered == 0 and limit - 1 - spent < 14 + 6
+    elif state.stage == 2:
+        assert state.stage2.answered == 0 and limit - 1 - spent < 2 + 14
+
+
+@pytest.mark.parametrize(
+    ("run_settings", "limit", "said"),
+    [
+        (EDGE, 35, "--max-queries 35 ends in stage 1"),
+        (
+            dataclasses.replace(EDGE, change_point=0, rank=6),
+            11,
+            "leaves 9 for stage 2, where a round takes 10",
+        ),
+        (dataclasses.replace(EDGE, change_point=0, rank=6), 12, ""),
+        (dataclasses.replace(SMALL, steps=4), None, "--steps 4 ends in stage 1: there will be no stage 2"),
+        (dataclasses.replace(SMALL, steps=4, change_point="auto"), None, ""),
+    ],
+)
+def test_a_length_without_stage_2_is_said(
+    run_settings: TuneSettings,
+    limit: int | None,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_run(tmp_path, run_settings, max_queries=limit)
+    (first, *others) = capsys.readouterr().err.splitlines()
+    assert said in first if said else not others
 
 
 def assert_resumes_bit_for_bit(run_settings: TuneSettings, moments: list[int], limit, new_folder) -> None:
@@ -255,16 +294,19 @@ def test_our_own_presets_looks_are_free_where_class_features_are_known(tmp_path:
     assert state.stage1_queries == 3 * (4 + 6) + 3
     rounds, rest = divmod(state.stage2_queries, 4 + 4)
     assert rounds > 5 and run.queries == 2 + state.stage1_queries + state.stage2_queries
-    assert state.stage == 3 or (run.queries == 160 - 1 and rest >= 0)
+    assert rest == 0 and (state.stage == 3 or 160 - run.queries < 4 + 4)
 
 
 @settings(max_examples=25, deadline=None)
 @given(limit=st.integers(1, 200))
 def test_max_queries_holds_in_our_own_preset(limit: int, tmp_path_factory) -> None:
-    run = make_run(tmp_path_factory.mktemp("run"), EDGE, max_queries=limit)
+    run_settings = EDGE.for_context(M * D)
+    run = make_run(tmp_path_factory.mktemp("run"), run_settings, max_queries=limit)
     last = run.to_the_end(After())
     assert run.queries <= limit
-    assert run.state.stage == 3 or run.queries >= min(limit - 1, 160)
+    if run.state.stage < 3:
+        update = queries_a_generation(run_settings) if run.state.stage == 1 else queries_a_round(run_settings)
+        assert limit - run.queries < update + (run.state.stage == 1)
     assert last.train.loss == run.state.look.train.loss
 
 

@@ -52,6 +52,10 @@ class Optimiser(Protocol):
     def between_updates(self) -> bool:
         """Whether no answer has been told since the last update."""
 
+    @property
+    def points_of_update(self) -> int:
+        """How many answers the next update takes, those that were told already included."""
+
     def ask(self, limit: int) -> Ask:
         """The next at most `limit` points."""
 

@@ -225,6 +225,11 @@ class SharpnessAwareCMAES:
         """No answer of the present generation has been told yet."""
         return self._state.answered == 0
 
+    @property
+    def points_of_update(self) -> int:
+        """Points of a generation: its sweep or sketch, and the candidates."""
+        return self._n_sweep + self._settings.population
+
     def ask(self, limit: int) -> Ask:
         """The next at most `limit` points whose answers are wanted, in the order of telling.
 

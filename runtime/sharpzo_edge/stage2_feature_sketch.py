@@ -176,6 +176,11 @@ class SketchedDescent:
         return self._n_told == 0 and not len(self._state.trials)
 
     @property
+    def points_of_update(self) -> int:
+        """Points of the present round: its own directions, and the trials."""
+        return _n_new(self._settings, self._state) + len(FACTORS)
+
+    @property
     def finished(self) -> bool:
         """No step lowers the loss, down to the smallest trust region."""
         return self._state.delta <= SMALLEST_DELTA

@@ -139,6 +139,11 @@ class SparseZOSGD:
         return self._state.answered == 0
 
     @property
+    def points_of_update(self) -> int:
+        """Points of the present step: two a direction, and the sweep when it is due."""
+        return self._state.answers.size
+
+    @property
     def finished(self) -> bool:
         """All steps have been made."""
         return self._state.step >= self._settings.steps

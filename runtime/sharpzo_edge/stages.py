@@ -258,7 +258,7 @@ class Run:
         """At the end of a generation or a step."""
         state = self.state
         if state.stage2 is None:
-            if self._affordable() > 0:
+            if self._room() > 0:
                 self._look()
                 self._watch()
                 self._count_idle()
@@ -279,7 +279,7 @@ class Run:
             self._look()
             self._count_idle()
             self._show(f"stage 2  round {state.stage2.step}")
-        elif state.stage2.step % STEPS_A_LOOK == 0 and self._affordable() > 0:
+        elif state.stage2.step % STEPS_A_LOOK == 0 and self._room() > 0:
             self._look()
             self._count_idle()
             self._show(f"stage 2  step {state.stage2.step}")
@@ -340,30 +340,41 @@ class Run:
     # Queries.
 
     def _affordable(self) -> int:
-        """How many points may be asked for now: a batch, less where the budget ends, 0 at its end.
+        """How many points may be asked for now: a batch, or 0 where the budget ends.
 
-        One query is kept back for the look at the end.
+        It ends where the update that they begin would not fit any more: its queries would buy nothing.
         """
+        room, optimiser = self._room(), self._optimiser
+        if optimiser.between_updates:
+            (known, _) = self._split_known(optimiser.ask(1))
+            if room < optimiser.points_of_update - len(known):
+                return 0
+        return int(min(self._objective.batch, room))
+
+    def _room(self) -> float:
+        """Queries that are left to spend. One is kept back for the look at the end, where that costs one."""
         minutes, queries = self._budget.max_minutes, self._budget.max_queries
         if minutes is not None and self.seconds > minutes * 60:
             return 0
         if queries is None:
-            return self._objective.batch
-        return max(0, min(self._objective.batch, queries - 1 - self._objective.queries))
+            return math.inf
+        for_the_end = self._optimiser.solution_features is None
+        return max(0, queries - for_the_end - self._objective.queries)
+
+    def _split_known(self, asked: Ask) -> tuple[Doubles, Doubles]:
+        """The points of a sketch that were looked at last and cost nothing, the first or none; and the others."""
+        n = int(asked.wants == "features" and np.array_equal(asked.points[:1], self.state.look.w[np.newaxis]))
+        return asked.points[:n], asked.points[n:]
 
     def _answers(self, asked: Ask) -> Iterator[Doubles | Floats]:
-        """What the optimiser wants to know, in parts. A first point that was looked at last costs nothing."""
-        points, look = asked.points, self.state.look
-        if asked.wants == "losses":
-            self._count(len(points))
-            yield self._objective.losses(points)
-            return
-        if np.array_equal(points[0], look.w):
-            yield look.class_features[np.newaxis]
-            points = points[1:]
+        """What the optimiser wants to know, in parts."""
+        known, points = self._split_known(asked)
+        if len(known):
+            yield self.state.look.class_features[np.newaxis]
         if len(points):
             self._count(len(points))
-            yield self._objective.class_features(points)
+            wants_losses = asked.wants == "losses"
+            yield self._objective.losses(points) if wants_losses else self._objective.class_features(points)
 
     def _look(self) -> None:
         """Look at the optimiser's w; costs one query, or none when its class features are known."""
@@ -417,20 +428,28 @@ class Run:
     # The user, and the checkpoint.
 
     def _warn_of_a_short_budget(self) -> None:
-        needed, limit = stage1_queries(self._settings), self._budget.max_queries
-        steps = self._settings.steps if isinstance(self._settings, PaperSettings) else math.inf
-        if steps <= generations(self._settings):
+        settings, limit = self._settings, self._budget.max_queries
+        if settings.change_point == AUTO:
+            return  # nobody knows when stage 1 ends
+        steps = settings.steps if isinstance(settings, PaperSettings) else math.inf
+        if steps <= generations(settings):
             self._progress.say(f"--steps {steps} ends in stage 1: there will be no stage 2")
-        elif (
-            limit is not None
-            and self._settings.change_point != AUTO
-            and limit <= self._budget.opening_queries + needed
-        ):
-            is_presets = limit == self._settings.default_queries
-            named = f"the preset's limit of {limit:,} queries" if is_presets else f"--max-queries {limit}"
+            return
+        if limit is None:
+            return
+        stage1 = stage1_queries(settings)
+        left = limit - self._budget.opening_queries - stage1
+        is_presets = limit == settings.default_queries
+        named = f"the preset's limit of {limit:,} queries" if is_presets else f"--max-queries {limit}"
+        if left <= 0:
             self._progress.say(
-                f"{named} ends in stage 1, which takes {needed:,} queries with these settings "
-                f"({queries_a_generation(self._settings):,} a generation); --change-point sets its length"
+                f"{named} ends in stage 1, which takes {stage1:,} queries with these settings "
+                f"({queries_a_generation(settings):,} a generation); --change-point sets its length"
+            )
+        elif isinstance(settings, EdgeSettings) and left < (one := queries_a_round(settings)):
+            self._progress.say(
+                f"{named} leaves {left} for stage 2, where a round takes {one:,}; --rank sets that, and "
+                f"--change-point the length of stage 1"
             )
 
     def _why_it_ended(self) -> str:
@@ -532,6 +551,11 @@ def queries_a_generation(settings: TuneSettings) -> int:
     n_sweep = stage1_cmaes.n_sweep(stage1)
     shared = stage1.sketch_rank is not None and n_sweep > 0
     return n_sweep + settings.population + 1 - shared
+
+
+def queries_a_round(settings: EdgeSettings) -> int:
+    """Of stage 2: the new directions, and the trials."""
+    return min(settings.rank, settings.dim) + len(stage2_feature_sketch.FACTORS)
 
 
 def stage1_queries(settings: TuneSettings) -> int:
