@@ -367,7 +367,7 @@ def test_export_without_torch_says_what_to_install() -> None:
         import torch  # noqa: F401
     except ImportError:
         error = run("export", "--model", "RN50", "--output", "x", code=2).stderr
-        assert "pip install 'sharpzo-edge[export]'" in error
+        assert "pip install '.[export]'" in error
     else:
         pytest.skip("torch is installed here")
 

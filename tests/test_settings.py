@@ -106,8 +106,29 @@ def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices
         length = settings.projection(np.random.SeedSequence(0), context)
         assert length == pytest.approx(np.linalg.norm(context))
         assert settings.stage1().covariance == "identity"
-        assert settings.sketches[0] == Sketch(settings.rank, settings.kept_rounds)
     assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketches == (NO_SKETCH,)
+
+
+def test_a_sketch_holds_what_it_can_use_and_falls_back_to_as_many_directions_without_kept_ones():
+    edge = PRESETS["edge"].for_context(2_048)
+    assert edge.sketches[0] == Sketch(32, 3)
+    assert [s.rank for s in edge.sketches if not s.kept_rounds] == [32, 24, 16, 12, 8, 6, 4]
+    assert PRESETS["edge"].for_context(80).sketches[0] == Sketch(32, 2)  # 32 and 48 are all dimensions
+    pruned = dataclasses.replace(edge, prune_ratio=0.5)
+    assert pruned.stage2().n_kept == 0 and {s.kept_rounds for s in pruned.sketches} == {0}
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"prune_interval": 3}, "--prune-interval 3"),
+        ({"prune_ratio": 0.0, "prune_interval": 3}, "--prune-interval 3"),
+        ({"prune_ratio": 0.5, "kept_rounds": 2}, "--kept-rounds 2"),
+    ],
+)
+def test_an_option_that_another_one_makes_useless_is_refused(given, option):
+    with pytest.raises(UsageError, match=f"{option} means nothing"):
+        settings_for("edge", given)
 
 
 @pytest.mark.parametrize(

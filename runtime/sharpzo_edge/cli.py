@@ -88,7 +88,7 @@ def export(
         raise UsageError(
             f"Export needs torch and open_clip, and {error.name} is not installed here. They are for the "
             f"workstation only; a board that tunes does not need them. "
-            f"Install them with: pip install 'sharpzo-edge[export]'"
+            f"In sharpzo-edge's own folder, type: pip install '.[export]'"
         ) from error
     from .bundle import COSINE
 
@@ -146,7 +146,7 @@ def tune(
     ] = "none",
     seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
     max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of tuning.")] = None,
     patience: Annotated[
         str | None,
         typer.Option(help="Stop after so many looks of stage 2 without improvement; 0 or none: go on."),
@@ -177,8 +177,13 @@ def tune(
     covariance: Annotated[str | None, typer.Option(help="paper: full, diagonal or identity.")] = None,
     change_point: Annotated[str | None, typer.Option(help="Generations of stage 1 (T_c), or auto.")] = None,
     steps: Annotated[int | None, typer.Option(help="paper: generations and steps of stage 2 (T).")] = None,
-    prune_interval: Annotated[int | None, typer.Option(help="Steps between two masks.")] = None,
-    prune_ratio: Annotated[float | None, typer.Option(help="Share of coordinates left out; 0: none.")] = None,
+    prune_interval: Annotated[
+        int | None, typer.Option(help="Steps (edge: rounds) between two masks.")
+    ] = None,
+    prune_ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of coordinates left out; 0: none. edge keeps no earlier rounds with it."),
+    ] = None,
     eta: Annotated[float | None, typer.Option(help="paper: learning rate of stage 2.")] = None,
     rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
     kept_rounds: Annotated[
@@ -261,10 +266,11 @@ def _tuned_lines(result: dict[str, Any], bundle: Path, is_repeated: bool) -> lis
         f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
         + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
         f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
-        f"{result['stage2_queries']} in stage 2); the best after {result['best_queries']}",
+        f"{result['stage2_queries']} in stage 2); "
+        f"{'the last' if validated is None else 'the best'} after {result['best_queries']}",
         f"  stopped             {result['stopped']}",
         *(_head_lines(made) if made else []),
-        f"  time, peak memory   {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
+        f"  tuning, peak memory {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
         f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
     ]
 
@@ -286,7 +292,7 @@ def _print_preview(as_json: bool, result: dict[str, Any]) -> None:
             *result["said"],
             f"{result['pictures']} pictures at {result['pictures_per_second']:.1f} a second, "
             f"{result['queries']:,} queries at {result['queries_per_second']:.1f} a second: "
-            f"about {duration(result['seconds'])}",
+            f"about {duration(result['seconds'])} in the towers, decoding and arithmetic aside",
         ],
     )
 
@@ -480,9 +486,10 @@ def _names(value: str | None) -> list[str] | None:
     names = [n.strip() for n in (text.splitlines() if is_file else text.split(","))]
     names = [n for n in names if n]
     if len(set(names)) < max(2, len(names)):
+        no_file = "" if is_file or len(names) > 1 else ", and there is no file of that name"
         raise UsageError(
-            f"--classes {value} names {len(set(names))} different classes in {len(names)} entries. It takes "
-            f"two or more, each once. Try --classes cat,dog"
+            f"--classes {value} names {len(set(names))} different classes in {len(names)} entries{no_file}. "
+            f"It takes two or more, each once. Try --classes cat,dog"
         )
     return names
 

@@ -43,7 +43,8 @@ def evaluate(
     SkippedPicturesError when one could not.
     """
     bundle = Bundle.open(bundle_path)
-    folder = read_folder(images, class_names)
+    # What to choose among may come from elsewhere; then one class is enough.
+    folder = read_folder(images, class_names, fewest=1 if prompt_path or classes else 2)
     prompt = load_prompt(prompt_path) if prompt_path else None
     if prompt and prompt_path:
         check_fits(prompt_path, prompt, bundle)
@@ -66,6 +67,8 @@ def evaluate(
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
         progress.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")
+    if empty := [name for name, paths in zip(folder.folders, folder.files, strict=True) if not paths]:
+        progress.say(f"without a picture: {', '.join(empty)}")
     passed_over = [*folder.skipped_lines(), *skipped.lines()]
     if strict and passed_over:
         raise skipped_pictures(passed_over)

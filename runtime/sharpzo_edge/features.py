@@ -97,11 +97,11 @@ def training_features(
     )
 
 
-def refuse_skipped_before(work: Path) -> None:
-    """Raises SkippedPicturesError when the features in `work` were made without some pictures."""
+def refuse_skipped_before(work: Path, folder: LabelledFolder) -> None:
+    """Raises SkippedPicturesError when the features in `work` were made without some pictures or classes."""
     kept = _kept(work)
-    if kept and kept.drawn.skipped:
-        raise skipped_pictures(kept.drawn.skipped)
+    if skipped := [*folder.skipped_lines(), *(kept.drawn.skipped if kept else ())]:
+        raise skipped_pictures(skipped)
 
 
 def _keys(bundle: Bundle, folder: LabelledFolder, draw: Draw, plan: Plan, threads: int) -> tuple[str, str]:

@@ -89,13 +89,13 @@ def skipped_pictures(lines: Sequence[str]) -> SkippedPicturesError:
     )
 
 
-def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFolder:
+def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 2) -> LabelledFolder:
     """List `root`: every folder in it is a class, every plain file in that folder a picture.
 
     Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from
     folder name to words) says better. Hidden files are passed over, dead links counted. Raises
-    ImagesError for a folder that is missing or unreadable, for fewer than two classes, and for two classes
-    of one name.
+    ImagesError for a folder that is missing or unreadable, for fewer than `fewest` classes, and for two
+    classes of one name.
     """
     try:
         seen = sorted(p for p in root.iterdir() if p.name[0] != ".")
@@ -110,10 +110,10 @@ def read_folder(root: Path, class_names_file: Path | None = None) -> LabelledFol
             f"The pictures' folder {error.filename or root} cannot be read ({error.strerror}). "
             f"It must be a folder that holds one folder a class. Check the path after --images"
         ) from error
-    if len(folders) < 2:
+    if len(folders) < fewest:
         raise ImagesError(
-            f"{root} holds {len(folders)} class folder{'s'[: len(folders) != 1]}. Telling pictures apart "
-            f"needs at least two, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
+            f"{root} holds {len(folders)} class folder{'s'[: len(folders) != 1]}. It needs at least "
+            f"{fewest}, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
     for folder in folders:
@@ -188,6 +188,8 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
         raise UnreadablePictureError("too large for this machine's memory") from error
     except FileNotFoundError as error:
         raise UnreadablePictureError("no such file") from error
+    except IsADirectoryError as error:
+        raise UnreadablePictureError("a folder, not a picture") from error
     except PermissionError as error:
         raise UnreadablePictureError("no permission to read it") from error
     except UnreadablePictureError:

@@ -227,8 +227,13 @@ class EdgeSettings(TuneSettings):
         """
         most = min(self.rank, self.dim or self.rank)  # there are no more directions than dimensions
         ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
-        wanted = [(rank, self.kept_rounds) for rank in ranks] + [(rank, 0) for rank in ranks[-3:]]
-        return tuple(Sketch(rank, kept) for rank, kept in wanted)
+        kept = 0 if self.prune_ratio > 0 else self.kept_rounds
+        wanted = [(rank, self._kept_beside(rank, kept)) for rank in ranks] + [(rank, 0) for rank in ranks]
+        return tuple(dict.fromkeys(Sketch(rank, rounds) for rank, rounds in wanted))
+
+    def _kept_beside(self, rank: int, rounds: int) -> int:
+        """So many rounds, or as many as there are dimensions for."""
+        return min(rounds, -(-(self.dim - rank) // rank)) if self.dim else rounds
 
     def with_sketch(self, sketch: Sketch) -> Self:
         return dataclasses.replace(self, rank=sketch.rank, kept_rounds=sketch.kept_rounds)
@@ -303,6 +308,7 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     if "patience" in given:
         given["patience"] = _patience(given["patience"])
     settings = dataclasses.replace(PRESETS[preset], **given)
+    _refuse_what_changes_nothing(settings, given)
     notes = []
     for name in ("mu_cge", "mu_rge"):
         mu = getattr(settings, name, SMALLEST_MU_FP32)
@@ -313,6 +319,20 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
                 f"{name.replace('_', '-')} {mu:g} is round-off in float32: raised to {SMALLEST_MU_FP32:g}"
             )
     return settings, notes
+
+
+def _refuse_what_changes_nothing(settings: TuneSettings, given: dict[str, Any]) -> None:
+    if settings.prune_ratio == 0 and "prune_interval" in given:
+        raise UsageError(
+            f"--prune-interval {given['prune_interval']} means nothing where nothing is pruned. It goes "
+            f"with a share above 0. Add --prune-ratio 0.5, or leave it out"
+        )
+    if settings.prune_ratio > 0 and given.get("kept_rounds"):
+        raise UsageError(
+            f"--kept-rounds {given['kept_rounds']} means nothing beside --prune-ratio "
+            f"{settings.prune_ratio:g}: the columns of earlier rounds would move what is left out. "
+            f"It goes with a share of 0. Leave out one of the two"
+        )
 
 
 def _change_point(value: int | str) -> int | str:

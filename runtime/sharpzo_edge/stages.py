@@ -362,7 +362,7 @@ class Run:
         return max(0, queries - for_the_end - self._objective.queries)
 
     def _split_known(self, asked: Ask) -> tuple[Doubles, Doubles]:
-        """The points of a sketch that were looked at last and cost nothing, the first or none; and the others."""
+        """Points of a sketch whose class features the last look knows (the first or none), and the others."""
         n = int(asked.wants == "features" and np.array_equal(asked.points[:1], self.state.look.w[np.newaxis]))
         return asked.points[:n], asked.points[n:]
 
@@ -456,14 +456,15 @@ class Run:
         settings, budget = self._settings, self._budget
         if self._patience_is_out():
             watched = "validation" if self.state.look.val else "the loss on the shots"
-            return f"{watched} has not improved for {settings.patience} looks"
+            return f"{watched} has not improved for {settings.patience} look{'s'[: settings.patience > 1]}"
         if self.state.stage == 3:
             if isinstance(settings, PaperSettings):
                 return f"all {settings.steps:,} steps are done"
             return "no step lowers the loss"
         if budget.max_minutes is not None and self.seconds > budget.max_minutes * 60:
             return f"its {budget.max_minutes:g} minutes are over"
-        return f"no further step fits in its {budget.max_queries:,} queries"
+        n = budget.max_queries
+        return "no step fits in 1 query" if n == 1 else f"no further step fits in its {n:,} queries"
 
     def _which_is_kept(self) -> str:
         if self.state.look.val is None:

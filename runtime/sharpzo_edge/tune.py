@@ -60,7 +60,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
             _clear(request.work)
         elif recorded := _recorded(request, asked):
             if request.strict:
-                refuse_skipped_before(request.work)
+                refuse_skipped_before(request.work, ready.folder)
             progress.say(f"{request.output} is finished: this is its result, from when it was made")
             remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
             return recorded, True
@@ -90,6 +90,11 @@ def _tuned(request: TuneRequest, ready: Prepared, asked: dict[str, Any], at: Wor
         f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
         f"{len(pictures.val)} to validate"
     )
+    n_classes, n_validated = len(folder.names), len(set(pictures.val.labels.tolist()))
+    if 0 < n_validated < n_classes:
+        progress.say(
+            f"of {n_classes - n_validated} classes no picture beyond the shots is left to validate on"
+        )
     head, head_found = None, None
     if request.head == "gda":
         check_validated(len(pictures.val))
