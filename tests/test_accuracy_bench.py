@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accuracy import ablations, jobs, page, run, runs, targets
-from accuracy.coop_layout import words_of
+from accuracy import ablations, jobs, page, run, runs, table, targets
+from accuracy.coop_layout import TEMPLATES, words_of
 from accuracy.features import pool
 from accuracy.jobs import FULL, QUERIES, Job, all_jobs
 from accuracy.measure import TestSet, accuracy, headline, summary, timed
-from accuracy.method import Moment
+from accuracy.method import Moment, Problem
 from accuracy.methods import METHODS
 from accuracy.tasks import Split, Task, folder_task
 from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.bundle import MERGES_FILE, Bundle
+from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.draw import Draw
 from sharpzo_edge.features import training_features
@@ -31,8 +32,18 @@ from sharpzo_edge.memory import Work
 from sharpzo_edge.progress import Progress
 from sharpzo_edge.settings import EDGE
 from sharpzo_edge.streams import stream
+from sharpzo_edge.tokenizer import Tokenizer
 from sharpzo_edge.towers import plan_towers
 from sharpzo_edge.workplace import Workplace
+
+OUTSIDE_THE_VOCABULARY = ("fgvc", "dtd", "eurosat")  # of the shipped bundle, which was cut
+
+
+def problem(bundle: Bundle, template: str, *names: str) -> Problem:
+    nothing = LabelledFeatures(np.empty((0, bundle.manifest.embed_dim), np.float32), np.empty(0, np.int64))
+    context = context_from_words(bundle, bundle.manifest.initial_context)
+    tower: Any = None  # nothing is computed
+    return Problem("t", bundle, tower, 1, names, context, nothing, nothing, seed=0, template=template)
 
 
 def moment(queries: int, loss: float, val: float | None, test: float = 0.5) -> dict[str, Any]:
@@ -82,6 +93,7 @@ def test_a_finished_job_is_run_again_only_with_other_settings(
 
     monkeypatch.setattr(run, "in_processes", at_once)
     monkeypatch.setattr(run, "prepare", lambda place, jobs: None)
+    monkeypatch.setattr(run, "keep_counts", lambda place, results, jobs: None)
     monkeypatch.setattr(run, "opened", lambda place: (Bundle.open(BUNDLE), {}))
     place = run.Place(BUNDLE, tmp_path, None, tmp_path)
     todo = [Job("cma", "subgroups", 16, seed, 100) for seed in (0, 1)]
@@ -167,6 +179,23 @@ def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
     assert again.features[:].tobytes() == drawn.draw(shots, n_val)[0].features[:].tobytes()
 
 
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name not in OUTSIDE_THE_VOCABULARY])
+def test_a_template_becomes_the_tokens_that_it_spells(name: str) -> None:
+    bundle, of_class = Bundle.open(BUNDLE), "golf ball"
+    whole = problem(bundle, TEMPLATES[name], of_class).spelt_out()
+    (ids,) = checked_token_ids(bundle, whole.class_names, len(whole.context))
+    (expected,) = Tokenizer(bundle.verified(MERGES_FILE)).encode([TEMPLATES[name].format(of_class)])
+    n_before = len(whole.context)
+    assert list(expected[n_before:]) == list(ids[:-1])  # the last one ends the text
+    assert whole.context.tobytes() == bundle.token_embeddings(expected[:n_before]).tobytes()
+
+
+def test_without_a_template_the_initial_words_stay() -> None:
+    bundle = Bundle.open(BUNDLE)
+    whole = problem(bundle, "", "golf ball")
+    assert whole.spelt_out() is whole
+
+
 def test_classes_of_one_name_stay_apart() -> None:
     assert words_of(["Sea_Lake", "crane", "Crane"]) == ("Sea Lake", "crane", "another Crane")
 
@@ -222,15 +251,32 @@ def test_a_miss_counts_the_whole_budget_and_is_named(tmp_path: Path) -> None:
         write_run(
             tmp_path,
             Job("edge", "subgroups", 16, seed, QUERIES),
-            [moment(1, 2.0, 0.5), moment(1_000, loss, 0.6, 0.75), moment(8_000, loss, 0.6, 0.1)],
+            # It ends by itself after half its budget, and that is no better than to have spent it all.
+            [moment(1, 2.0, 0.5), moment(1_000, loss, 0.6, 0.75), moment(4_000, loss, 0.6, 0.1)],
         )
     there = runs.load(tmp_path)
     found = targets.speed(there)
-    assert found.queries == [0.01, 0.08]
+    assert found.queries == found.seconds == [0.01, 0.08]
     assert found.missed == ["subgroups seed 1"]
     ratio, _, accuracy_in_full, *_ = targets.targets(there)
-    assert "1/35.4" in ratio.found and ratio.verdict == "**not met**" and "seed 1" in ratio.found
-    assert accuracy_in_full.found.startswith("+5.0") and accuracy_in_full.verdict == "met"
+    assert "1/35.4 over 2 runs" in ratio.found and ratio.verdict == "**not met**" and "seed 1" in ratio.found
+    assert accuracy_in_full.found == "+5.0 (+5.0, +5.0) over 2 pairs" and accuracy_in_full.verdict == "met"
+
+
+def test_tables_compare_equal_budgets_and_show_full_lengths_in_rows_of_their_own(tmp_path: Path) -> None:
+    long = [moment(1, 2.0, 0.5, 0.1), moment(7_000, 1.0, 0.6, 0.2), moment(250_000, 0.9, 0.7, 0.9)]
+    write_run(tmp_path, Job("paper", "subgroups", 16, 0, FULL), long)
+    write_run(tmp_path, Job("edge", "subgroups", 16, 0, QUERIES), [moment(1, 2.0, 0.5, 0.3)])
+    rows = {
+        cells[1].strip(): cells[2:-1]
+        for line in table.by_shots(runs.load(tmp_path))
+        if (cells := line.split("|"))
+    }
+    paper = [cell.strip() for cell in rows["SharpZO, preset paper"]]
+    assert paper == ["20.0", "not run", "not run", "10.0", "7,000", "70.0"]
+    by_task = "\n".join(table.by_task(runs.load(tmp_path)))
+    assert "| SharpZO, preset paper | 20.0 (1 of 3 seeds) |" in by_task
+    assert "| SharpZO, preset paper, in full | 90.0 (1 of 3 seeds) |" in by_task
 
 
 def test_the_page_names_what_was_not_run(tmp_path: Path) -> None:
@@ -239,7 +285,8 @@ def test_the_page_names_what_was_not_run(tmp_path: Path) -> None:
     text = page.page(there, tmp_path)
     assert "- nouns, edge: 1/0, 1/1, 1/2, 4/0, 4/1, 4/2, 16/0, 16/2" in text
     assert "- nouns, cma: all" in text and "- digits: all" in text
-    assert "not run" in page.readme_table(there)
+    readme = page.readme_table(there)
+    assert "not run" in readme and "Of 12 targets 0 are met, 12 were not run." in readme
 
 
 def test_the_page_and_the_readme_are_those_that_the_bench_wrote() -> None:

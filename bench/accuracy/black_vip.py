@@ -4,7 +4,7 @@
 
 Variant: mean and spread of every colour on the decoder's own grid stand in for the authors' frozen ViT-MAE,
 the decoder is half as wide, and the batch is all shots as they are, without fresh crops. The words are the
-initial context's.
+task's template, or the initial context's.
 
     g  = SPSA, as ZIP's but without its clip;  m <- beta m + g;  w <- w - a_t (g + beta m)
 
@@ -49,7 +49,7 @@ def black_vip(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -
             f"BlackVIP changes pictures, and the problem {problem.task} brings their features alone. "
             f"It needs the shots' pixels. Give Problem.pixels"
         )
-    objective = problem.objective(DIM)
+    objective = problem.spelt_out().objective(DIM)
     T = objective.class_features(np.zeros((1, DIM)))[0]
     prompter = Prompter(problem, settings["strength"])
     pixels, labels = problem.pixels(), problem.train.labels

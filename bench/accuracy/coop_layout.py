@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from .tasks import Files, Split, Task
@@ -41,8 +42,8 @@ SHIFTS = {
     "r": "imagenet-rendition/imagenet-r",
 }
 
-# What the paper's zero-shot rows and BlackVIP use. Nothing here does: all tuning starts from one context for
-# every data set, the bundle's "a photo of a".
+# For methods that tune no prompt: zero-shot and BlackVIP. All tuning starts from one context for every data
+# set, the bundle's "a photo of a", in the paper too.
 TEMPLATES = {
     "imagenet": "a photo of a {}.",
     "pets": "a photo of a {}, a type of pet.",
@@ -64,7 +65,7 @@ def coop_tasks(root: Path) -> list[Task]:
     for name in DATA_SETS:
         folder = LISTED[name][0] if name in LISTED else {"fgvc": FGVC, "imagenet": IMAGENET}[name]
         if (root / folder).is_dir():
-            found.append(_task(name, root))
+            found.append(replace(_task(name, root), template=TEMPLATES[name]))
     return found
 
 

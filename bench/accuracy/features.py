@@ -52,6 +52,11 @@ class Pool:
         later = tuple(f[shots:] for f in self.train_files) if self.val_files is None else self.val_files
         return tuple(f[:shots] for f in self.train_files), tuple(f[:n_val] for f in later)
 
+    def counts(self, shots: int) -> dict[str, int]:
+        """What such a draw comes to: its pictures, and the classes that any are left to validate on."""
+        train, val = self.draw(shots)
+        return {"train": len(train), "val": len(val), "val_classes": len(np.unique(val.labels))}
+
 
 def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
     """As many pictures a class as the largest draw takes."""

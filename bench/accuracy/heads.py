@@ -1,7 +1,8 @@
 """Heads on cached image features: no prompt is tuned, so none of them knows a class without pictures.
 
 Each blends with, or stands in for, the zero-shot logits s F T^T; what their authors choose on validation
-pictures is chosen there, by accuracy and then by loss, inside the method.
+pictures is chosen there, inside the method: by accuracy and then by loss, or by loss alone (the linear probe,
+which that serves better).
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def tip_adapter(problem: Problem, max_queries: int, settings: Mapping[str, Any])
 
 
 def linear_probe(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-    """Multinomial logistic regression on standardised features. Costs no query."""
+    """Multinomial logistic regression on standardised features, its penalty by validation loss. Costs no
+    query.
+    """
     from sklearn.linear_model import LogisticRegression  # the bench group has it, a device does not
 
     X, labels = rows(problem.train)
@@ -95,7 +98,9 @@ def linear_probe(problem: Problem, max_queries: int, settings: Mapping[str, Any]
             W, b = np.vstack((np.zeros_like(W), W)), np.append(0, b)
         return lambda F: F.astype(np.float64) @ W.T + b
 
-    yield moment_of_head(problem, best_of(map(fitted, PROBE_STRENGTHS), problem), 0)
+    X_val, labels_val = validation(problem)
+    heads = map(fitted, PROBE_STRENGTHS)
+    yield moment_of_head(problem, min(heads, key=lambda head: loss_of(head(X_val), labels_val)), 0)
 
 
 def load_sklearn(settings: Mapping[str, Any]) -> None:
@@ -104,18 +109,20 @@ def load_sklearn(settings: Mapping[str, Any]) -> None:
 
 
 def best_of(heads: Iterable[Logits], problem: Problem) -> Logits:
-    """The head of the highest accuracy on the validation pictures, of equal ones the lowest loss there.
-
-    Without validation pictures the shots stand in for them.
-    """
-    X, labels = rows(problem.val if len(problem.val) else problem.train)
-    features = X.astype(np.float32)
+    """The head of the highest accuracy on the validation pictures, of equal ones the lowest loss there."""
+    features, labels = validation(problem)
 
     def worth(head: Logits) -> tuple[float, float]:
         logits = head(features)
         return float((logits.argmax(axis=1) == labels).mean()), -loss_of(logits, labels)
 
     return max(heads, key=worth)
+
+
+def validation(problem: Problem) -> tuple[Floats, NDArray[np.int64]]:
+    """Features (N, E) and labels (N,) to choose by; without validation pictures the shots stand in."""
+    X, labels = rows(problem.val if len(problem.val) else problem.train)
+    return X.astype(np.float32), labels
 
 
 def moment_of_head(problem: Problem, logits: Logits, queries: int) -> Moment:

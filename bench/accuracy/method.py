@@ -7,14 +7,14 @@ moments. All share the text graph, the image features, the counter of queries an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import class_prompts
+from sharpzo_edge.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.objective import Objective, projection
 from sharpzo_edge.streams import stream
 from sharpzo_edge.towers import TextTower
@@ -31,6 +31,7 @@ class Problem:
     train, val: unit image features of the shots, and of further pictures to choose by
     threads: for a tower that a method opens itself
     pixels:  (N, 3, H, W) of the shots, normalised for the image tower, for methods that change pictures
+    template: the task's own, for methods that tune no prompt
     """
 
     task: str
@@ -44,6 +45,7 @@ class Problem:
     seed: int
     threads: int = 0
     pixels: Callable[[], Floats] | None = None
+    template: str = ""
 
     @property
     def logit_scale(self) -> float:
@@ -66,6 +68,18 @@ class Problem:
         """The same for another initial context (m, D), and any A (m D, d)."""
         prompts = class_prompts(self.bundle, self.class_names, len(context))
         return Objective(self.tower, prompts, context, A, self.train, self.logit_scale, self.batch)
+
+    def spelt_out(self) -> Problem:
+        """The same with the task's template instead of the initial words, if it has one.
+
+        What is before the name becomes the context, and what is behind it (but the full stop, which every
+        name gets) a part of the name. A context may be empty here.
+        """
+        if not self.template:
+            return self
+        before, behind = self.template.removesuffix(".").split("{}")
+        context = context_from_words(self.bundle, before.strip()) if before else self.context[:0]
+        return replace(self, class_names=tuple(name + behind for name in self.class_names), context=context)
 
 
 @dataclass(frozen=True)

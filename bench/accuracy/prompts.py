@@ -32,8 +32,8 @@ def std_of(problem: Problem, settings: Mapping[str, Any]) -> float:
 
 
 def zero_shot(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-    """The initial words as they are: one query."""
-    yield look(problem.objective(DIM), np.zeros(DIM))
+    """The task's template, or the initial words as they are: one query."""
+    yield look(problem.spelt_out().objective(DIM), np.zeros(DIM))
 
 
 def cma(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:

@@ -38,6 +38,8 @@ from .features import Pool, encoded, pixels_of, pool
 from .jobs import (
     EVERY_METHOD,
     MOST_SHOTS,
+    SEEDS,
+    SHOTS,
     Job,
     all_jobs,
     in_subset,
@@ -52,7 +54,7 @@ from .methods import METHODS
 from .tasks import Files, Task, demo_tasks, digits_task
 
 RESULTS = ROOT / "bench" / "results" / "accuracy"
-CHOSEN, MACHINE = "chosen.json", "machine.json"
+CHOSEN, MACHINE, PICTURES = "chosen.json", "machine.json", "pictures.json"
 CHOOSE_TASK, CHOOSE_SEED, CHOOSE_QUERIES = "subgroups", 0, 2_000
 KEYS = ("method", "task", "shots", "seed")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -121,6 +123,7 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
             job.seed,
             threads=1,
             pixels=lambda: pixels_of(bundle, shots_files).features[:],
+            template=task.template,
         )
         judge = pixels_of(bundle, val_files) if changes_pictures else val
         method.load(settings)
@@ -213,6 +216,18 @@ def prepare(place: Place, jobs: Sequence[Job]) -> None:
             pool(bundle, tasks[name], seed, place.features)
 
 
+def keep_counts(place: Place, results: Path, jobs: Sequence[Job]) -> None:
+    """Of the tasks of these jobs: classes, and pictures of every draw of one seed (others have as many)."""
+    path = results / PICTURES
+    counts = json.loads(path.read_bytes()) if path.exists() else {}
+    _, tasks = opened(place)
+    for name in {job.task for job in jobs}:
+        drawn = pool_of(place, name, SEEDS[0])
+        by_shots = {str(shots): drawn.counts(shots) for shots in SHOTS}
+        counts[name] = {"classes": len(tasks[name].class_names), "shots": by_shots}
+    write_json(path, counts)
+
+
 # ----------------------------------------------------------------------------------------------- the commands
 
 
@@ -288,6 +303,7 @@ def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) 
     machine = describe_machine()
     results.mkdir(parents=True, exist_ok=True)
     write_json(results / MACHINE, machine)
+    keep_counts(place, results, [job for job, _ in todo])
     failed = 0
     for (job, settings), result in in_processes(run_job, place, todo, n):
         if result is None:
@@ -312,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--coop", type=Path, metavar="DIR", help="data sets in CoOp's layout, instead of --tasks"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "accuracy", metavar="DIR")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="the repository's; with --coop WORK/coop")
     parser.add_argument("--chosen", type=Path, metavar="DIR", help=f"whose {CHOSEN} holds; the results' own")
     parser.add_argument("--subset", action="store_true", help="the runs that `make bench-accuracy` redoes")
     parser.add_argument("--only", nargs="+", default=[], metavar="KEY=A,B", help=f"keys: {', '.join(KEYS)}")
@@ -327,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.model:
         os.environ[MODEL_VARIABLE] = str(given.model)
     place = Place(given.bundle, given.tasks, given.coop, given.work)
+    given.results = given.results or (RESULTS if given.coop is None else given.work / "coop")
     if given.command == "choose":
         failed = choose(place, given.results, only, given.jobs, given.max_queries)
     else:

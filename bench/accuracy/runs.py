@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from .coop_layout import DATA_SETS
 from .jobs import EVERY_METHOD, FULL, MOST_SHOTS, SEEDS, shots_of
 from .tasks import DEMO_TASKS
 
 TASKS = (*DEMO_TASKS, "digits")
 EDGE = "edge"
 RESAMPLES = 10_000
+FEWEST_PAIRS = 5  # that are resampled: of fewer, all are shown
 NOT_RUN = "not run"
 
 Run = dict[str, Any]
@@ -38,9 +40,9 @@ class Runs:
 
     @property
     def tasks(self) -> list[str]:
-        """The usual ones in their order, then others by name."""
+        """In their order: a method that is run on one task alone is run on the first."""
         there = {task for _, task, _, _ in self.by_key}
-        return [t for t in TASKS if t in there] + sorted(there - set(TASKS))
+        return [t for t in (*TASKS, *DATA_SETS) if t in there]
 
     def missing(self) -> list[str]:
         """What the full set has and this one has not, a line for each method and task."""
@@ -102,6 +104,8 @@ class Pairs:
     def __str__(self) -> str:
         if not self.differences:
             return NOT_RUN
+        if len(self.differences) < FEWEST_PAIRS:
+            return f"{self.mean:+.1f} ({', '.join(f'{d:+.1f}' for d in self.differences)})"
         mean, low, high = bootstrap(self.differences)
         return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .ablations import ABLATIONS, BASE
 from .ablations import QUERIES as ABLATION_QUERIES
 from .ablations import TASKS as ABLATION_TASKS
-from .jobs import MOST_SHOTS, QUERIES, SEEDS, SHOTS, shots_of
+from .jobs import MOST_SHOTS, QUERIES, RUN_IN_FULL, SEEDS, SHOTS, shots_of
 from .methods import METHODS
 from .runs import EDGE, NOT_RUN, Figures, Pairs, Run, Runs, first_to_reach, in_full, paired, shift, until
 from .targets import EDGE_QUERIES, PAPER
@@ -31,9 +33,8 @@ def percent(values: Sequence[float]) -> str:
 
 def over_tasks(
     runs: Runs,
-    method: str,
+    row: Row,
     shots: int,
-    queries: int | None,
     figure: Callable[[Figures], float | None] = lambda f: f["test_accuracy"],
 ) -> str:
     """The mean over tasks of the means over seeds, and the spread over seeds of the means over tasks.
@@ -44,38 +45,78 @@ def over_tasks(
     tasks, of = set(), 0
     for task in runs.tasks:
         of += any(figure(r["best"]) is not None for (_, t, _, _), r in runs.by_key.items() if t == task)
-        for run in runs.of(method, task, shots):
-            value = figure(until(run, queries))
+        for run in runs.of(row.method, task, shots):
+            value = figure(until(run, row.queries))
             if value is not None:
                 by_seed.setdefault(run["seed"], []).append(value)
                 tasks.add(task)
     if not tasks:
-        return "" if METHODS[method].kind == "picture" and shots < MOST_SHOTS else NOT_RUN
+        return "" if METHODS[row.method].kind == "picture" and shots < MOST_SHOTS else NOT_RUN
     complete = [statistics.fmean(v) for v in by_seed.values() if len(v) == len(tasks)]
     if not complete:
         complete = [statistics.fmean(v for values in by_seed.values() for v in values)]
     return percent(complete) + (f" ({len(tasks)} of {of} tasks)" if len(tasks) < of else "")
 
 
-def rows_of() -> list[tuple[str, str, int | None]]:
-    """(method, label, queries that count) of the tables' rows; edge also where it stops by itself."""
-    rows: list[tuple[str, str, int | None]] = [(name, method.label, None) for name, method in METHODS.items()]
-    edge = next(i for i, (name, _, _) in enumerate(rows) if name == EDGE)
-    short = (EDGE, f"**{METHODS[EDGE].label}**, first {EDGE_QUERIES:,} queries", EDGE_QUERIES)
-    return [*rows[:edge], short, *rows[edge:]]
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: what a method returns within so many queries; None: the runs in full alone."""
+
+    method: str
+    label: str
+    queries: int | None = QUERIES
+
+    def takes(self, run: Run) -> bool:
+        return self.queries is not None or in_full(run)
+
+
+def rows_of() -> list[Row]:
+    """Edge as it ships, and with the rivals' budget."""
+    rows = [Row(name, method.label) for name, method in METHODS.items()]
+    edge = next(i for i, row in enumerate(rows) if row.method == EDGE)
+    label = METHODS[EDGE].label
+    both = [Row(EDGE, f"**{label}**", EDGE_QUERIES), Row(EDGE, f"{label}, {QUERIES:,} queries")]
+    return [*rows[:edge], *both, *rows[edge + 1 :]]
+
+
+def rows_in_full(runs: Runs) -> list[Row]:
+    """Of the methods that were run for their own length somewhere."""
+    there = {run["method"] for run in runs.by_key.values() if in_full(run)}
+    return [Row(name, f"{METHODS[name].label}, in full", None) for name in RUN_IN_FULL if name in there]
+
+
+def pictures(runs: Runs, results: Path) -> list[str]:
+    """Of every task, in a draw of 16 shots."""
+    try:
+        counts = json.loads((results / "pictures.json").read_bytes())
+    except FileNotFoundError:
+        return [NOT_RUN]
+    drawn = [(task, counts[task], counts[task]["shots"][str(MOST_SHOTS)]) for task in runs.tasks]
+    rows = [
+        [
+            task,
+            str(about["classes"]),
+            f"{of['train']}, {of['train'] / about['classes']:.1f} a class",
+            f"{of['val']}, of {of['val_classes']} classes",
+        ]
+        for task, about, of in drawn
+    ]
+    return markdown(["16 shots", "classes", "to tune on", "to validate on"], rows)
 
 
 def by_task(runs: Runs) -> list[str]:
-    def cell(method: str, task: str, queries: int | None) -> str:
-        if not shots_of(METHODS[method], task, runs.tasks[0]):
+    def cell(row: Row, task: str) -> str:
+        if not shots_of(METHODS[row.method], task, runs.tasks[0]):
             return ""
-        found = runs.of(method, task)
-        text = percent([until(r, queries)["test_accuracy"] for r in found])
-        return text + " †" * (queries is None and any(map(in_full, found)))
+        found = [until(r, row.queries)["test_accuracy"] for r in runs.of(row.method, task) if row.takes(r)]
+        if row.queries is None and not found:
+            return ""
+        lacking = f" ({len(found)} of {len(SEEDS)} seeds)" * (0 < len(found) < len(SEEDS))
+        return percent(found) + lacking
 
     return markdown(
         ["", *runs.tasks],
-        ([label, *(cell(m, task, q) for task in runs.tasks)] for m, label, q in rows_of()),
+        ([row.label, *(cell(row, task) for task in runs.tasks)] for row in (*rows_of(), *rows_in_full(runs))),
     )
 
 
@@ -87,22 +128,22 @@ def by_shots(runs: Runs) -> list[str]:
         header,
         (
             [
-                label,
-                *(over_tasks(runs, m, n, q) for n in reversed(SHOTS)),
-                over_tasks(runs, m, MOST_SHOTS, q, shift),
-                *spent(runs, m, q),
+                row.label,
+                *(over_tasks(runs, row, n) for n in reversed(SHOTS)),
+                over_tasks(runs, row, MOST_SHOTS, shift),
+                *spent(runs, row),
             ]
-            for m, label, q in rows_of()
+            for row in rows_of()
         ),
     )
 
 
-def spent(runs: Runs, method: str, queries: int | None) -> tuple[str, str]:
-    """Means of what a run takes at 16 shots, those that ran longer than the rule left out."""
-    found = [r for t in runs.tasks for r in runs.of(method, t) if queries is not None or not in_full(r)]
+def spent(runs: Runs, row: Row) -> tuple[str, str]:
+    """Means of what a run takes at 16 shots, or has taken when the row's queries are spent."""
+    found = [run for task in runs.tasks for run in runs.of(row.method, task)]
     if not found:
         return NOT_RUN, NOT_RUN
-    ends = [end_of(run, queries) for run in found]
+    ends = [end_of(run, row.queries) for run in found]
     n, seconds = (statistics.fmean(column) for column in zip(*ends, strict=True))
     return f"{n:,.0f}", f"{seconds:,.1f}"
 
@@ -121,13 +162,13 @@ def by_style(runs: Runs) -> list[str]:
         ["mean over tasks, %", *styles],
         (
             [
-                label,
+                row.label,
                 *(
-                    over_tasks(runs, m, MOST_SHOTS, q, lambda f, s=style: f["shift_accuracy"].get(s))
+                    over_tasks(runs, row, MOST_SHOTS, lambda f, s=style: f["shift_accuracy"].get(s))
                     for style in styles
                 ),
             ]
-            for m, label, q in rows_of()
+            for row in rows_of()
         ),
     )
 
@@ -208,11 +249,8 @@ def parts(runs: Runs) -> list[str]:
     return markdown(["", "test accuracy, %", "change, points", "training loss"], rows)
 
 
-def chosen_settings(results: Path) -> list[str]:
-    try:
-        chosen = json.loads((results / "chosen.json").read_bytes())["methods"]
-    except FileNotFoundError:
-        return ["Nothing was chosen yet."]
+def chosen_settings(chosen: Mapping[str, Any]) -> list[str]:
+    """Of chosen.json."""
     return markdown(
         ["", "chosen", "of", "validation, %"],
         (
@@ -222,7 +260,7 @@ def chosen_settings(results: Path) -> list[str]:
                 f"{len(entry['points'])} points",
                 f"{100 * max(point['val_accuracy'] or 0 for point in entry['points']):.1f}",
             ]
-            for name, entry in chosen.items()
+            for name, entry in chosen["methods"].items()
             if name in METHODS and entry["points"]
         ),
     )

@@ -36,7 +36,8 @@ class Split:
 @dataclass(frozen=True)
 class Task:
     """train: what shots are drawn from; val: what validation pictures are, None: train beyond the shots;
-    splits: "test", and every shifted style by name.
+    splits: "test", and every shifted style by name; template: the prompt that its authors spell out for
+    every class, {} for the name; "": the bundle's initial words.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task:
     train: Files
     splits: Mapping[str, Split]
     val: Files | None = None
+    template: str = ""
 
 
 def demo_tasks(root: Path) -> list[Task]:
