@@ -179,7 +179,7 @@ def readme_table(runs: Runs) -> str:
     missed = [t for t in judged if not t.met]
     verdict = f"Of {len(all_of_them)} targets {len(judged) - len(missed)} are met"
     if len(judged) < len(all_of_them):
-        verdict += f", {len(all_of_them) - len(judged)} were not run"
+        verdict += f", {len(all_of_them) - len(judged)} not run"
     if missed:
         verdict += "; not met: " + "; ".join(f"{t.text} (found {t.found})" for t in missed)
     return "\n".join(
