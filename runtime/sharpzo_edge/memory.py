@@ -275,6 +275,8 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
     text = manifest.text
     row_bytes = 4 * text.width
     n_shared = 1 + work.n_context
+    unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
+    between = _between_bytes(manifest, work, sketch)
     for chunk in CHUNK_ROWS:
         rows = chunked_rows(work.name_lengths, n_shared, chunk)
         held = _held_bytes(manifest, work, chunk) + _sketch_bytes(manifest, work, sketch)
@@ -289,8 +291,6 @@ def _text_options(manifest: Manifest, work: Work, sketch: Sketch) -> Iterator[_O
             # A pass's, and those of a run; the look, the best one and, with sketches, the best trial.
             n_answers = tower.together + tower.group / len(rows) + 2 + (sketch.rank > 0)
             answers = math.ceil(n_answers * _class_bytes(manifest, work))
-            unpacking = max((step.unpacking_bytes for step in text.steps), default=0)
-            between = _between_bytes(manifest, work, sketch)
             # A resident tower's arena keeps what a run took.
             streams = tower.mode in STREAMING
             above = max(carried + run + unpacking, between) if streams else run + between
