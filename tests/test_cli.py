@@ -31,7 +31,7 @@ COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands if c.
 
 def run(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments)],
+        [sys.executable, "-m", "sharpzo_edge", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(RUNTIME)} | environment,

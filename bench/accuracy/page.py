@@ -155,22 +155,16 @@ def measured_on(runs: Runs, results: Path) -> str | None:
 
 def lengths_in_full(runs: Runs) -> str:
     """The queries of the runs that no budget ended."""
-    longest = {
-        METHODS[run["method"]].label: f"{run['queries']:,} queries of {METHODS[run['method']].label}"
-        for run in runs.by_key.values()
-        if in_full(run)
-    }
-    return ", ".join(longest.values()) or "which none was run for"
+    found = {run["method"]: run["queries"] for run in runs.by_key.values() if in_full(run)}
+    of_each = (f"{queries:,} queries of {METHODS[name].label}" for name, queries in found.items())
+    return ", ".join(of_each) or "which none was run for"
 
 
 def hyper_parameters(results: Path) -> list[str | list[str]]:
     """results without a choice of their own were made with the repository's."""
     place = results if (results / "chosen.json").exists() else RESULTS
     chosen = json.loads((place / "chosen.json").read_bytes())
-    return [
-        OF_CHOICE.format(**{"task": "", "shots": "", "seed": "", "max_queries": 0} | chosen),
-        table.chosen_settings(chosen),
-    ]
+    return [OF_CHOICE.format(**chosen), table.chosen_settings(chosen)]
 
 
 def readme_table(runs: Runs) -> str:

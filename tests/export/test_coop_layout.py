@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("open_clip")
 
 from accuracy import page, run
-from accuracy.coop_layout import DATA_SETS, FGVC, IMAGENET, LISTED, SHIFTS, V2, coop_tasks
+from accuracy.coop_layout import DATA_SETS, FGVC, IMAGENET, LISTED, SHIFTS, TEMPLATES, V2, coop_tasks
 
 NAMES = ("Annual_Crop", "river")
 N_TRAIN, N_VAL, N_TEST = 3, 1, 2
@@ -76,6 +76,7 @@ def test_every_layout_is_read(data: Path) -> None:
         assert [len(files) for files in task.train] == [N_TRAIN] * 2, name
         assert [len(files) for files in task.splits["test"].files] == [N_TEST] * 2, name
         assert (task.val is None) == (name == "imagenet")
+        assert task.template == TEMPLATES[name]
         pictures = [*task.train, *(files for split in task.splits.values() for files in split.files)]
         assert all(path.is_file() for files in pictures for path in files), name
     assert tasks["eurosat"].class_names == ("Annual Crop", "river")
@@ -103,16 +104,14 @@ def rn50(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_commands_run_all_data_sets_end_to_end(data: Path, rn50: Path, tmp_path: Path) -> None:
     place = ["--bundle", str(rn50), "--coop", str(data), "--work", str(tmp_path / "work")]
     results = ["--results", str(tmp_path / "results"), "--jobs", "2"]
-    (tmp_path / "results").mkdir()
-    chosen = {"methods": {"cma": {"chosen": {"std": 0.2, "sigma0": 0.4, "population": 6}, "points": []}}}
-    (tmp_path / "results" / run.CHOSEN).write_text(json.dumps(chosen))
-    short = ["--max-queries", "20", "--only", "shots=1", "seed=0"]
+    assert run.main(["choose", *place, *results, "--max-queries", "60", "--only", "method=cma"]) == 0
+    short = ["--max-queries", "60", "--only", "shots=1", "seed=0"]
     assert run.main(["run", *place, *results, *short, "method=zero_shot"]) == 0
     assert run.main(["run", *place, *results, *short, "method=cma", f"task={','.join(TUNED)}"]) == 0
     for name in DATA_SETS:
         for method in ("zero_shot", "cma") if name in TUNED else ("zero_shot",):
             found = json.loads((tmp_path / "results" / name / f"{method}-1-0.json").read_text())
-            assert 0 <= found["test_accuracy"] <= 1 and found["queries"] <= 20
+            assert 0 <= found["test_accuracy"] <= 1 and found["queries"] <= 60
             assert set(found["shift_accuracy"]) == (set(SHIFTS) if name == "imagenet" else set())
     shown = tmp_path / "page.md"
     assert page.main(["--results", str(tmp_path / "results"), "--page", str(shown)]) == 0
