@@ -198,18 +198,15 @@ def to_fixed_accuracy(runs: Runs) -> list[str]:
 
 
 def differences(runs: Runs) -> list[str]:
+    """Of the runs in full with those that ran in full alone."""
     rows = []
-    for name, method in METHODS.items():
-        if name != EDGE:
-            budgets = ((EDGE_QUERIES, QUERIES), (QUERIES, QUERIES))
-            rows.append(
-                [
-                    method.label,
-                    *(str(paired(runs, name, ours, theirs)) for ours, theirs in budgets),
-                    str(paired(runs, name, EDGE_QUERIES, QUERIES, shift)),
-                    str(len(paired(runs, name, EDGE_QUERIES, QUERIES).differences)),
-                ]
-            )
+    rivals = [row for row in rows_of() if row.method != EDGE]
+    for row in (*rivals, *rows_in_full(runs)):
+        at_2000, at_8000 = (
+            paired(runs, row.method, ours, row.queries, where=row.takes) for ours in (EDGE_QUERIES, QUERIES)
+        )
+        shifted = paired(runs, row.method, EDGE_QUERIES, row.queries, shift, row.takes)
+        rows.append([row.label, *map(str, (at_2000, at_8000, shifted, len(at_2000.differences)))])
     header = [
         f"edge less …, at {QUERIES:,} queries",
         f"edge at {EDGE_QUERIES:,}",
