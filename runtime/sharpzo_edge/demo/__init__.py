@@ -15,7 +15,7 @@ from ..errors import InterruptedRunError, UsageError
 from ..evaluate import evaluate
 from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
 from ..progress import Progress, duration
-from ..request import TuneRequest
+from ..request import TuneRequest, check
 from ..settings import PRESETS
 from ..tune import tune
 
@@ -30,7 +30,7 @@ def run(
 ) -> dict[str, Any]:
     """Returns what `demo --json` prints. Works in a temporary folder, which it removes.
 
-    Raises UsageError for an unknown task.
+    Raises UsageError for an unknown task or a seed that is none.
     """
     name = task or DEFAULT_TASK
     folder = TASKS / name
@@ -41,9 +41,6 @@ def run(
         )
     started = time.monotonic()
     with Progress() as progress, tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-") as work:
-        progress.say(f"zero-shot, on pictures held out of everything ({name})")
-        before = evaluate(BUNDLE, folder / "test", progress, threads=threads, memory_budget=memory_budget)
-        progress.say("tuning the prompt, forward passes alone")
         prompt = Path(work) / "prompt.safetensors"
         request = TuneRequest(
             bundle=BUNDLE,
@@ -54,6 +51,10 @@ def run(
             threads=threads,
             memory_budget=memory_budget,
         )
+        check(request)
+        progress.say(f"zero-shot, on pictures held out of everything ({name})")
+        before = evaluate(BUNDLE, folder / "test", progress, threads=threads, memory_budget=memory_budget)
+        progress.say("tuning the prompt, forward passes alone")
         try:
             tuned = tune(request)
         except InterruptedRunError as stopped:
