@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sharpzo_edge.arrays import Floats, LabelledFeatures
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.objective import cross_entropies, logits_of, projection
+from sharpzo_edge.objective import logits_of, projection
 
+from .heads import loss_of
 from .method import Moment, Problem
 from .prompts import DIM, std_of
 
@@ -78,7 +78,7 @@ def adam(
             found = T.detach().numpy()
             yield Moment(step + 1, loss.item(), lambda F, found=found: logits_of(F, found, scale))
             if len(problem.val):
-                now = loss_on(problem.val, found, scale)
+                now = loss_of(logits_of(problem.val.features[:], found, scale), problem.val.labels)
                 if now < lowest:
                     lowest, lowest_at = now, step
                 elif step - lowest_at >= PATIENCE:
@@ -86,11 +86,6 @@ def adam(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
-
-def loss_on(pictures: LabelledFeatures, class_features: Floats, scale: float) -> float:
-    logits = logits_of(pictures.features[:], class_features, scale)
-    return float(cross_entropies(logits, pictures.labels).mean())
 
 
 def load(settings: Mapping[str, Any]) -> None:

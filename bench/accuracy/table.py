@@ -131,27 +131,25 @@ def by_shots(runs: Runs) -> list[str]:
                 row.label,
                 *(over_tasks(runs, row, n) for n in reversed(SHOTS)),
                 over_tasks(runs, row, MOST_SHOTS, shift),
-                *spent(runs, row),
+                *spent(runs, row.method, row.queries),
             ]
             for row in rows_of()
         ),
     )
 
 
-def spent(runs: Runs, row: Row) -> tuple[str, str]:
-    """Means of what a run takes at 16 shots, or has taken when the row's queries are spent."""
-    found = [run for task in runs.tasks for run in runs.of(row.method, task)]
+def spent(runs: Runs, method: str, queries: int) -> tuple[str, str]:
+    """Means of what a run takes at 16 shots, or has taken when so many queries are spent."""
+    found = [run for task in runs.tasks for run in runs.of(method, task)]
     if not found:
         return NOT_RUN, NOT_RUN
-    ends = [end_of(run, row.queries) for run in found]
+    ends = [end_of(run, queries) for run in found]
     n, seconds = (statistics.fmean(column) for column in zip(*ends, strict=True))
     return f"{n:,.0f}", f"{seconds:,.1f}"
 
 
-def end_of(run: Run, queries: int | None) -> tuple[int, float]:
+def end_of(run: Run, queries: int) -> tuple[int, float]:
     """Queries and seconds when a run ends, or at the last moment before its budget does."""
-    if queries is None:
-        return run["queries"], run["seconds"]
     pairs = zip(run["curve"]["queries"], run["curve"]["seconds"], strict=True)
     return max(pair for pair in pairs if pair[0] <= queries)
 

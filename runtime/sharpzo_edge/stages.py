@@ -345,8 +345,8 @@ class Run:
         It ends where the update that they begin would not fit any more: its queries would buy nothing.
         """
         room, optimiser = self._room(), self._optimiser
-        if optimiser.between_updates:
-            (known, _) = self._split_known(optimiser.ask(1))
+        if optimiser.between_updates and room < optimiser.points_of_update:
+            known, _ = self._split_known(optimiser.ask(1))
             if room < optimiser.points_of_update - len(known):
                 return 0
         return int(min(self._objective.batch, room))
