@@ -7,7 +7,7 @@ WORK ?= build/demo-model
 MINUTES ?= 60
 PIP := -m pip install --quiet --disable-pip-version-check
 ACCURACY = PYTHONPATH=export:bench $(EXPORT)/bin/python -m accuracy
-ACCURACY_DATA = --tasks $(WORK)/tasks --model $(WORK)/model
+ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 

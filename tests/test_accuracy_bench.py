@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +114,32 @@ def test_a_finished_job_is_run_again_only_with_other_settings(
     assert {"method", "task", "shots", "seed", "queries", "seconds", "train_loss", "test_accuracy"} <= set(
         stored
     )
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_whatever_ends_the_bench_ends_its_workers() -> None:
+    endless = "import time; from accuracy import run; list(run.in_processes(time.sleep, 600, [()], 1))"
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", endless], env=paths) as bench:
+        while len(started := children(bench.pid)) < 2:  # a worker, and the tracker that comes with it
+            assert bench.poll() is None
+            time.sleep(0.05)
+        bench.kill()
+    for _ in range(600):
+        if not any(map(is_running, started)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"of {started} some still run")
 
 
 def test_the_choice_is_by_validation_then_loss_then_the_grids_order_and_goes_on_where_it_stopped(

@@ -1,22 +1,20 @@
 """CoOp by back-propagation in torch, on the same features: the ceiling for methods of forward passes.
 
-Adam on all shots at once, at one rate, through the text tower that the bundle was exported from; its authors
-take SGD on minibatches and a falling rate. One query a step: its forward pass, which is also the look; the
+Adam on all shots at once, at one rate, through the bundle's own text tower in torch; its authors take SGD on
+minibatches and a falling rate. One query a step: its forward pass, which is also the look; the
 backward pass, about two more in time, is not counted.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sharpzo_edge.errors import UsageError
+from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.objective import logits_of, projection
 
 from .heads import loss_of
@@ -26,15 +24,14 @@ from .prompts import DIM, std_of
 if TYPE_CHECKING:
     import torch
 
-    from demo_model.measure import Clip
+    from .torch_tower import TorchTower
 
 STEPS, LOOK_EVERY = 1_000, 20
 PATIENCE = 200  # steps without a lower loss on the validation pictures that end a run
-MODEL_VARIABLE = "SHARPZO_BENCH_MODEL"
 
 
 def coop_w(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-    """context = p0 + reshape(A w), from w = 0. settings: std of A, rate, model_dir."""
+    """context = p0 + reshape(A w), from w = 0. settings: std of A, rate, steps."""
     import torch
 
     A = projection(problem.stream("projection"), problem.context.size, DIM, std_of(problem, settings))
@@ -45,7 +42,7 @@ def coop_w(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> I
 
 
 def coop_context(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-    """The context itself, from the initial words. settings: rate, model_dir."""
+    """The context itself, from the initial words. settings: rate, steps."""
     import torch
 
     yield from adam(
@@ -64,7 +61,7 @@ def adam(
     import torch
     from torch.nn import functional
 
-    class_features = clip_of(settings).classes(list(problem.class_names))
+    class_features = tower_of(problem.bundle).classes(problem.class_names, len(problem.context))
     X = torch.from_numpy(np.array(problem.train.features[: len(problem.train)]))
     labels, scale = torch.from_numpy(problem.train.labels), problem.logit_scale
     variable = torch.nn.Parameter(initial)
@@ -88,25 +85,13 @@ def adam(
         optimizer.step()
 
 
-def load(settings: Mapping[str, Any]) -> None:
+def load(bundle: Bundle) -> None:
     """So that no run's seconds hold torch's import or the reading of the model."""
-    clip_of(settings)
-
-
-def clip_of(settings: Mapping[str, Any]) -> Clip:
-    """The torch model of settings["model_dir"], or of the environment. Raises UsageError without either."""
-    folder = settings.get("model_dir") or os.environ.get(MODEL_VARIABLE)
-    if not folder or not Path(folder).is_dir():
-        raise UsageError(
-            f"CoOp needs the torch model that the bundle was exported from: {folder or 'no folder'} is none. "
-            f"It takes an open_clip folder, as the demo model's recipe writes it. "
-            f"Try {MODEL_VARIABLE}=build/demo-model/model"
-        )
-    return loaded(Path(folder))
+    tower_of(bundle)
 
 
 @cache
-def loaded(folder: Path) -> Clip:
-    from demo_model.measure import Clip
+def tower_of(bundle: Bundle) -> TorchTower:
+    from .torch_tower import TorchTower
 
-    return Clip(folder)
+    return TorchTower(bundle)

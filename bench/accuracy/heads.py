@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpzo_edge.arrays import Doubles, Floats, LabelledFeatures
+from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.objective import cross_entropies
 
 from .method import Moment, Problem
@@ -103,7 +104,7 @@ def linear_probe(problem: Problem, max_queries: int, settings: Mapping[str, Any]
     yield moment_of_head(problem, min(heads, key=lambda head: loss_of(head(X_val), labels_val)), 0)
 
 
-def load_sklearn(settings: Mapping[str, Any]) -> None:
+def load_sklearn(bundle: Bundle) -> None:
     """So that no run's seconds hold its import."""
     import sklearn.linear_model  # noqa: F401
 

@@ -104,7 +104,7 @@ class Method:
     """label: in tables; grid: the points that its hyper-parameters are chosen from, at most 9, its authors'
     values first; trial: settings beside a point's while it is tried, where its few queries would not reach
     what it decides; run(problem, max_queries, settings): moments in the order of their queries;
-    load(settings): what a process needs once, before a run's clock starts.
+    load(bundle): what a process needs once, before a run's clock starts.
     """
 
     name: str
@@ -114,4 +114,4 @@ class Method:
     grid: tuple[Mapping[str, Any], ...] = field(default=({},))
     trial: Mapping[str, Any] = field(default_factory=dict)
     needs_torch: bool = False
-    load: Callable[[Mapping[str, Any]], None] = lambda settings: None
+    load: Callable[[Bundle], None] = lambda bundle: None

@@ -13,8 +13,10 @@ import argparse
 import functools
 import importlib.util
 import json
+import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,7 +34,6 @@ from sharpzo_edge.files import write_json
 from sharpzo_edge.memory import Work
 from sharpzo_edge.towers import TextTower, plan_towers
 
-from .coop import MODEL_VARIABLE
 from .coop_layout import coop_tasks
 from .features import Pool, encoded, pixels_of, pool
 from .jobs import (
@@ -126,7 +127,7 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
             template=task.template,
         )
         judge = pixels_of(bundle, val_files) if changes_pictures else val
-        method.load(settings)
+        method.load(bundle)
         moments = run_measured(method, problem, job.max_queries, settings, judge, tests)
     if not moments:
         raise RuntimeError("no moment had a finite loss")
@@ -165,7 +166,7 @@ def in_processes(
 ) -> Iterator[tuple[Todo, dict[str, Any] | None]]:
     """(job, result) as they are done; None for one that failed, whose traceback is shown."""
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # before a child imports numpy
-    with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(n, get_context("spawn"), initializer=end_with_parent) as processes:
         waiting = {processes.submit(do, place, *work): work for work in todo}
         try:
             for i, future in enumerate(as_completed(waiting), 1):
@@ -184,6 +185,18 @@ def in_processes(
             raise
 
 
+def end_with_parent() -> None:
+    """Of a worker: whatever ends the process that it works for, even a kill, ends it too."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # a worker has one
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def in_words(result: dict[str, Any]) -> str:
     parts = [
         f"{words} {100 * result[key]:.1f} %"
@@ -195,13 +208,12 @@ def in_words(result: dict[str, Any]) -> str:
 
 
 def runnable(jobs: Sequence[Job]) -> list[Job]:
-    """Without those whose method needs torch, where torch or the model in its form is missing."""
-    model = os.environ.get(MODEL_VARIABLE)
-    if importlib.util.find_spec("torch") is not None and model and Path(model).is_dir():
+    """Without those whose method needs torch, where it is missing."""
+    if importlib.util.find_spec("torch") is not None:
         return list(jobs)
     left_out = sorted({job.method for job in jobs if EVERY_METHOD[job.method].needs_torch})
     if left_out:
-        print(f"not run, without torch and the model's folder (--model): {', '.join(left_out)}", flush=True)
+        print(f"not run, without torch: {', '.join(left_out)}", flush=True)
     return [job for job in jobs if job.method not in left_out]
 
 
@@ -320,9 +332,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=("choose", "run", "list"))
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="what the bundle was exported from, for CoOp"
-    )
     parser.add_argument("--tasks", type=Path, default=ROOT / "build" / "demo-model" / "tasks", metavar="DIR")
     parser.add_argument(
         "--coop", type=Path, metavar="DIR", help="data sets in CoOp's layout, instead of --tasks"
@@ -340,8 +349,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     only = {key: values.split(",") for key, _, values in (each.partition("=") for each in given.only)}
     if unknown := sorted(only.keys() - set(KEYS)):
         parser.error(f"--only {unknown[0]}=… is not known; keys are {', '.join(KEYS)}")
-    if given.model:
-        os.environ[MODEL_VARIABLE] = str(given.model)
     place = Place(given.bundle, given.tasks, given.coop, given.work)
     given.results = given.results or (RESULTS if given.coop is None else given.work / "coop")
     if given.command == "choose":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .ablations import TASKS as ABLATION_TASKS
 from .jobs import MOST_SHOTS, QUERIES, RUN_IN_FULL, SEEDS, SHOTS, shots_of
 from .methods import METHODS
 from .runs import EDGE, NOT_RUN, Figures, Pairs, Run, Runs, first_to_reach, in_full, paired, shift, until
-from .targets import EDGE_QUERIES, PAPER
+from .targets import COOP, EDGE_QUERIES, PAPER
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -23,12 +24,17 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [lines[0], "|---" * len(header) + "|", *lines[1:]]
 
 
-def percent(values: Sequence[float]) -> str:
+def plain(values: Sequence[float], digits: int = 2) -> str:
     """Mean and spread (standard deviation over the seeds)."""
     if not values:
         return NOT_RUN
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def percent(values: Sequence[float]) -> str:
+    """The same of fractions."""
+    return plain([100 * value for value in values], digits=1)
 
 
 def over_tasks(
@@ -105,19 +111,52 @@ def pictures(runs: Runs, results: Path) -> list[str]:
 
 
 def by_task(runs: Runs) -> list[str]:
+    """Test accuracy."""
+    rows = [*rows_of(), *rows_in_full(runs)]
+    return markdown(["", *runs.tasks], cells_by_task(runs, rows, lambda f: f["test_accuracy"], percent))
+
+
+def losses(runs: Runs) -> list[str]:
+    """What the training loss is at the results, and how many exact gradients edge's is worth."""
+    rows = [row for row in rows_of() if row.method == EDGE or METHODS[row.method].kind == "backprop"]
+    rows += [row for row in rows_in_full(runs) if row.method == PAPER]
+    steps = [f"steps of {METHODS[COOP].label} to edge's at {EDGE_QUERIES:,}"]
+    steps += [steps_to_edge(runs, task) for task in runs.tasks]
+    cells = cells_by_task(runs, rows, lambda f: f["train_loss"], plain)
+    return markdown(["training loss", *runs.tasks], [*cells, steps])
+
+
+def steps_to_edge(runs: Runs, task: str) -> str:
+    """The median of the first looks of CoOp in w whose loss is no higher; a look is every so many steps."""
+    found = []
+    for seed in SEEDS:
+        edge, coop = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, COOP))
+        if edge and coop:
+            limit = until(edge, EDGE_QUERIES)["train_loss"]
+            reached = first_to_reach(coop, "train_loss", lambda loss, limit=limit: loss <= limit)
+            found.append(math.inf if reached is None else reached[0] - 1)  # its first query is no step
+    middle = statistics.median(found) if found else None
+    return NOT_RUN if middle is None else "never" if middle == math.inf else f"{middle:.0f}"
+
+
+def cells_by_task(
+    runs: Runs,
+    rows: Sequence[Row],
+    figure: Callable[[Figures], float],
+    show: Callable[[Sequence[float]], str],
+) -> Iterable[list[str]]:
+    """Of every row its label, then of every task the figure of the results at 16 shots."""
+
     def cell(row: Row, task: str) -> str:
         if not shots_of(METHODS[row.method], task, runs.tasks[0]):
             return ""
-        found = [until(r, row.queries)["test_accuracy"] for r in runs.of(row.method, task) if row.takes(r)]
+        found = [figure(until(r, row.queries)) for r in runs.of(row.method, task) if row.takes(r)]
         if row.queries is None and not found:
             return ""
         lacking = f" ({len(found)} of {len(SEEDS)} seeds)" * (0 < len(found) < len(SEEDS))
-        return percent(found) + lacking
+        return show(found) + lacking
 
-    return markdown(
-        ["", *runs.tasks],
-        ([row.label, *(cell(row, task) for task in runs.tasks)] for row in (*rows_of(), *rows_in_full(runs))),
-    )
+    return ([row.label, *(cell(row, task) for task in runs.tasks)] for row in rows)
 
 
 def by_shots(runs: Runs) -> list[str]:

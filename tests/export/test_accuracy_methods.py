@@ -10,7 +10,6 @@ from accuracy import coop  # noqa: E402
 from accuracy.method import Problem  # noqa: E402
 from accuracy.methods import METHODS  # noqa: E402
 from sharpzo_edge.arrays import LabelledFeatures  # noqa: E402
-from sharpzo_edge.errors import UsageError  # noqa: E402
 from sharpzo_edge.objective import cross_entropies  # noqa: E402
 
 K, M, D, E = 3, 2, 5, 8
@@ -18,10 +17,10 @@ RNG = np.random.default_rng(0)
 WEIGHTS = torch.from_numpy(RNG.standard_normal((K, M * D, E)).astype(np.float32))
 
 
-class SmoothClip:
+class SmoothTower:
     """unit(tanh(context W_k)) in place of a text tower."""
 
-    def classes(self, names):
+    def classes(self, names, n_context):
         def features(context):
             rows = torch.tanh(torch.einsum("i,kie->ke", context.reshape(-1), WEIGHTS))
             return rows / rows.norm(dim=-1, keepdim=True)
@@ -52,9 +51,9 @@ def problem(n_classes=K):
 
 
 @pytest.mark.parametrize("name", ["coop_w", "coop_context"])
-def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch, tmp_path):
-    monkeypatch.setattr(coop, "loaded", lambda folder: SmoothClip())
-    settings = {**METHODS[name].grid[0], "steps": 200, "model_dir": tmp_path}
+def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch):
+    monkeypatch.setattr(coop, "tower_of", lambda bundle: SmoothTower())
+    settings = {**METHODS[name].grid[0], "steps": 200}
     few = problem()
     moments = list(METHODS[name].run(few, 1_000, settings))
     assert [m.queries for m in moments] == [*range(1, 202, 20)]
@@ -64,9 +63,9 @@ def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch, tmp_path):
     assert short[1].train_loss == pytest.approx(moments[1].train_loss)
 
 
-def test_coop_ends_when_its_validation_loss_has_not_fallen_for_long(monkeypatch, tmp_path):
-    monkeypatch.setattr(coop, "loaded", lambda folder: SmoothClip())
-    settings = {**METHODS["coop_w"].grid[0], "model_dir": tmp_path}
+def test_coop_ends_when_its_validation_loss_has_not_fallen_for_long(monkeypatch):
+    monkeypatch.setattr(coop, "tower_of", lambda bundle: SmoothTower())
+    settings = METHODS["coop_w"].grid[0]
     few = problem()
     losses = [
         float(cross_entropies(m.logits(few.val.features[:]), few.val.labels).mean())
@@ -74,12 +73,6 @@ def test_coop_ends_when_its_validation_loss_has_not_fallen_for_long(monkeypatch,
     ]
     assert int(np.argmin(losses)) * coop.LOOK_EVERY + coop.PATIENCE == (len(losses) - 1) * coop.LOOK_EVERY
     assert (len(losses) - 1) * coop.LOOK_EVERY < coop.STEPS
-
-
-def test_coop_without_its_model_says_what_to_type(monkeypatch):
-    monkeypatch.delenv(coop.MODEL_VARIABLE, raising=False)
-    with pytest.raises(UsageError, match=coop.MODEL_VARIABLE):
-        next(METHODS["coop_w"].run(problem(), 10, METHODS["coop_w"].grid[0]))
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
