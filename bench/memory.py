@@ -581,9 +581,9 @@ def edge_said(results: dict[str, Any]) -> list[str]:
     """How much of a sketch the budget leaves room for, and what a query takes with all that is around it."""
     wanted = EDGE.sketches[0]
     lines = [
-        f"A sketch has {wanted.rank} new directions a round, and those of {wanted.kept_rounds} rounds before, "
-        "where there is room. Seconds a query hold the",
-        "rounds' own arithmetic; of 16 pictures a class (with more than 10 classes: of one).",
+        f"A sketch has {wanted.rank} new directions a round, and those of {wanted.kept_rounds} rounds before "
+        "it, where there is room. Seconds a query",
+        f"hold the rounds' own arithmetic, on {SHOTS} pictures a class (one where classes are more than 10).",
         "",
         "| tune | budget | peak | directions a round | columns | queries | s a query |",
         "|---" * 7 + "|",
