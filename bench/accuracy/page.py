@@ -199,8 +199,8 @@ def readme_table(runs: Runs) -> str:
         [
             *table.by_shots(runs),
             "",
-            f"{verdict}. [docs/accuracy.md](docs/accuracy.md) has every task, the plots, the intervals and what "
-            "is known of the reasons.",
+            f"{verdict}. [docs/accuracy.md](docs/accuracy.md) has every task, the plots, the intervals and "
+            "what is known of the reasons.",
         ]
     )
 
