@@ -25,6 +25,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def with_versions_of(machine: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The same machine, for results of which some were measured earlier: every version that any has."""
+    both: dict[str, str] = {}
+    for name in earlier["versions"] | machine["versions"]:
+        seen = [*earlier["versions"].get(name, "").split(", "), machine["versions"].get(name, "")]
+        both[name] = ", ".join(dict.fromkeys(filter(None, seen)))
+    return machine | {"versions": both}
+
+
 def one_line(machine: dict[str, Any]) -> str:
     """What `describe_machine` found, as pages end or begin with it."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

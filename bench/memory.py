@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import replace_between
-from machine import ROOT, describe_machine, one_line
+from machine import ROOT, describe_machine, one_line, with_versions_of
 from sharpzo_edge.memory import Sketch
 from sharpzo_edge.settings import EDGE
 from speed import CONTEXT_WORDS, exported, imagenet, names_of
@@ -378,10 +378,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
-    results: dict[str, Any] = {"machine": machine, "floor_mib": floor(arguments.work), "rows": []}
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
+    described = machine
     if arguments.add:
-        rows = {row_key(row): row for row in json.loads(RESULTS.read_text())["rows"]}
+        stored = json.loads(RESULTS.read_text())
+        rows = {row_key(row): row for row in stored["rows"]}
+        described = with_versions_of(machine, stored["machine"])
+    results: dict[str, Any] = {"machine": described, "floor_mib": floor(arguments.work), "rows": []}
     wanted = [each for each in MODELS if label(*each[:2]) in arguments.models]
     for n_classes in arguments.classes:
         for model, weights, budget in wanted:

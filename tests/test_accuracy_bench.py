@@ -23,6 +23,7 @@ from accuracy.measure import TestSet, accuracy, headline, summary, timed
 from accuracy.method import Moment, Problem
 from accuracy.methods import METHODS
 from accuracy.tasks import Split, Task, folder_task
+from machine import with_versions_of
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import MERGES_FILE, Bundle
 from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
@@ -140,6 +141,14 @@ def test_whatever_ends_the_bench_ends_its_workers() -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"of {started} some still run")
+
+
+def test_results_of_two_occasions_name_the_versions_of_both() -> None:
+    earlier = {"cores": 2, "versions": {"numpy": "2.3", "onnxruntime": "1.30, 1.31", "torch": "2.14"}}
+    now = {"cores": 4, "versions": {"numpy": "2.3", "onnxruntime": "1.32"}}
+    wanted = {"numpy": "2.3", "onnxruntime": "1.30, 1.31, 1.32", "torch": "2.14"}
+    assert with_versions_of(now, earlier) == {"cores": 4, "versions": wanted}
+    assert with_versions_of(with_versions_of(now, earlier), earlier)["versions"] == wanted
 
 
 def test_the_choice_is_by_validation_then_loss_then_the_grids_order_and_goes_on_where_it_stopped(

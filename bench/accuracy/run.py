@@ -10,6 +10,7 @@ made with the same settings and bundle, is not run again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import json
@@ -25,7 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from machine import ROOT, describe_machine
+from machine import ROOT, describe_machine, with_versions_of
 from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.bundle import Bundle
 from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
@@ -314,7 +315,10 @@ def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) 
     prepare(place, [job for job, _ in todo])
     machine = describe_machine()
     results.mkdir(parents=True, exist_ok=True)
-    write_json(results / MACHINE, machine)
+    described = machine
+    with contextlib.suppress(FileNotFoundError):
+        described = with_versions_of(machine, json.loads((results / MACHINE).read_bytes()))
+    write_json(results / MACHINE, described)
     keep_counts(place, results, [job for job, _ in todo])
     failed = 0
     for (job, settings), result in in_processes(run_job, place, todo, n):
