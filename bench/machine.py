@@ -29,8 +29,8 @@ def with_versions_of(machine: dict[str, Any], earlier: dict[str, Any]) -> dict[s
     """The same machine, for results of which some were measured earlier: every version that any has."""
     both: dict[str, str] = {}
     for name in earlier["versions"] | machine["versions"]:
-        seen = [*earlier["versions"].get(name, "").split(", "), machine["versions"].get(name, "")]
-        both[name] = ", ".join(dict.fromkeys(filter(None, seen)))
+        seen = [*earlier["versions"].get(name, "").split(" and "), machine["versions"].get(name, "")]
+        both[name] = " and ".join(dict.fromkeys(filter(None, seen)))
     return machine | {"versions": both}
 
 

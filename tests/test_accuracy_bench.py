@@ -144,9 +144,9 @@ def test_whatever_ends_the_bench_ends_its_workers() -> None:
 
 
 def test_results_of_two_occasions_name_the_versions_of_both() -> None:
-    earlier = {"cores": 2, "versions": {"numpy": "2.3", "onnxruntime": "1.30, 1.31", "torch": "2.14"}}
+    earlier = {"cores": 2, "versions": {"numpy": "2.3", "onnxruntime": "1.30 and 1.31", "torch": "2.14"}}
     now = {"cores": 4, "versions": {"numpy": "2.3", "onnxruntime": "1.32"}}
-    wanted = {"numpy": "2.3", "onnxruntime": "1.30, 1.31, 1.32", "torch": "2.14"}
+    wanted = {"numpy": "2.3", "onnxruntime": "1.30 and 1.31 and 1.32", "torch": "2.14"}
     assert with_versions_of(now, earlier) == {"cores": 4, "versions": wanted}
     assert with_versions_of(with_versions_of(now, earlier), earlier)["versions"] == wanted
 
