@@ -148,7 +148,7 @@ def test_results_of_two_occasions_name_the_versions_of_both() -> None:
     now = {"cores": 4, "versions": {"numpy": "2.3", "onnxruntime": "1.32"}}
     wanted = {"numpy": "2.3", "onnxruntime": "1.30 and 1.31 and 1.32", "torch": "2.14"}
     assert with_versions_of(now, earlier) == {"cores": 4, "versions": wanted}
-    assert with_versions_of(with_versions_of(now, earlier), earlier)["versions"] == wanted
+    assert with_versions_of(now, with_versions_of(now, earlier))["versions"] == wanted
 
 
 def test_the_choice_is_by_validation_then_loss_then_the_grids_order_and_goes_on_where_it_stopped(
