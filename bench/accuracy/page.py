@@ -103,7 +103,7 @@ the spread over seeds.
   `subgroups` loses as much: a better direction does not make the linear model good for longer steps.
 - Smaller and more frequent rounds (16, 8 or 4 directions, two or three trials) with as many columns kept, and
   256 or 512 columns instead of 128.
-- Momentum along estimated gradients, without trials or trust region.
+- Momentum along estimated gradients, without trials or trust region (on `digits` alone).
 - Keeping a fourth of every class's pictures back for validation, up to four, where 16 shots leave none (the
   tables' own tasks and seeds). Edge and the head `gda` lose by it on average, since they have less to learn
   from; Tip-Adapter would gain, on `words` above all."""

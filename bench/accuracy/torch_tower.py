@@ -62,9 +62,8 @@ class TorchTower:
         return features
 
     def _chunk(self, context: torch.Tensor, chunk: NameChunk) -> torch.Tensor:
-        weights = self._weights
-        positions = weights["positions"]
-        shared = torch.cat([weights["sos"].view(1, -1), context]) + positions[: 1 + len(context)]
+        positions = self._weights["positions"]
+        shared = torch.cat([self._weights["sos"].view(1, -1), context]) + positions[: 1 + len(context)]
         own = torch.from_numpy(chunk.embeddings()) + positions[torch.from_numpy(chunk.positions)]
         rows, mask = torch.cat([shared, own]), torch.from_numpy(chunk.mask)
         for i in range(self._layers):
@@ -72,7 +71,9 @@ class TorchTower:
             hidden = self._linear(f"block.{i}.fc", self._norm(f"block.{i}.ln_2", rows))
             rows = rows + self._linear(f"block.{i}.proj", self._activation(hidden))
         ends = self._norm("ln_final", rows[torch.from_numpy(chunk.eot_rows)])
-        return functional.normalize(ends @ weights["projection.weight"], dim=-1)
+        if "projection.weight" in self._weights:
+            ends = self._linear("projection", ends)
+        return functional.normalize(ends, dim=-1)
 
     def _attention(self, block: str, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Queries are scaled in the bundle already."""
@@ -82,7 +83,8 @@ class TorchTower:
         return self._linear(f"{block}.out", mixed.transpose(0, 1).flatten(1))
 
     def _linear(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        return rows @ self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        product, bias = rows @ self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias")
+        return product if bias is None else product + bias
 
     def _norm(self, name: str, rows: torch.Tensor) -> torch.Tensor:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]

@@ -21,6 +21,8 @@ RECIPES = (
     "gelu_tanh",
     "layer_scale, no ln_pre",
     "one text layer, other epsilon, tall pictures",
+    "custom text with bias, avg pool then norm",
+    "custom text without projection, eos, wide pictures",
 )
 SLOPE_DIFFERENCE = 2e-2  # of a derivative: what a central difference in float32 leaves
 
