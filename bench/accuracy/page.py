@@ -141,6 +141,7 @@ def page(runs: Runs, results: Path) -> str:
         INTRODUCTION,
         OF_MODEL if is_ours else None,
         OF_RESULTS,
+        time_taken(runs),
         measured_on(runs, results),
         "![accuracy and loss against queries and seconds](accuracy.svg)"
         if PLOT.exists() and is_ours
@@ -160,6 +161,11 @@ def page(runs: Runs, results: Path) -> str:
         *(("## Not run", "Shots/seed.", missing) if missing else ()),
     ]
     return "\n\n".join(p if isinstance(p, str) else "\n".join(p) for p in parts if p) + "\n"
+
+
+def time_taken(runs: Runs) -> str:
+    seconds = sum(run["seconds"] for run in runs.by_key.values())
+    return f"All {len(runs.by_key):,} runs took {seconds / 3600:.1f} hours of one core by that clock."
 
 
 def measured_on(runs: Runs, results: Path) -> str | None:
