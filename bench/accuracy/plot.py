@@ -78,6 +78,7 @@ def draw(runs: Runs, output: Path) -> None:
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     # Text stays text, and the file is the same for the same runs.
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "accuracy", "font.size": 9})
@@ -99,6 +100,10 @@ def draw(runs: Runs, output: Path) -> None:
         axis.set_xscale("log")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
+    axes[1, 0].set_yscale("log")  # one head's loss is far above all others
+    axes[1, 0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes[1, 0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes[1, 0].yaxis.set_minor_formatter(ticker.NullFormatter())
     axes[0, 0].set_ylabel("test accuracy, %")
     axes[1, 0].set_ylabel("training loss, lowest so far")
     axes[1, 0].set_xlabel("queries")
