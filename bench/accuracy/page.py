@@ -45,6 +45,8 @@ loss decides, and not accuracy, was settled once on these tasks: test accuracy w
 Mean ± standard deviation over the seeds. Seconds are the processor's, on one thread, without imports and
 without the measuring of moments."""
 
+OF_PLOT = "![accuracy and loss against queries and seconds]({})"
+
 OF_TARGETS = f"""\
 16 shots. Differences in points of test accuracy, over pairs of the same task and seed, with 95 %
 intervals from {RESAMPLES:,} bootstrap resamples of the pairs; of fewer than {FEWEST_PAIRS} pairs, all
@@ -143,9 +145,7 @@ def page(runs: Runs, results: Path) -> str:
         OF_RESULTS,
         time_taken(runs),
         measured_on(runs, results),
-        "![accuracy and loss against queries and seconds](accuracy.svg)"
-        if PLOT.exists() and is_ours
-        else None,
+        OF_PLOT.format("accuracy.svg") if PLOT.exists() and is_ours else None,
         *("## Against the targets", OF_TARGETS, judged),
         *((OF_LOSSES, table.losses(runs)) if is_ours else ()),
         *("## Pictures", OF_PICTURES if is_ours else None, table.pictures(runs, results)),
@@ -204,6 +204,8 @@ def readme_table(runs: Runs) -> str:
     return "\n".join(
         [
             *table.by_shots(runs),
+            "",
+            OF_PLOT.format("docs/accuracy.svg"),
             "",
             f"{verdict}. [docs/accuracy.md](docs/accuracy.md) has every task, the plots, the intervals and "
             "what is known of the reasons.",
