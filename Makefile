@@ -6,7 +6,7 @@ OLDEST_ONNXRUNTIME := 1.23.2
 WORK ?= build/demo-model
 MINUTES ?= 60
 PIP := -m pip install --quiet --disable-pip-version-check
-ACCURACY = PYTHONPATH=export:bench $(EXPORT)/bin/python -m accuracy
+ACCURACY = PYTHONPATH=bench $(EXPORT)/bin/python -m accuracy
 ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')

@@ -130,9 +130,9 @@ Whoever has CLIP's weights and the data sets of CoOp's DATASETS.md runs the same
 "a photo of a" (zero-shot and BlackVIP: with the data set's own template):
 
     sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
-    PYTHONPATH=export:bench python -m accuracy.run choose --bundle vit-b-16 --coop DATA
-    PYTHONPATH=export:bench python -m accuracy.run run --bundle vit-b-16 --coop DATA
-    PYTHONPATH=export:bench python -m accuracy.page --results build/accuracy/coop --page coop.md
+    PYTHONPATH=bench python -m accuracy.run choose --bundle vit-b-16 --coop DATA
+    PYTHONPATH=bench python -m accuracy.run run --bundle vit-b-16 --coop DATA
+    PYTHONPATH=bench python -m accuracy.page --results build/accuracy/coop --page coop.md
 
 They were not at hand here: a test runs these commands on tiny folders in that layout."""
 

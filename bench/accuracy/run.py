@@ -14,7 +14,6 @@ import contextlib
 import functools
 import importlib.util
 import json
-import multiprocessing
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +189,7 @@ def end_with_parent() -> None:
     """Of a worker: whatever ends the process that it works for, even a kill, ends it too."""
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
+        parent = parent_process()
         assert parent is not None  # a worker has one
         parent.join()
         os._exit(1)
