@@ -27,8 +27,8 @@ from typing import Any
 
 from demo import replace_between
 from machine import ROOT, describe_machine, one_line, with_versions_of
-from sharpzo_edge.memory import Sketch
-from sharpzo_edge.settings import EDGE
+from sharpzo_edge.memory.plan import Sketch
+from sharpzo_edge.tuning.presets import EDGE
 from speed import CONTEXT_WORDS, exported, imagenet, names_of
 
 HERE = Path(__file__).parent
@@ -201,7 +201,8 @@ def tune_with_sampled_pictures() -> None:
     """The command line, with random features for all pictures but those of the first passes."""
     import numpy as np
 
-    from sharpzo_edge import cli, encode
+    from sharpzo_edge import cli
+    from sharpzo_edge.pictures import encode
 
     class Sampled(encode.ImageTower):
         passes = 0

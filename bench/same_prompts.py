@@ -32,7 +32,8 @@ CASES: dict[str, str] = {
     "edge, streamed": "--memory-budget 90MiB --max-queries 300",
     "edge, no budget": "--memory-budget none --max-queries 300",
     "edge, nothing validated": "--val 0 --context-init drawing --max-queries 500",
-    "edge, random context": "--context-tokens 3 --rank 8 --kept-rounds 1 --change-point auto --max-queries 800",
+    "edge, random context": "--context-tokens 3 --rank 8 --kept-rounds 1 --change-point auto"
+    " --max-queries 800",
     "edge, other words": "--class-names words.json --rho 0 --label-smoothing 0 --max-queries 400",
     "edge, stage 2 alone": "--change-point 0 --patience 2",
     "edge, one query": "--max-queries 1",
@@ -58,7 +59,15 @@ def run(command: str, *arguments: str, folder: Path) -> dict[str, Any]:
 def results(command: str, options: str, folder: Path) -> dict[str, Any]:
     """By what it is: the prompt's bytes, and what each command prints."""
     (folder / "words.json").write_text(json.dumps(WORDS))
-    tune = ["tune", "--bundle", str(BUNDLE), "--images", str(TASK / "train"), "--output", "prompt.safetensors"]
+    tune = [
+        "tune",
+        "--bundle",
+        str(BUNDLE),
+        "--images",
+        str(TASK / "train"),
+        "--output",
+        "prompt.safetensors",
+    ]
     with_prompt = ["--bundle", str(BUNDLE), "--prompt", "prompt.safetensors"]
     pictures = [str(path) for path in sorted((TASK / "test" / "sport").iterdir())[:3]]
     return {

@@ -123,7 +123,8 @@ def struck(strike: str, site: int, words: list[str]) -> None:
     """In a process of its own: the command, and what befalls it."""
     from disk import FailingOs
 
-    from sharpzo_edge import cli, files
+    from sharpzo_edge import cli
+    from sharpzo_edge.run import files
 
     def befalls(what: str) -> None:
         os.write(2, f"{STRUCK}{what}\n".encode())
@@ -278,9 +279,9 @@ class Soak:
 
     def _stage(self, job: Job, folder: Path) -> str:
         """How far the run had come; its checkpoint must be readable at any moment."""
-        from sharpzo_edge.checkpoint import load_state
         from sharpzo_edge.errors import SharpzoError
-        from sharpzo_edge.stages import RunState
+        from sharpzo_edge.run.checkpoint import load_state
+        from sharpzo_edge.tuning.loop import RunState
 
         if (folder / "prompt").exists():
             return "at the end"

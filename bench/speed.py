@@ -64,7 +64,7 @@ def imagenet(n: int) -> list[str]:
 
 def exported(model: str, weights: str, folder: Path) -> Path:
     """A bundle of `model` with random weights; exported unless this exporter's is there from before."""
-    from sharpzo_edge.bundle import Bundle
+    from sharpzo_edge.clip.bundle import Bundle
     from sharpzo_edge.errors import BundleError
 
     output = folder / f"{model}-{weights}"
@@ -133,9 +133,9 @@ class OurWorker:
         import numpy as np
         import onnxruntime as ort
 
-        from sharpzo_edge.bundle import Bundle
-        from sharpzo_edge.class_prompts import checked_token_ids, class_prompts
-        from sharpzo_edge.memory import TowerPlan, Work, floor_of, make_plan
+        from sharpzo_edge.clip.bundle import Bundle
+        from sharpzo_edge.clip.class_prompts import checked_token_ids, class_prompts
+        from sharpzo_edge.memory.plan import TowerPlan, Work, floor_of, make_plan
 
         self.bundle, self.threads = Bundle.open(Path(bundle)), threads
         lengths = tuple(map(len, checked_token_ids(self.bundle, names, N_CONTEXT)))
@@ -168,7 +168,7 @@ class OurWorker:
 
     def regroup(self, group: int) -> None:
         """From now on so many candidates in a run, in a tower of its own."""
-        from sharpzo_edge.memory import TowerPlan
+        from sharpzo_edge.memory.plan import TowerPlan
 
         streamed = self.plan.mode == "streamed"
         self.plan = TowerPlan(self.plan.mode, group, max(group, self.plan.together) if streamed else group)
@@ -179,7 +179,7 @@ class OurWorker:
         """Milliseconds a candidate by kind of operator, in onnxruntime, in reads and around them."""
         import onnxruntime as ort
 
-        from sharpzo_edge import towers
+        from sharpzo_edge.clip import towers
 
         folder = self.bundle.folder.parent
         for left in folder.glob("profile*.json"):  # by a run that was killed
@@ -233,7 +233,7 @@ class OurWorker:
         return {"ms": dict(totals), "wall_ms": wall * 1e3 / candidates}
 
     def _tower(self) -> Any:
-        from sharpzo_edge.towers import TextTower
+        from sharpzo_edge.clip.towers import TextTower
 
         return TextTower(self.bundle, self.plan, self.threads)
 

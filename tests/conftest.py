@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import sharpzo_edge
-from sharpzo_edge.bundle import MANIFEST_FILE, Bundle
+from sharpzo_edge.clip.bundle import MANIFEST_FILE, Bundle
 
 EMBEDDED = Path(sharpzo_edge.__file__).parent / "demo" / "bundle"
 

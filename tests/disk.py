@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharpzo_edge import files
-from sharpzo_edge.request import TuneRequest
-from sharpzo_edge.settings import EdgeSettings, PaperSettings
-from sharpzo_edge.tune import tune
+from sharpzo_edge.commands.tune import tune
+from sharpzo_edge.run import files
+from sharpzo_edge.tuning.presets import EdgeSettings, PaperSettings
+from sharpzo_edge.tuning.request import TuneRequest
 
 CHANGES = ("open", "write", "fsync", "ftruncate", "replace", "unlink", "mkdir")
 TINY = {

@@ -28,33 +28,27 @@ import safetensors.numpy
 from mutants import Reader, mutate_bytes, mutate_json, mutate_json_file, mutate_safetensors, spelt
 from PIL import Image
 
-from sharpzo_edge import (
-    checkpoint,
-    class_prompts,
-    cli,
-    encode,
-    features,
-    files,
-    images,
-    record,
-    tokenizer,
-    towers,
-    tune,
-)
-from sharpzo_edge.arrays import Floats
-from sharpzo_edge.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
+from sharpzo_edge import cli
+from sharpzo_edge.clip import class_prompts, preprocess, tokenizer, towers
+from sharpzo_edge.clip.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
+from sharpzo_edge.clip.towers import TextTower, plan_towers
+from sharpzo_edge.commands import tune
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.draw import CROPS_FILE, Draw
 from sharpzo_edge.errors import ImagesError
-from sharpzo_edge.heads import Head, blended_logits
-from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.memory import TowerPlan, Work
-from sharpzo_edge.objective import softmax
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.stages import RunState
-from sharpzo_edge.towers import TextTower, plan_towers
-from sharpzo_edge.tuned_prompt import METADATA_KEY, TunedPrompt, check_fits, load_prompt, save_prompt
-from sharpzo_edge.workplace import Workplace
+from sharpzo_edge.memory.plan import TowerPlan, Work
+from sharpzo_edge.pictures import encode, features
+from sharpzo_edge.pictures import folder as folders
+from sharpzo_edge.pictures.few_shot import CROPS_FILE, Draw
+from sharpzo_edge.run import checkpoint, files
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.run.workplace import Workplace
+from sharpzo_edge.search.losses import softmax
+from sharpzo_edge.tuning import record
+from sharpzo_edge.tuning.heads import Head, blended_logits
+from sharpzo_edge.tuning.loop import RunState
+from sharpzo_edge.tuning.tuned_prompt import METADATA_KEY, TunedPrompt, check_fits, load_prompt, save_prompt
+from sharpzo_edge.types import Floats
 
 NAMES = ("cat", "red heart")
 SHORT_MERGES = 500  # lines of the merges that a reader of names gets: the whole file takes a while
@@ -267,14 +261,14 @@ def _checkpoint(reseal: bool) -> Callable[[Path], Reader]:
 
 
 def _a_state() -> RunState:
-    from sharpzo_edge import stage1_cmaes
-    from sharpzo_edge.objective import Score
-    from sharpzo_edge.settings import PRESETS
-    from sharpzo_edge.stages import Look
+    from sharpzo_edge.search import cmaes
+    from sharpzo_edge.search.losses import Score
+    from sharpzo_edge.tuning.loop import Look
+    from sharpzo_edge.tuning.presets import PRESETS
 
     settings = dataclasses.replace(PRESETS["paper"], dim=3).stage1()
     origin, seed = np.zeros(3), np.random.SeedSequence(0)
-    search = stage1_cmaes.SharpnessAwareCMAES.start(settings, origin, seed, lambda T: T)
+    search = cmaes.SharpnessAwareCMAES.start(settings, origin, seed, lambda T: T)
     look = Look(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None)
     return RunState(1, search.state, None, 7, 0, 0.5, look, look, 1, 0.5, 0.5, 0, None, 0, 1.5)
 
@@ -369,7 +363,7 @@ def _kept_pictures(name: str, reseal: bool = False) -> Callable[[Path], Reader]:
         plan = dataclasses.replace(
             plan_towers(bundle, Work(threads=1), "none"), image=TowerPlan("packed", 1, 2)
         )
-        labelled = images.read_folder(folder / "pictures")
+        labelled = folders.read_folder(folder / "pictures")
         asked = Draw(2, 1, np.random.SeedSequence(1), 1, np.random.SeedSequence(1))
         encode.ImageTower = _NoTower  # type: ignore[misc, assignment]
         files.os = _UnsyncedOs()  # type: ignore[assignment]
@@ -425,7 +419,7 @@ def _words(
         def read(data: bytes) -> Any:
             path.write_bytes(data)
             if is_json:
-                names: Any = images.read_folder(folder / "pictures", path).names
+                names: Any = folders.read_folder(folder / "pictures", path).names
             else:
                 names = cli._names(str(path))
             return [names, class_prompts.checked_token_ids(bundle, names, 4)]
@@ -446,8 +440,8 @@ def _pictures(variants: Callable[[], list[bytes]], mutate: Callable[[bytes, rand
         def read(data: bytes) -> Any:
             path.write_bytes(data)
             try:
-                crop = images.read_crop(path, how, 24 << 20)
-            except images.UnreadablePictureError as reason:
+                crop = preprocess.read_crop(path, how, 24 << 20)
+            except preprocess.UnreadablePictureError as reason:
                 assert 0 < len(str(reason)) < 80
                 raise ImagesError(str(reason)) from reason
             assert crop.shape == (*how.size, 3) and crop.dtype == np.uint8
@@ -473,7 +467,7 @@ def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 def _turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[preprocess.ORIENTATION] = 6
     return exif
 
 

@@ -24,22 +24,22 @@ from accuracy.method import Moment, Problem
 from accuracy.methods import METHODS
 from accuracy.tasks import Split, Task, folder_task
 from machine import with_versions_of
-from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.bundle import MERGES_FILE, Bundle
-from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
+from sharpzo_edge.clip.bundle import MERGES_FILE, Bundle
+from sharpzo_edge.clip.class_prompts import checked_token_ids, context_from_words
+from sharpzo_edge.clip.tokenizer import Tokenizer
+from sharpzo_edge.clip.towers import plan_towers
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.draw import Draw
-from sharpzo_edge.features import training_features
-from sharpzo_edge.files import read_checked_json
-from sharpzo_edge.images import read_folder
-from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.memory import Work
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.settings import EDGE
-from sharpzo_edge.streams import stream
-from sharpzo_edge.tokenizer import Tokenizer
-from sharpzo_edge.towers import plan_towers
-from sharpzo_edge.workplace import Workplace
+from sharpzo_edge.memory.plan import Work
+from sharpzo_edge.pictures.features import training_features
+from sharpzo_edge.pictures.few_shot import Draw
+from sharpzo_edge.pictures.folder import read_folder
+from sharpzo_edge.run.files import read_checked_json
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.run.workplace import Workplace
+from sharpzo_edge.seeds import stream
+from sharpzo_edge.tuning.presets import EDGE
+from sharpzo_edge.types import LabelledFeatures
 
 OUTSIDE_THE_VOCABULARY = ("fgvc", "dtd", "eurosat")  # of the shipped bundle, which was cut
 

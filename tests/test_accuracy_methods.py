@@ -10,14 +10,14 @@ import pytest
 from accuracy import black_vip, heads, released, watch, zip_spsa, zo
 from accuracy.method import Moment, Problem
 from accuracy.methods import METHODS
-from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.estimators import Randomised
-from sharpzo_edge.memory import RESIDENT
-from sharpzo_edge.objective import Objective
-from sharpzo_edge.streams import stream
-from sharpzo_edge.towers import TextTower
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_edge.search.estimators import Randomised
+from sharpzo_edge.seeds import stream
+from sharpzo_edge.tuning.objective import Objective
+from sharpzo_edge.types import LabelledFeatures
 
 NAMES = ("food", "sport", "clothing", "sky")
 N_SHOTS, N_VAL = 6, 3

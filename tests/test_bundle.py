@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge.bundle import (
-    FORMAT_VERSION,
-    MANIFEST_FILE,
-    TOKEN_EMBEDDING_FILE,
-    TOKEN_IDS_FILE,
-    Bundle,
-    Manifest,
-    from_json,
-)
+from sharpzo_edge.clip.bundle import MANIFEST_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
+from sharpzo_edge.clip.manifest import FORMAT_VERSION, Manifest
 from sharpzo_edge.errors import BundleError, ClassNameError
+from sharpzo_edge.run.typed_json import from_json
 
 
 def npy(array: np.ndarray) -> bytes:

@@ -12,9 +12,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge.checkpoint import CHECKSUM_KEY, METADATA_KEY, _checksum, load_state, save_state
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.files import canonical_json, replacing, write_json
+from sharpzo_edge.run.checkpoint import CHECKSUM_KEY, METADATA_KEY, _checksum, load_state, save_state
+from sharpzo_edge.run.files import canonical_json, replacing, write_json
 
 
 @dataclass

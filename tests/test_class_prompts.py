@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from sharpzo_edge.bundle import MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE
-from sharpzo_edge.class_prompts import (
+from sharpzo_edge.clip.bundle import MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE
+from sharpzo_edge.clip.class_prompts import (
     attention_mask,
     class_prompts,
     context_from_words,
     name_token_ids,
     random_context,
 )
+from sharpzo_edge.clip.tokenizer import EOT_ID, Tokenizer
 from sharpzo_edge.errors import ClassNameError, UsageError
-from sharpzo_edge.tokenizer import EOT_ID, Tokenizer
 
 NAMES = ["red apple and green leaf", "cat", "hot dog", "dog", "a small yellow car", "food drink", "flag"]
 
@@ -44,7 +44,7 @@ def test_every_class_is_in_one_chunk_with_its_own_rows(bundle, chunk_rows):
 
 def test_many_names_are_read_anew_each_time(bundle, monkeypatch):
     held = class_prompts(bundle, NAMES, 4).chunks[0].embeddings()
-    monkeypatch.setattr("sharpzo_edge.class_prompts.NAMES_IN_MEMORY", 100)
+    monkeypatch.setattr("sharpzo_edge.clip.class_prompts.NAMES_IN_MEMORY", 100)
     chunk = class_prompts(bundle, NAMES, 4).chunks[0]
     assert chunk.embeddings() is not chunk.embeddings()
     assert chunk.embeddings().tobytes() == held.tobytes()

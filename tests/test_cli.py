@@ -19,7 +19,7 @@ from sharpzo_edge import cli
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.interrupt import Interrupt
+from sharpzo_edge.run.interrupt import Interrupt
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")

@@ -18,13 +18,13 @@ import disk
 import pytest
 
 import sharpzo_edge
-from sharpzo_edge import files
-from sharpzo_edge import tune as tuning
+from sharpzo_edge.commands import tune as tuning
+from sharpzo_edge.commands.tune import tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import SharpzoError, UsageError
-from sharpzo_edge.lock import locked
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.tune import tune
+from sharpzo_edge.run import files
+from sharpzo_edge.run.lock import locked
+from sharpzo_edge.run.progress import Progress
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 MEMORY_DISK = Path("/dev/shm")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from sharpzo_edge import process_memory
-from sharpzo_edge.doctor import doctor
+from sharpzo_edge.commands.doctor import doctor
 
 
 def by_name(checks):

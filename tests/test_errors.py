@@ -151,7 +151,7 @@ def test_a_defect_of_ours_is_one_sentence_and_a_traceback_when_asked(
     def defect(*_: object) -> None:
         raise ZeroDivisionError("by nought")
 
-    monkeypatch.setattr("sharpzo_edge.tuned_prompt.load_prompt", defect)
+    monkeypatch.setattr("sharpzo_edge.tuning.tuned_prompt.load_prompt", defect)
     code, out, err = typed(monkeypatch, capsys, "inspect", "x", "--json")
     assert code == 1 and json.loads(out)["error"]["kind"] == "ZeroDivisionError"
     assert "by nought" in err and "SHARPZO_DEBUG=1" in err and "Traceback" not in err

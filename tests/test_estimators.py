@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.estimators import (
+from sharpzo_edge.search.estimators import (
     CoordinateWise,
     FeatureSketch,
     Randomised,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge import arrays, feature_loss
-from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.feature_loss import FeatureLoss, LinearModel, ball_minimum, minimum_in_ball
-from sharpzo_edge.objective import scores
+from sharpzo_edge import types
+from sharpzo_edge.search import losses
+from sharpzo_edge.search.losses import FeatureLoss, LinearModel, ball_minimum, minimum_in_ball, scores
+from sharpzo_edge.types import LabelledFeatures
 
 N, K, E, R = 23, 4, 6, 3
 SCALE = 7.0
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_differences(smoothing):
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_the_gauss_newton_matrix_is_that_of_its_definition(monkeypatch, share):
-    monkeypatch.setattr(feature_loss, "SMALLEST_SHARE", share)
+    monkeypatch.setattr(losses, "SMALLEST_SHARE", share)
     loss, (T, columns) = FeatureLoss(pictures(), SCALE, 0.1), features_and_columns()
     X = pictures().features[:].astype(np.float64)
     a, h = np.array([0.2, -0.1, 0.3]), 1e-6
@@ -120,7 +120,7 @@ def test_some_classes_at_a_time_change_round_off_only(monkeypatch, classes):
         return loss.values(T[np.newaxis]), loss.gradient(T), model.value(a), *model.gauss_newton(a)
 
     whole = found()
-    for module in (arrays, feature_loss):
+    for module in (types, losses):
         monkeypatch.setattr(module, "CLASS_BLOCK_BYTES", classes * 8 * E)
     parts = found()
     assert parts[1].dtype == np.float32

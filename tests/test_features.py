@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharpzo_edge import draw, features
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.towers import ImageTower, plan_towers
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.draw import CROPS_FILE, Draw
-from sharpzo_edge.encode import ENCODED_FILE, stream_features
 from sharpzo_edge.errors import ImagesError, InterruptedRunError, NumericsError, SkippedPicturesError
-from sharpzo_edge.features import FEATURES_FILE, PICTURES_FILE, TrainingFeatures, training_features
-from sharpzo_edge.files import file_checksum, read_checked_json, write_checked_json
-from sharpzo_edge.images import Skipped, read_folder
-from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.journal import Journal
-from sharpzo_edge.memory import Plan, TowerPlan, Work
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.towers import ImageTower, plan_towers
-from sharpzo_edge.workplace import Workplace
+from sharpzo_edge.memory.plan import Plan, TowerPlan, Work
+from sharpzo_edge.pictures import features, few_shot
+from sharpzo_edge.pictures.encode import ENCODED_FILE, stream_features
+from sharpzo_edge.pictures.features import FEATURES_FILE, PICTURES_FILE, TrainingFeatures, training_features
+from sharpzo_edge.pictures.few_shot import CROPS_FILE, Draw
+from sharpzo_edge.pictures.folder import Skipped, read_folder
+from sharpzo_edge.run.files import file_checksum, read_checked_json, write_checked_json
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.journal import Journal
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.run.workplace import Workplace
 
 TRAIN = TASKS / DEFAULT_TASK / "train"
 SHOTS, N_VAL = 2, 1
@@ -99,7 +99,7 @@ def test_what_was_encoded_is_used_again_without_a_look_at_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = encode(tmp_path)
-    monkeypatch.setattr(draw, "read_crop", None)
+    monkeypatch.setattr(few_shot, "read_crop", None)
     again = encode(tmp_path)
     assert np.array_equal(first.train.features, again.train.features)
     assert first.checksum == again.checksum
@@ -137,7 +137,7 @@ def same(one: TrainingFeatures, other: TrainingFeatures) -> bool:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many pictures were read, and how many encoded, one by one or in a pass."""
     counts: Counter[str] = Counter()
-    read_crop, image_features = draw.read_crop, ImageTower.image_features
+    read_crop, image_features = few_shot.read_crop, ImageTower.image_features
 
     def reading(*arguments: Any) -> Any:
         counts["read"] += 1
@@ -148,7 +148,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["encoded"] += len(answer)
         return answer
 
-    monkeypatch.setattr(draw, "read_crop", reading)
+    monkeypatch.setattr(few_shot, "read_crop", reading)
     monkeypatch.setattr(ImageTower, "image_features", encoding)
     return counts
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sharpzo_edge import memory
-from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.errors import PromptFileError, UsageError
-from sharpzo_edge.heads import WEIGHTS, Head, blended_logits, gda, with_best_weight
-from sharpzo_edge.objective import cross_entropies, logits_of
-from sharpzo_edge.tuned_prompt import (
+from sharpzo_edge.search import losses
+from sharpzo_edge.search.losses import cross_entropies, logits_of
+from sharpzo_edge.tuning.heads import WEIGHTS, Head, blended_logits, gda, with_best_weight
+from sharpzo_edge.tuning.tuned_prompt import (
     FORMAT_VERSION,
     HEAD_FORMAT_VERSION,
     TunedPrompt,
     load_prompt,
     save_prompt,
 )
+from sharpzo_edge.types import LabelledFeatures
 
 K, E = 4, 12
 
@@ -84,7 +84,7 @@ def test_a_weight_of_0_is_the_prompt_alone_bit_for_bit() -> None:
 def test_the_weight_never_makes_validation_worse_and_ties_take_the_smaller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "SCORING_BYTES", 1000)  # more than a block
+    monkeypatch.setattr(losses, "SCORING_BYTES", 1000)  # more than a block
     head, validation = gda(pictures(40, 1), K), pictures(25, 5)
 
     def right(T: np.ndarray, weight: float) -> int:

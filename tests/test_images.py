@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from sharpzo_edge import images
-from sharpzo_edge.bundle import Preprocess
-from sharpzo_edge.errors import ImagesError
-from sharpzo_edge.images import (
+from sharpzo_edge.clip import preprocess as preprocessing
+from sharpzo_edge.clip.manifest import Preprocess
+from sharpzo_edge.clip.preprocess import (
     ORIENTATION,
-    Skipped,
     UnreadablePictureError,
     decoding_bytes,
     read_crop,
-    read_folder,
     to_pixels,
     view,
 )
+from sharpzo_edge.errors import ImagesError
+from sharpzo_edge.pictures import folder as folders
+from sharpzo_edge.pictures.folder import Skipped, read_folder
 
 
 def preprocess(size=(32, 32), resize_mode="shortest", interpolation="bicubic", fill_color=0):
@@ -413,9 +413,9 @@ def test_a_large_jpeg_decodes_small_and_nearly_the_same(tmp_path, monkeypatch):
     waves = [127 + 100 * np.sin(x / a + y / b) for a, b in ((91, 140), (37, 61), (300, 23))]
     path = tmp_path / "large.jpg"
     Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path, quality=90)
-    small = images.read_crop(path, preprocess((224, 224))).astype(int)
-    monkeypatch.setattr(images, "LARGE_JPEG_PIXELS", 1 << 40)
-    full = images.read_crop(path, preprocess((224, 224))).astype(int)
+    small = preprocessing.read_crop(path, preprocess((224, 224))).astype(int)
+    monkeypatch.setattr(preprocessing, "LARGE_JPEG_PIXELS", 1 << 40)
+    full = preprocessing.read_crop(path, preprocess((224, 224))).astype(int)
     difference = np.abs(small - full)
     assert 0 < difference.max() <= 4 and difference.mean() <= 0.5
 
@@ -425,12 +425,12 @@ def test_floating_point_levels_are_refused(tmp_path):
     path = tmp_path / "heat.tif"
     Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(path)
     with pytest.raises(UnreadablePictureError, match="floating-point"):
-        images.read_crop(path, preprocess())
+        preprocessing.read_crop(path, preprocess())
 
 
 def test_eight_bits_in_a_wide_integer_stay_as_they_are():
     levels = np.arange(0, 256, dtype=np.int32).reshape(16, 16)
-    crop = images.crop(Image.fromarray(levels, mode="I"), preprocess((16, 16)))
+    crop = preprocessing.crop(Image.fromarray(levels, mode="I"), preprocess((16, 16)))
     assert np.array_equal(np.asarray(crop)[..., 0], levels)
 
 
@@ -481,6 +481,6 @@ def test_whatever_a_decoder_raises_is_a_reason(error, tmp_path, monkeypatch):
 
 def test_an_endless_file_of_class_names_is_refused(tmp_path):
     make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
-    (tmp_path / "words").write_bytes(b" " * (images.NAMES_LIMIT_BYTES + 1))
+    (tmp_path / "words").write_bytes(b" " * (folders.NAMES_LIMIT_BYTES + 1))
     with pytest.raises(ImagesError, match="more than 4,194,304 bytes"):
         read_folder(tmp_path / "photos", tmp_path / "words")

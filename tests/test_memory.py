@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sharpzo_edge
-from sharpzo_edge.bundle import BundledFile, Manifest, Step, Tensor
+from sharpzo_edge.clip.manifest import BundledFile, Manifest, Step, Tensor
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import BudgetError, UsageError
-from sharpzo_edge.memory import (
+from sharpzo_edge.memory.plan import (
     FLOORS,
     MIB,
     NO_SKETCH,
@@ -37,7 +37,7 @@ from sharpzo_edge.process_memory import (
     return_freed_blocks,
     rss_mib,
 )
-from sharpzo_edge.settings import EDGE
+from sharpzo_edge.tuning.presets import EDGE
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 FLOOR = Floor(imports=80.0, work=60.0)

@@ -5,18 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from sharpzo_edge import memory
-from sharpzo_edge.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.memory import RESIDENT
-from sharpzo_edge.objective import (
-    LabelledFeatures,
-    Objective,
-    cross_entropies,
-    logits_of,
-    projection,
-    scores,
-)
-from sharpzo_edge.towers import TextTower
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_edge.search import losses
+from sharpzo_edge.search.losses import cross_entropies, logits_of, scores
+from sharpzo_edge.tuning.objective import LabelledFeatures, Objective, projection
 
 RNG = np.random.default_rng(0)
 SCALE = 16.3
@@ -71,7 +65,7 @@ def test_extreme_logits_stay_finite_and_right():
 
 @pytest.mark.parametrize("n_bytes", [1, 177, 500, 2000, 1 << 20])
 def test_scores_are_the_same_in_blocks_of_any_size(monkeypatch, n_bytes):
-    monkeypatch.setattr(memory, "SCORING_BYTES", n_bytes)
+    monkeypatch.setattr(losses, "SCORING_BYTES", n_bytes)
     features, T, labels = unit(31, 8), unit(6, 8), RNG.integers(0, 6, 31)
     logits = SCALE * features.astype(np.float64) @ T.T.astype(np.float64)
     direct = np.mean([np.log(np.exp(row).sum()) - row[y] for row, y in zip(logits, labels, strict=True)])

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sharpzo_edge.bundle import Preprocess
+from sharpzo_edge.clip.manifest import Preprocess
 from sharpzo_edge.errors import BundleError
 
 KEYS = [field.name for field in dataclasses.fields(Preprocess)]

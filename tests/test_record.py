@@ -15,18 +15,19 @@ from typing import Any
 import disk
 import pytest
 
-from sharpzo_edge import features, towers
-from sharpzo_edge import tune as tuning
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.commands import tune as tuning
+from sharpzo_edge.commands.tune import CHECKPOINT_FILE, tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.draw import CROPS_FILE
 from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
-from sharpzo_edge.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
-from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.lock import LOCK_FILE, locked
-from sharpzo_edge.record import RECORD_FILE, load_record
-from sharpzo_edge.request import TuneRequest
-from sharpzo_edge.tune import CHECKPOINT_FILE, tune
+from sharpzo_edge.pictures import features
+from sharpzo_edge.pictures.few_shot import CROPS_FILE
+from sharpzo_edge.run.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.lock import LOCK_FILE, locked
+from sharpzo_edge.tuning.record import RECORD_FILE, load_record
+from sharpzo_edge.tuning.request import TuneRequest
 
 
 @pytest.fixture(scope="module")

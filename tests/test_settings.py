@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.memory import NO_SKETCH, Sketch
-from sharpzo_edge.settings import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
-from sharpzo_edge.stages import expected_queries, stage1_queries
+from sharpzo_edge.memory.plan import NO_SKETCH, Sketch
+from sharpzo_edge.tuning.loop import expected_queries, stage1_queries
+from sharpzo_edge.tuning.presets import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
 
 # SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
 TABLE = {

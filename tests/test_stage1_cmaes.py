@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from states import assert_same_bits, through_a_file
 
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.stage1_cmaes import (
+from sharpzo_edge.search.cmaes import (
     Settings,
     SharpnessAwareCMAES,
     covariance,

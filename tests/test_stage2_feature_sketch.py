@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from states import assert_same_bits, through_a_file
 
-from sharpzo_edge.arrays import LabelledFeatures
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.feature_loss import FeatureLoss
-from sharpzo_edge.stage2_feature_sketch import (
+from sharpzo_edge.search.losses import FeatureLoss
+from sharpzo_edge.search.sketched_descent import (
     SMALLEST_DELTA,
     Settings,
     SketchedDescent,
@@ -20,6 +19,7 @@ from sharpzo_edge.stage2_feature_sketch import (
     drawn_directions,
     next_delta,
 )
+from sharpzo_edge.types import LabelledFeatures
 
 D, K, E = 12, 3, 5
 SETTINGS = Settings(dim=D, rank=5)

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from states import assert_same_bits, through_a_file
 
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.stage2_sparse_zo import (
-    Settings,
-    SparseZOSGD,
-    keep_mask,
-    pruning_score,
-    sgd_step,
-    z_score,
-)
+from sharpzo_edge.search.sparse_zo import Settings, SparseZOSGD, keep_mask, pruning_score, sgd_step, z_score
 
 D = 7
 TARGET = np.linspace(-1, 2, D)

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge import stages as stages_module
-from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.class_prompts import ClassPrompts, NameChunk
+from sharpzo_edge.clip.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError, UsageError
-from sharpzo_edge.objective import Objective, Score
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.settings import EdgeSettings, PaperSettings, TuneSettings
-from sharpzo_edge.stages import (
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.search.losses import Score
+from sharpzo_edge.seeds import stream
+from sharpzo_edge.tuning import loop as stages_module
+from sharpzo_edge.tuning.loop import (
     PATIENCE_GENERATIONS,
     Budget,
     Look,
@@ -29,7 +28,9 @@ from sharpzo_edge.stages import (
     queries_a_generation,
     queries_a_round,
 )
-from sharpzo_edge.streams import stream
+from sharpzo_edge.tuning.objective import Objective
+from sharpzo_edge.tuning.presets import EdgeSettings, PaperSettings, TuneSettings
+from sharpzo_edge.types import LabelledFeatures
 
 K, E, M, D = 3, 8, 2, 5
 SMALL = PaperSettings(

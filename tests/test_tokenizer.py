@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import sharpzo_edge
+from sharpzo_edge.clip.tokenizer import EOT_ID, MERGES, SOS_ID, Tokenizer, clean_text, split_words
 from sharpzo_edge.errors import BundleError, ClassNameError
-from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID, Tokenizer, clean_text, split_words
 
 EMOJI_TEXTS = Path(__file__).with_name("golden") / "emoji_texts.json.gz"
 SHIPPED_MERGES = Path(sharpzo_edge.__file__).parent / "demo" / "bundle" / "bpe.txt.gz"

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import class_prompts, context_from_words, random_context
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words, random_context
+from sharpzo_edge.clip.towers import ImageTower, TextTower
 from sharpzo_edge.errors import BundleError, NumericsError
-from sharpzo_edge.memory import RESIDENT, STREAMED, TowerPlan
-from sharpzo_edge.towers import (
-    ImageTower,
-    TextTower,
-)
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED, TowerPlan
 
 NAMES = ["red apple and green leaf", "cat", "hot dog", "dog", "a small yellow car", "flag"]
 # Unit features in float32: one unit in the last place is 6e-8, and a GEMM of another shape sums in

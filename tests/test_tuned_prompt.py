@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_edge.errors import PromptFileError
-from sharpzo_edge.tuned_prompt import (
+from sharpzo_edge.tuning.tuned_prompt import (
     FORMAT_VERSION,
     HEAD_FORMAT_VERSION,
     METADATA_KEY,

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_edge.arrays import Doubles, Floats
-from sharpzo_edge.bundle import Preprocess
+from sharpzo_edge.clip.manifest import Preprocess
+from sharpzo_edge.clip.towers import ImageTower
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.memory import RESIDENT
-from sharpzo_edge.objective import cross_entropies, logits_of
-from sharpzo_edge.towers import ImageTower
+from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_edge.search.losses import cross_entropies, logits_of
+from sharpzo_edge.types import Doubles, Floats
 
 from .method import Moment, Problem
 from .prompts import DIM

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.objective import logits_of, projection
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.search.losses import logits_of
+from sharpzo_edge.tuning.objective import projection
 
 from .heads import loss_of
 from .method import Moment, Problem

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sharpzo_edge.arrays import Floats, LabelledFeatures
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.encode import stream_features
-from sharpzo_edge.files import canonical_json, replacing
-from sharpzo_edge.images import Skipped, UnreadablePictureError, read_crop, to_pixels
-from sharpzo_edge.memory import Work
-from sharpzo_edge.streams import stream
-from sharpzo_edge.towers import plan_towers
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.preprocess import UnreadablePictureError, read_crop, to_pixels
+from sharpzo_edge.clip.towers import plan_towers
+from sharpzo_edge.memory.plan import Work
+from sharpzo_edge.pictures.encode import stream_features
+from sharpzo_edge.pictures.folder import Skipped
+from sharpzo_edge.run.files import canonical_json, replacing
+from sharpzo_edge.seeds import stream
+from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .tasks import Files, Task
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpzo_edge.arrays import Doubles, Floats, LabelledFeatures
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.objective import cross_entropies
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.search.losses import cross_entropies
+from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
 from .method import Moment, Problem
 from .prompts import DIM

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharpzo_edge.settings import PRESETS, settings_for
+from sharpzo_edge.tuning.presets import PRESETS, settings_for
 
 from . import ablations
 from .ablations import ABLATIONS, change_of

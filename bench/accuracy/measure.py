@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_edge.arrays import Floats, LabelledFeatures
-from sharpzo_edge.objective import cross_entropies
+from sharpzo_edge.search.losses import cross_entropies
+from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .method import Method, Moment, Problem
 

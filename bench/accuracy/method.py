@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sharpzo_edge.arrays import Floats, LabelledFeatures
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.objective import Objective, projection
-from sharpzo_edge.streams import stream
-from sharpzo_edge.towers import TextTower
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.seeds import stream
+from sharpzo_edge.tuning.objective import Objective, projection
+from sharpzo_edge.types import Floats, LabelledFeatures
 
 Kind = Literal["prompt", "head", "backprop", "picture"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_edge import stage1_cmaes
-from sharpzo_edge.interrupt import Interrupt
-from sharpzo_edge.progress import Progress
-from sharpzo_edge.settings import EDGE, NOT_OPTIONS, PAPER, TuneSettings
-from sharpzo_edge.stages import Budget, Run
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.search import cmaes
+from sharpzo_edge.tuning.loop import Budget, Run
+from sharpzo_edge.tuning.presets import EDGE, NOT_OPTIONS, PAPER, TuneSettings
 
 from .method import Moment, Problem
 from .watch import Ask, Search, look, moment_of, watched
@@ -43,14 +43,14 @@ def cma(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iter
     samples, which is the mean and noise.
     """
     objective = problem.objective(DIM, std_of(problem, settings))
-    own = stage1_cmaes.Settings(
+    own = cmaes.Settings(
         dim=DIM, population=settings.get("population", 40), sigma0=settings["sigma0"], rho=0.0
     )
     yield from watched(objective, cma_search(own, problem.stream("stage1")), max_queries)
 
 
-def cma_search(settings: stage1_cmaes.Settings, seed: np.random.SeedSequence) -> Search:
-    search = stage1_cmaes.SharpnessAwareCMAES.start(settings, np.zeros(settings.dim), seed)
+def cma_search(settings: cmaes.Settings, seed: np.random.SeedSequence) -> Search:
+    search = cmaes.SharpnessAwareCMAES.start(settings, np.zeros(settings.dim), seed)
     while True:
         search.tell((yield Ask(search.ask(settings.population).points, search.solution)))
 

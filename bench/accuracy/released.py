@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_edge import stage1_cmaes
-from sharpzo_edge.arrays import Doubles
-from sharpzo_edge.estimators import CoordinateWise
+from sharpzo_edge.search import cmaes
+from sharpzo_edge.search.estimators import CoordinateWise
+from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
 from .prompts import DIM, std_of
@@ -38,9 +38,7 @@ BOUNDS = 5.0
 def released(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
     """settings: std of A, sigma0, eta; change_point and steps as in the paper's preset."""
     objective = problem.objective(DIM, std_of(problem, settings))
-    cma = stage1_cmaes.Settings(
-        dim=DIM, population=POPULATION, sigma0=settings["sigma0"], rho=0.0, bounds=BOUNDS
-    )
+    cma = cmaes.Settings(dim=DIM, population=POPULATION, sigma0=settings["sigma0"], rho=0.0, bounds=BOUNDS)
     search = released_search(
         cma,
         settings.get("change_point", 100),
@@ -53,7 +51,7 @@ def released(problem: Problem, max_queries: int, settings: Mapping[str, Any]) ->
 
 
 def released_search(
-    settings: stage1_cmaes.Settings,
+    settings: cmaes.Settings,
     change_point: int,
     steps: int,
     eta: float,
@@ -61,7 +59,7 @@ def released_search(
     seed2: np.random.SeedSequence,
 ) -> Search:
     own, fresh_seed = seed1.spawn(2)
-    cma = stage1_cmaes.SharpnessAwareCMAES.start(settings, np.zeros(settings.dim), own)
+    cma = cmaes.SharpnessAwareCMAES.start(settings, np.zeros(settings.dim), own)
     fresh = np.random.default_rng(fresh_seed)
     S = settings.population
     # What the prompt is before the first generation, to the code and its CGE; the words themselves are
@@ -71,9 +69,9 @@ def released_search(
     for _ in range(change_point):
         sweep = CoordinateWise(centre, MU_CGE)
         gradient = sweep.gradient((yield Ask(sweep.points(0, sweep.n_points), shown)))
-        eps = stage1_cmaes.sharpness_step(gradient, RHO / math.sqrt(S))
+        eps = cmaes.sharpness_step(gradient, RHO / math.sqrt(S))
         cma.tell((yield Ask(cma.state.candidates + eps, shown)))
-        shown = centre = stage1_cmaes.sampled(cma.state, settings, fresh).candidates.mean(axis=0)
+        shown = centre = cmaes.sampled(cma.state, settings, fresh).candidates.mean(axis=0)
     yield from uncleared_descent(centre, gradient, S, steps - change_point, eta, MU_RGE, seed2)
 
 

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from machine import ROOT, describe_machine, with_versions_of
-from sharpzo_edge.arrays import LabelledFeatures
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import checked_token_ids, context_from_words
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import checked_token_ids, context_from_words
+from sharpzo_edge.clip.towers import TextTower, plan_towers
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.files import write_json
-from sharpzo_edge.memory import Work
-from sharpzo_edge.towers import TextTower, plan_towers
+from sharpzo_edge.memory.plan import Work
+from sharpzo_edge.run.files import write_json
+from sharpzo_edge.types import LabelledFeatures
 
 from .coop_layout import coop_tasks
 from .features import Pool, encoded, pixels_of, pool

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sharpzo_edge.images import read_folder
+from sharpzo_edge.pictures.folder import read_folder
 
 Files = tuple[tuple[Path, ...], ...]  # of each class
 

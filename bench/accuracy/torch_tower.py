@@ -13,8 +13,8 @@ import onnx
 import torch
 from torch.nn import functional
 
-from sharpzo_edge.bundle import Bundle
-from sharpzo_edge.class_prompts import NameChunk, class_prompts
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import NameChunk, class_prompts
 from sharpzo_edge.errors import UsageError
 
 ACTIVATIONS = {

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sharpzo_edge.arrays import Doubles, Floats
-from sharpzo_edge.objective import Objective, logits_of, scores
+from sharpzo_edge.search.losses import logits_of, scores
+from sharpzo_edge.tuning.objective import Objective
+from sharpzo_edge.types import Doubles, Floats
 
 from .method import Moment
 

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from sharpzo_edge.arrays import Doubles
-from sharpzo_edge.class_prompts import random_context
+from sharpzo_edge.clip.class_prompts import random_context
+from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
 from .watch import Ask, Search, watched

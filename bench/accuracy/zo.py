@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpzo_edge.arrays import Doubles
+from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
 from .prompts import DIM, std_of

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sharpzo_edge.bundle import MERGES_FILE, Bundle
+from sharpzo_edge.clip.bundle import MERGES_FILE, Bundle
 from sharpzo_edge.errors import SharpzoError
 
 from .tasks import ATTRIBUTION_FILE, TASKS, write_attribution

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sharpzo_edge import __version__
-from sharpzo_edge.bundle import Step, Tensor
+from sharpzo_edge.clip.manifest import Step, Tensor
 
 from .quantize import BLOCK, Packed
 

@@ -18,7 +18,7 @@ from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNe
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
-from sharpzo_edge import bundle
+from sharpzo_edge.clip import bundle
 
 from .graph import IR_VERSION, OPSET, Array, DataFile, Graph, Places, Values, step
 from .liveness import image_activations

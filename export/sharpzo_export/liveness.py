@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from sharpzo_edge.bundle import Step, Tensor
+from sharpzo_edge.clip.manifest import Step, Tensor
 
 Values = dict[str, np.ndarray]
 

@@ -18,10 +18,12 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sharpzo_edge import class_prompts, images, towers
-from sharpzo_edge.bundle import COSINE, Bundle
+from sharpzo_edge.clip import class_prompts, towers
+from sharpzo_edge.clip import preprocess as preprocessing
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.manifest import COSINE
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.memory import RESIDENT, STREAMED
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED
 
 from .load_clip import LoadedClip
 from .quantize import LinearWeights
@@ -75,8 +77,8 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
     pictures = list(_pictures(preprocess.size))
     transform = image_transform_v2(PreprocessCfg(**clip.preprocess), is_train=False)
     theirs = torch.stack([transform(p) for p in pictures])
-    crops = np.stack([np.asarray(images.crop(p, preprocess)) for p in pictures])
-    yield "pixels", _largest(theirs.numpy(), images.to_pixels(crops, preprocess))
+    crops = np.stack([np.asarray(preprocessing.crop(p, preprocess)) for p in pictures])
+    yield "pixels", _largest(theirs.numpy(), preprocessing.to_pixels(crops, preprocess))
 
     words = bundle.manifest.initial_context
     names, ids_of = _names(bundle, words)

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from sharpzo_edge.bundle import PACKED_BLOCK as BLOCK
+from sharpzo_edge.clip.manifest import PACKED_BLOCK as BLOCK
 
 BITS = {"int8": 8, "int4": 4}
 PARTS = ("blocks", "scales", "zero_points")

@@ -27,8 +27,8 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
 from torch import nn
 
-from sharpzo_edge import bundle
-from sharpzo_edge.tokenizer import EOT_ID
+from sharpzo_edge.clip import bundle
+from sharpzo_edge.clip.tokenizer import EOT_ID
 
 from .graph import Array, DataFile, Graph, Places, Values, step
 from .quantize import LinearWeights

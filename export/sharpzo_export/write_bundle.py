@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from open_clip.tokenizer import default_bpe
 
-from sharpzo_edge import __version__, bundle
+from sharpzo_edge import __version__
+from sharpzo_edge.clip import bundle
+from sharpzo_edge.clip.tokenizer import EOT_ID, MERGES, SOS_ID
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.files import cannot, sync_folder
-from sharpzo_edge.tokenizer import EOT_ID, MERGES, SOS_ID
+from sharpzo_edge.run.files import cannot, sync_folder
 
 from .image_graph import write_image_graphs
 from .load_clip import LoadedClip, load_clip

@@ -17,11 +17,11 @@ import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError
-from .files import CHECKPOINT_SECONDS, read_limited
 from .process_memory import DEFAULT_BUDGET, return_freed_blocks
+from .run.files import CHECKPOINT_SECONDS, read_limited
 
 if TYPE_CHECKING:
-    from .bundle import Manifest
+    from .clip.manifest import Manifest
 
 # Typer carries its own click or uses the installed one, by version: this is its base of usage errors.
 CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
@@ -90,7 +90,7 @@ def export(
             f"workstation only; a board that tunes does not need them. "
             f"In sharpzo-edge's own folder, type: pip install '.[export]'"
         ) from error
-    from .bundle import COSINE
+    from .clip.manifest import COSINE
 
     bundle, notes = write_bundle.export(
         model, pretrained, output, vocabulary=vocabulary, quick_gelu=quickgelu, weights=weights
@@ -200,10 +200,10 @@ def tune(
 
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
-    from .preview import preview
-    from .request import TuneRequest
-    from .settings import settings_for
-    from .tune import tune_or_repeat
+    from .commands.preview import preview
+    from .commands.tune import tune_or_repeat
+    from .tuning.presets import settings_for
+    from .tuning.request import TuneRequest
 
     settings, notes = settings_for(
         preset,
@@ -283,7 +283,7 @@ def _head_lines(made: dict[str, Any]) -> list[str]:
 
 
 def _print_preview(as_json: bool, result: dict[str, Any]) -> None:
-    from .progress import duration
+    from .run.progress import duration
 
     _print(
         as_json,
@@ -316,8 +316,8 @@ def evaluate(
 
     Example: sharpzo-edge eval --bundle vit-b-16 --images test --prompt prompt.safetensors
     """
-    from .evaluate import evaluate as run
-    from .progress import Progress
+    from .commands.evaluate import evaluate as run
+    from .run.progress import Progress
 
     with Progress() as progress:
         result = run(
@@ -357,8 +357,8 @@ def predict(
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
-    from .predict import predict as run
-    from .progress import Progress
+    from .commands.predict import predict as run
+    from .run.progress import Progress
 
     with Progress() as progress:
         result = run(
@@ -386,8 +386,8 @@ def inspect(
     """
     import dataclasses
 
-    from .bundle import Bundle
-    from .tuned_prompt import load_prompt
+    from .clip.bundle import Bundle
+    from .tuning.tuned_prompt import load_prompt
 
     if path.is_dir():
         found = Bundle.open(path)
@@ -427,7 +427,7 @@ def doctor(
 
     Example: sharpzo-edge doctor --bundle vit-b-16
     """
-    from .doctor import doctor as run
+    from .commands.doctor import doctor as run
 
     checks = run(bundle)
     ok = all(check.ok for check in checks)

@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 
-from accuracy import coop  # noqa: E402
-from accuracy.method import Problem  # noqa: E402
-from accuracy.methods import METHODS  # noqa: E402
-from sharpzo_edge.arrays import LabelledFeatures  # noqa: E402
-from sharpzo_edge.objective import cross_entropies  # noqa: E402
+from accuracy import coop
+from accuracy.method import Problem
+from accuracy.methods import METHODS
+from sharpzo_edge.search.losses import cross_entropies
+from sharpzo_edge.types import LabelledFeatures
 
 K, M, D, E = 3, 2, 5, 8
 RNG = np.random.default_rng(0)

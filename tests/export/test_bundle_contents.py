@@ -13,16 +13,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 onnx = pytest.importorskip("onnx")
 
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
-from tiny_clip import config, save_model  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer
+from tiny_clip import config, save_model
 
-from sharpzo_edge.bundle import Bundle  # noqa: E402
-from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
-from sharpzo_edge.errors import ClassNameError  # noqa: E402
-from sharpzo_export import image_graph, text_graph, transformer, write_bundle  # noqa: E402
-from sharpzo_export.parity import ParityError  # noqa: E402
-from sharpzo_export.quantize import times_columns  # noqa: E402
-from sharpzo_export.write_bundle import export  # noqa: E402
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.errors import ClassNameError
+from sharpzo_export import image_graph, text_graph, transformer, write_bundle
+from sharpzo_export.parity import ParityError
+from sharpzo_export.quantize import times_columns
+from sharpzo_export.write_bundle import export
 
 BUILT_IN_EVERY_WAY = ("gelu", "resnet", "traced vit", "traced timm")
 each_way = pytest.mark.parametrize("recipe", BUILT_IN_EVERY_WAY)
@@ -288,7 +288,7 @@ def test_parity_finds_weights_that_are_one_percent_off(
 
 
 def test_parity_finds_another_cleaning_of_names(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("sharpzo_edge.tokenizer.clean_text", lambda text: text)
+    monkeypatch.setattr("sharpzo_edge.clip.tokenizer.clean_text", lambda text: text)
     with pytest.raises(ParityError, match="differs from torch in token ids"):
         export(f"local-dir:{exported('gelu').source}", None, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

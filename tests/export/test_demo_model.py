@@ -11,7 +11,7 @@ from demo_model.emoji import Emoji, design_of
 from demo_model.prepare import step
 from demo_model.ship import ShipError, ship
 from demo_model.tasks import SHOTS, TASKS, Task, TaskError, choose
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.demo import DEFAULT_TASK
 
 

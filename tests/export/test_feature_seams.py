@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from test_parity import (  # noqa: E402
+from test_parity import (
     IMAGE_TOLERANCE,
     STREAMED_TOLERANCE,
     TEXT_TOLERANCE,
@@ -20,11 +20,11 @@ from test_parity import (  # noqa: E402
     largest,
     torch_class_features,
 )
-from tiny_clip import name_of  # noqa: E402
+from tiny_clip import name_of
 
-from sharpzo_edge.class_prompts import class_prompts  # noqa: E402
-from sharpzo_edge.memory import RESIDENT, STREAMED  # noqa: E402
-from sharpzo_edge.towers import ImageTower, TextTower  # noqa: E402
+from sharpzo_edge.clip.class_prompts import class_prompts
+from sharpzo_edge.clip.towers import ImageTower, TextTower
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED
 
 LONGEST = 60  # tokens of a name
 BATCHES = range(1, 10)

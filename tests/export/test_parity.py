@@ -15,12 +15,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
-from tiny_clip import RECIPES, name_of  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer
+from tiny_clip import RECIPES, name_of
 
-from sharpzo_edge import towers  # noqa: E402
-from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
-from sharpzo_edge.memory import RESIDENT, STREAMED  # noqa: E402
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED
 
 # Largest absolute differences of unit features.
 TEXT_TOLERANCE = 2e-6

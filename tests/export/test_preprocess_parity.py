@@ -11,8 +11,8 @@ pytest.importorskip("open_clip")
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sharpzo_edge import images
-from sharpzo_edge.bundle import RESIZE_MODES, Preprocess
+from sharpzo_edge.clip import preprocess
+from sharpzo_edge.clip.manifest import RESIZE_MODES, Preprocess
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # (width, height): exact, odd, tall, wide, smaller than the target, one pixel high.
@@ -72,7 +72,7 @@ def test_pixels_are_open_clips(mode, resize_mode, interpolation):
         image = picture(mode, size)
         expected = image_transform_v2(PreprocessCfg(**fields), is_train=False)(in_eight_bits(image)).numpy()
         how = Preprocess(**fields)
-        answer = images.to_pixels(np.asarray(images.crop(image, how))[None], how)[0]
+        answer = preprocess.to_pixels(np.asarray(preprocess.crop(image, how))[None], how)[0]
         np.testing.assert_array_equal(answer, expected, f"{size} -> {target}, fill {fill}")
 
 

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from test_parity import float64, torch_class_features  # noqa: E402
+from test_parity import float64, torch_class_features
 
-from sharpzo_edge import towers  # noqa: E402
-from sharpzo_edge.class_prompts import class_prompts  # noqa: E402
-from sharpzo_edge.memory import RESIDENT, STREAMED  # noqa: E402
-from sharpzo_export.graph import DataFile, Graph  # noqa: E402
-from sharpzo_export.quantize import BITS, dequantised, pack, times_columns  # noqa: E402
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.class_prompts import class_prompts
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from sharpzo_export.graph import DataFile, Graph
+from sharpzo_export.quantize import BITS, dequantised, pack, times_columns
 
 BUILT = ("gelu", "layer_scale, no ln_pre", "custom text with bias, avg pool then norm", "resnet")
 each_width = pytest.mark.parametrize("bits", BITS.values())

@@ -11,13 +11,13 @@ pytest.importorskip("torch")
 open_clip = pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
-from tiny_clip import config, save_model  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer
+from tiny_clip import config, save_model
 
-from sharpzo_edge import towers  # noqa: E402
-from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
-from sharpzo_edge.memory import RESIDENT  # noqa: E402
-from sharpzo_export.write_bundle import export  # noqa: E402
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_export.write_bundle import export
 
 TOKENIZER = SimpleTokenizer()
 NAME = "cat"

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from safetensors.torch import save_file  # noqa: E402
-from tiny_clip import RECIPES, config, save_model  # noqa: E402
+from safetensors.torch import save_file
+from tiny_clip import RECIPES, config, save_model
 
-from sharpzo_edge.errors import UsageError  # noqa: E402
-from sharpzo_export.write_bundle import export  # noqa: E402
+from sharpzo_edge.errors import UsageError
+from sharpzo_export.write_bundle import export
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ open_clip = pytest.importorskip("open_clip")
 ftfy = pytest.importorskip("ftfy")
 regex = pytest.importorskip("regex")
 
-from open_clip.tokenizer import SimpleTokenizer, default_bpe, whitespace_clean  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer, default_bpe, whitespace_clean
 
-from sharpzo_edge.tokenizer import MERGES, Tokenizer  # noqa: E402
+from sharpzo_edge.clip.tokenizer import MERGES, Tokenizer
 
 BATCH = 100  # the device reads its merges once a batch
 EXAMPLES = 150  # a strategy; 2 strategies x 150 x 100 = 30,000 texts

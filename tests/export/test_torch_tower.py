@@ -6,13 +6,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from accuracy.torch_tower import TorchTower  # noqa: E402
-from sharpzo_edge.bundle import Bundle  # noqa: E402
-from sharpzo_edge.class_prompts import class_prompts, context_from_words  # noqa: E402
-from sharpzo_edge.demo import BUNDLE  # noqa: E402
-from sharpzo_edge.errors import UsageError  # noqa: E402
-from sharpzo_edge.memory import RESIDENT  # noqa: E402
-from sharpzo_edge.towers import TextTower  # noqa: E402
+from accuracy.torch_tower import TorchTower
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.memory.plan import RESIDENT
 
 NAMES = ["cat", "fire engine", "place building"]
 DIFFERENCE = 1e-6  # of unit features

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sharpzo_edge.bundle import Bundle
+from sharpzo_edge.clip.bundle import Bundle
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 48, "head_width": 16, "layers": 2}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..commands.evaluate import evaluate
+from ..commands.tune import tune
 from ..errors import InterruptedRunError, UsageError
-from ..evaluate import evaluate
 from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
-from ..progress import Progress, duration
-from ..request import TuneRequest, check
-from ..settings import PRESETS
-from ..tune import tune
+from ..run.progress import Progress, duration
+from ..tuning.presets import PRESETS
+from ..tuning.request import TuneRequest, check
 
 HERE = Path(__file__).parent
 BUNDLE = HERE / "bundle"

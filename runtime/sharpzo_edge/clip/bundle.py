@@ -1,0 +1,202 @@
+"""The contract between workstation and device: a folder with a versioned manifest.
+
+    manifest.json          this file's `Manifest`, as JSON
+    text.onnx  text.data   context vectors in, unit class features out; weights as external data
+    text_*.onnx            the same tower cut into steps: stem, halves of blocks, head; a half's weights
+                           are graph inputs, which the manifest finds in text.data
+    image.onnx image.data  pixels in, unit image features out
+    image_*.onnx           the same in steps, for transformers and CLIP's ResNets
+    token_embedding.npy    (rows, width) float32; fetched row by row, never mapped
+    token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent when the table is full
+    bpe.txt.gz             CLIP's merges, for class names chosen on the device
+
+Export writes it once; the device only reads. Nothing here imports onnxruntime or torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, ClassNameError
+from ..run.typed_json import from_json
+from ..types import npy_offset
+from .manifest import FORMAT, FORMAT_VERSION, Manifest
+
+MANIFEST_FILE = "manifest.json"
+TOKEN_EMBEDDING_FILE = "token_embedding.npy"
+TOKEN_IDS_FILE = "token_ids.npy"
+MERGES_FILE = "bpe.txt.gz"
+MANIFEST_LIMIT_BYTES = 4 << 20
+
+
+class Bundle:
+    """An opened bundle: its manifest is read, its files are there and have the stated sizes."""
+
+    def __init__(self, folder: Path, manifest: Manifest, checksum: str):
+        self.folder = folder
+        self.manifest = manifest
+        self.checksum = checksum
+
+    @classmethod
+    def open(cls, folder: Path) -> Bundle:
+        """Read and check the manifest and the files' sizes (`verify` checks the bytes).
+
+        Raises BundleError when the folder is not a bundle, is newer than this program, or lacks a file.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST_FILE
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MANIFEST_LIMIT_BYTES + 1)
+        except OSError as error:
+            raise BundleError(
+                f"No bundle at {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}). "
+                f"A bundle is the folder that export writes. "
+                f"Make one with: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai "
+                f"--output {folder}"
+            ) from error
+        if len(raw) > MANIFEST_LIMIT_BYTES:
+            raise _damaged(folder, f"{MANIFEST_FILE} is larger than {MANIFEST_LIMIT_BYTES} bytes")
+        bundle = cls(folder, _parse_manifest(folder, raw), hashlib.sha256(raw).hexdigest())
+        bundle._check_files()
+        return bundle
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def verify(self) -> None:
+        """Compare every file with its sha256. Reads the whole bundle. Raises BundleError."""
+        for name in self.manifest.files:
+            self.verified(name)
+
+    def verified(self, name: str) -> Path:
+        """A file whose bytes were compared with its sha256. Raises BundleError."""
+        expected = self.manifest.files[name].sha256
+        try:
+            with self.path(name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise _damaged(self.folder, f"{name} cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected[:12]}…")
+        return self.path(name)
+
+    def token_embeddings(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Rows of the token table: (len(token_ids), width) float32.
+
+        Each row is one pread: mapping the table would make its neighbours resident too.
+        Raises ClassNameError for a token that the bundle's vocabulary leaves out.
+        """
+        rows = self._rows_of(token_ids)
+        width = self.manifest.text.width
+        kept = self._kept_ids
+        n_rows = self.manifest.text.vocabulary if kept is None else len(kept)
+        result = np.empty((len(rows), width), np.float32)
+        path = self.path(TOKEN_EMBEDDING_FILE)
+        with path.open("rb") as file:
+            offset = self._npy_offset(file, np.float32, (n_rows, width))
+            for i, row in enumerate(rows):
+                data = os.pread(file.fileno(), width * 4, offset + row * width * 4)
+                if len(data) != width * 4:
+                    raise _damaged(self.folder, f"{TOKEN_EMBEDDING_FILE} ends before row {row}")
+                result[i] = np.frombuffer(data, "<f4")
+        return result
+
+    def knows(self, token_ids: Sequence[int]) -> bool:
+        """Whether every one of these tokens has a row."""
+        kept = self._kept_ids
+        if kept is None:
+            return all(0 <= token < self.manifest.text.vocabulary for token in token_ids)
+        return bool(np.isin(token_ids, kept).all())
+
+    def _rows_of(self, token_ids: Sequence[int]) -> list[int]:
+        if not self.knows(token_ids):
+            raise ClassNameError(
+                f"The bundle {self.folder} has no embedding for the tokens {list(token_ids)}. "
+                f"Its vocabulary was cut at export. "
+                f"Use other words, or export again without --vocabulary."
+            )
+        kept = self._kept_ids
+        return [int(row) for row in (token_ids if kept is None else np.searchsorted(kept, token_ids))]
+
+    @functools.cached_property
+    def _kept_ids(self) -> NDArray[np.int32] | None:
+        """The tokens that have a row, ascending; None when all have."""
+        if TOKEN_IDS_FILE not in self.manifest.files:
+            return None
+        with self.verified(TOKEN_IDS_FILE).open("rb") as file:
+            self._npy_offset(file, np.int32, (None,))
+            ids = np.fromfile(file, "<i4")
+        if ids.size == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
+            raise _damaged(self.folder, f"{TOKEN_IDS_FILE} is not in ascending order")
+        return ids
+
+    def _npy_offset(self, file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
+        try:
+            return npy_offset(file, dtype, expected)
+        except ValueError as error:
+            raise _damaged(self.folder, f"{Path(file.name).name} {error}") from error
+
+    def _check_files(self) -> None:
+        text, image = self.manifest.text, self.manifest.image
+        steps = [step.graph for step in (*text.steps, *image.steps)]
+        needed = {text.graph, text.data, image.graph, image.data, *steps}
+        for name in sorted(needed | {TOKEN_EMBEDDING_FILE, MERGES_FILE}):
+            if name not in self.manifest.files:
+                raise _damaged(self.folder, f"the manifest does not list {name}")
+        for name, expected in self.manifest.files.items():
+            if PurePosixPath(name).name != name or name in ("", ".", ".."):
+                raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
+            try:
+                found = os.lstat(self.path(name))
+            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+                raise _damaged(self.folder, f"{name[:80]} is missing ({error})") from error
+            if not stat.S_ISREG(found.st_mode):
+                raise _damaged(self.folder, f"{name} is not a plain file")
+            if found.st_size != expected.size:
+                raise _damaged(self.folder, f"{name} has {found.st_size} bytes, not {expected.size}")
+        for tower in (text, image):
+            if len(tower.steps) == 1:  # what is streamed begins with one step and ends with another
+                raise _damaged(self.folder, f"{tower.graph} is cut into a single step")
+            for weight in (w for step in tower.steps for w in step.weights):
+                if weight.end > self.manifest.files[tower.data].size:
+                    raise _damaged(self.folder, f"the weight {weight.name} ends behind {tower.data}")
+
+
+def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{MANIFEST_FILE} is not JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise _damaged(folder, f"{MANIFEST_FILE} does not say {FORMAT!r}")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"The bundle {folder} has format version {version!r}. This program reads version "
+            f"{FORMAT_VERSION}. Update sharpzo-edge on this machine, or export the bundle again "
+            f"with the version you have."
+        )
+    try:
+        manifest = from_json(Manifest, data)
+    except ValueError as error:
+        raise _damaged(folder, f"{MANIFEST_FILE}: {error}") from error
+    assert isinstance(manifest, Manifest)
+    return manifest
+
+
+def _damaged(folder: Path, what: str) -> BundleError:
+    return BundleError(
+        f"The bundle {folder} is damaged: {what}. Every file must be as export wrote it. "
+        f"Copy the folder again from the workstation."
+    )

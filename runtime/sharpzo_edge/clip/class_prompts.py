@@ -1,0 +1,203 @@
+"""From class names to the rows that stand behind the context: name, ".", EOT.
+
+A prompt is [SOS, v_1 … v_m, name, ".", EOT]; only v_1 … v_m are tuned. Names are tokenised together
+with their full stop, as in a whole sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ClassNameError, UsageError
+from ..memory.plan import CHUNK_ROWS, NAMES_IN_MEMORY, chunk_sizes
+from ..types import Floats
+from .bundle import MERGES_FILE, Bundle
+from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
+
+LONGEST_NAME = 2000  # characters: no context has room for them, and the tokeniser's time is their square
+RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
+
+
+@dataclass(frozen=True)
+class NameChunk:
+    """Names that go through the tower together, one behind the other.
+
+    classes:    their places among all
+    embeddings: () -> (R, D) float32, the rows of every name: from memory, or read anew when they are many
+    positions:  (R,) int64, of those rows in their prompts
+    eot_rows:   (k,) int64, where each name's EOT stands behind the shared rows of the sequence
+    mask:       (P + R, P + R) float32, 0 where a row sees another: the shared rows, and what of its own
+                name stands before it
+    """
+
+    classes: slice
+    embeddings: Callable[[], Floats]
+    positions: NDArray[np.int64]
+    eot_rows: NDArray[np.int64]
+    mask: Floats
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """All classes, in chunks of at most so many rows."""
+
+    names: tuple[str, ...]
+    chunks: tuple[NameChunk, ...]
+
+
+def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] = ()) -> list[list[int]]:
+    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty or endless name.
+
+    folders: which the names come from, for its message
+    """
+    for name, called in zip(names, _called(names, folders), strict=True):
+        if len(name) > LONGEST_NAME:
+            raise ClassNameError(
+                f"The class name {called[:80]}… has {len(name):,} characters. A name may have "
+                f"{LONGEST_NAME:,}. Shorten the name (--class-names FILE), or rename its folder"
+            )
+    encoded = Tokenizer(bundle.verified(MERGES_FILE)).encode([f"{name}." for name in names])
+    for name, called, ids in zip(names, _called(names, folders), encoded, strict=True):
+        if not split_words(clean_text(name)) or {SOS_ID, EOT_ID} & set(ids):
+            raise ClassNameError(
+                f"The class name {called} is empty, or holds a mark of the tokeniser. A class needs at least "
+                f"one plain word. Rename its folder, or give it words with --class-names FILE"
+            )
+    return [[*ids, EOT_ID] for ids in encoded]
+
+
+def class_prompts(
+    bundle: Bundle, names: Sequence[str], n_context: int, chunk_rows: int = CHUNK_ROWS[0]
+) -> ClassPrompts:
+    """Read the class names and fetch their embeddings. Costs no query.
+
+    chunk_rows: most rows in one run of the text graph, for one candidate
+    Raises ClassNameError as `checked_token_ids` does.
+    """
+    return prompts_of(bundle, names, checked_token_ids(bundle, names, n_context), n_context, chunk_rows)
+
+
+def prompts_of(
+    bundle: Bundle, names: Sequence[str], ids: Sequence[list[int]], n_context: int, chunk_rows: int
+) -> ClassPrompts:
+    """The same, of names that `checked_token_ids` has read already: reading them goes through all merges."""
+    n_shared, lengths = 1 + n_context, [len(tokens) for tokens in ids]
+    is_small = 4 * bundle.manifest.text.width * sum(lengths) <= NAMES_IN_MEMORY
+    chunks, start = [], 0
+    for size in chunk_sizes(lengths, n_shared, chunk_rows):
+        classes = slice(start, start + size)
+        rows = partial(bundle.token_embeddings, [token for tokens in ids[classes] for token in tokens])
+        if is_small:
+            rows = partial(_itself, rows())
+        chunks.append(_chunk(classes, rows, lengths[classes], n_shared))
+        start += size
+    return ClassPrompts(tuple(names), tuple(chunks))
+
+
+def checked_token_ids(
+    bundle: Bundle, names: Sequence[str], n_context: int, folders: Sequence[str] = ()
+) -> list[list[int]]:
+    """Token ids of `name.` and EOT behind n_context vectors, one list a name.
+
+    folders: which the names come from, for the messages
+
+    Raises ClassNameError for a name that is empty, the same words as another, longer than the model's
+    context leaves room for, or outside the bundle's vocabulary.
+    """
+    ids = name_token_ids(bundle, names, folders)
+    room = bundle.manifest.text.context_length - 1 - n_context
+    seen: dict[tuple[int, ...], str] = {}
+    for name, tokens in zip(_called(names, folders), ids, strict=True):
+        if (twin := seen.get(tuple(tokens))) is not None:
+            raise ClassNameError(
+                f"The class names {twin} and {name} are the same words to the model. Every class needs "
+                f"words of its own. Rename a folder, or give it words with --class-names FILE"
+            )
+        seen[tuple(tokens)] = name
+        if len(tokens) > room:
+            raise ClassNameError(
+                f"The class name {name} has {len(tokens)} tokens with its full stop and end mark. "
+                f"With {n_context} context vectors there is room for {room}. "
+                f"Shorten the name (--class-names FILE), or use fewer context vectors"
+            )
+        if not bundle.knows(tokens):
+            raise ClassNameError(
+                f"The class name {name} has words outside this bundle's vocabulary, which was cut "
+                f"at export. Only words of the --vocabulary file are allowed. Use other words "
+                f"(--class-names FILE), or export the bundle with a larger vocabulary"
+            )
+    return ids
+
+
+def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """What messages call the classes."""
+    if not folders:
+        return [repr(name) for name in names]
+    return [f"{name!r} (of the folder {folder!r})" for name, folder in zip(names, folders, strict=True)]
+
+
+def _itself(rows: Floats) -> Floats:
+    return rows
+
+
+def _chunk(classes: slice, rows: Callable[[], Floats], lengths: list[int], n_shared: int) -> NameChunk:
+    return NameChunk(
+        classes,
+        rows,
+        np.concatenate([n_shared + np.arange(length) for length in lengths]),
+        n_shared + np.cumsum(lengths) - 1,
+        attention_mask(n_shared, lengths),
+    )
+
+
+def attention_mask(n_shared: int, lengths: Sequence[int]) -> Floats:
+    """Who sees whom in a sequence of n_shared rows and then names of these lengths: 0, or -inf; (S, S).
+
+    Causal, and no name sees another's rows.
+    """
+    name = np.repeat(np.arange(1 + len(lengths)), (n_shared, *lengths))  # 0: the shared rows
+    is_visible = np.tril((name == name[:, np.newaxis]) | (name == 0))
+    return np.where(is_visible, np.float32(0), np.float32(-np.inf))
+
+
+def context_from_words(bundle: Bundle, words: str) -> Floats:
+    """The context vectors p0 that spell `words`: (m, D) float32.
+
+    Raises UsageError for words without tokens, too many, or outside the bundle's vocabulary.
+    """
+    if len(words) > LONGEST_NAME:
+        raise UsageError(
+            f"--context-init {words[:80]!r}… has {len(words):,} characters. It may have {LONGEST_NAME:,}, "
+            f'and few tokens. The usual choice is --context-init "a photo of a"'
+        )
+    (ids,) = Tokenizer(bundle.verified(MERGES_FILE)).encode([words])
+    longest = bundle.manifest.text.context_length - 4  # SOS, one token of name, ".", EOT
+    if not 1 <= len(ids) <= longest:
+        raise UsageError(
+            f"--context-init {words!r} has {len(ids)} tokens. From 1 to {longest} fit this model. "
+            f'The usual choice is --context-init "{bundle.manifest.initial_context}"'
+        )
+    if not bundle.knows(ids):
+        raise UsageError(
+            f"--context-init {words!r} has words outside this bundle's vocabulary. "
+            f'It was cut at export. Use --context-init "{bundle.manifest.initial_context}", or '
+            f"--context-tokens N"
+        )
+    return bundle.token_embeddings(ids)
+
+
+def random_context(bundle: Bundle, n_context: int, rng: np.random.Generator) -> Floats:
+    """n_context vectors ~ N(0, 0.02²): (m, D) float32. Raises UsageError when they do not fit."""
+    longest = bundle.manifest.text.context_length - 4
+    if not 1 <= n_context <= longest:
+        raise UsageError(
+            f"--context-tokens {n_context} does not fit this model. From 1 to {longest} are allowed. "
+            f"Try --context-tokens 4"
+        )
+    shape = (n_context, bundle.manifest.text.width)
+    return (rng.standard_normal(shape) * RANDOM_CONTEXT_STD).astype(np.float32)

@@ -1,0 +1,225 @@
+"""From a folder of pictures to pixels: one folder a class, then open_clip's preprocessing.
+
+A picture's way: open, orientation from EXIF, 8 bits a channel, resize, centre crop, RGB (uint8), then
+scale to [0, 1] and normalise (float32). All parameters come from the bundle. open_clip resizes before
+it converts to RGB, and so do we: the order shows in palette and transparent pictures.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .manifest import Preprocess
+
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+LARGE_JPEG_PIXELS = 4_000_000
+SPARE_SCALE = 2
+MOST_DECODING_BYTES = 512 << 20  # where no budget says less
+LONGEST_SHAPE = 32  # times as long as the crop; what lies beyond its middle is cut before resizing
+SMALLEST_VIEW, LONGEST_VIEW = 0.5, 4 / 3  # of an augmented view: its share of the crop, its shape
+SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+ONE_BYTE_MODES = ("1", "L", "P")  # all others take four bytes a pixel in Pillow
+FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line into the picture itself
+ORIENTATION = 0x0112  # of EXIF
+
+
+class UnreadablePictureError(Exception):
+    """One picture cannot be used; the text is the reason, in a few words."""
+
+
+# One picture -------------------------------------------------------------------------------------
+
+
+def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYTES) -> NDArray[np.uint8]:
+    """A picture's crop, (height, width, 3) uint8, ready for `to_pixels`.
+
+    Raises UnreadablePictureError with the reason, also when decoding would take more than `most_bytes`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Of bombs decoding_bytes decides, and what no memory holds, Pillow refuses all the same.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                if picture.format == "EPS":  # a program, which Pillow would have Ghostscript run
+                    raise UnreadablePictureError("not a picture")
+                megapixels = picture.width * picture.height / 1e6
+                _decode_small(picture, how)
+                for _ in range(2):  # again when it is decoded: a PNG may say only then that it is turned
+                    if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
+                        raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
+                    picture.load()
+                return np.asarray(crop(picture, how))
+    except UnidentifiedImageError as error:
+        raise UnreadablePictureError("not a picture") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadablePictureError("too many pixels") from error
+    except MemoryError as error:
+        raise UnreadablePictureError("too large for this machine's memory") from error
+    except FileNotFoundError as error:
+        raise UnreadablePictureError("no such file") from error
+    except IsADirectoryError as error:
+        raise UnreadablePictureError("a folder, not a picture") from error
+    except PermissionError as error:
+        raise UnreadablePictureError("no permission to read it") from error
+    except UnreadablePictureError:
+        raise
+    except Exception as error:  # Pillow's decoders let nearly anything out on damaged files
+        raise UnreadablePictureError("truncated or damaged") from error
+
+
+def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
+    """What an opened picture will take until its crop is made; an upper bound from its header.
+
+    Its own pixels; a second copy where it is turned, has transparency, or comes from a decoder that holds
+    the whole picture itself; the coefficients of a progressive JPEG; the rows between the two passes of
+    resizing.
+    """
+    n_pixels = picture.width * picture.height
+    a_copy = n_pixels * (1 if picture.mode in ONE_BYTE_MODES else 4)
+    copies = 1 + (picture.mode in ALPHA_MODES) + _is_turned(picture)
+    if picture.format not in FRUGAL_FORMATS:
+        copies += 4 if picture.format == "JPEG2000" else 2
+    if picture.mode in SIXTEEN_BIT_MODES:
+        copies += 3
+    between = min(a_copy, 4 * picture.height * LONGEST_SHAPE * max(how.size))
+    return int(copies * a_copy + between) + _coefficient_bytes(picture)
+
+
+def _coefficient_bytes(picture: Image.Image) -> int:
+    """A progressive JPEG's decoder holds all coefficients of the full size, also for a reduced one."""
+    if not picture.info.get("progressive"):
+        return 0
+    reduced = (getattr(picture, "decoderconfig", ()) or (1,))[0] or 1
+    samplings: list[int] = [across * down for _, across, down, _ in getattr(picture, "layer", ())] or [
+        1,
+        1,
+        1,
+    ]
+    full_size = picture.width * picture.height * reduced**2
+    return 2 * full_size * sum(samplings) // max(samplings)
+
+
+def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """open_clip's evaluation transform up to RGB."""
+    return _centre_crop(_resize(_shortened(_eight_bits(_upright(picture)), how), how), how).convert("RGB")
+
+
+def view(plain: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Another look at a crop (H, W, 3) uint8: a part of it at full size, perhaps mirrored.
+
+    draw: (5,) uniform in [0, 1): the part's area, shape, place across, place down; mirrored below a half.
+    """
+    height, width, _ = plain.shape
+    area, shape, across, down, mirror = map(float, draw)
+    share = SMALLEST_VIEW + (1 - SMALLEST_VIEW) * area
+    aspect = LONGEST_VIEW ** (2 * shape - 1)
+    part_w, part_h = min(1.0, (share * aspect) ** 0.5) * width, min(1.0, (share / aspect) ** 0.5) * height
+    left, top = across * (width - part_w), down * (height - part_h)
+    box = (left, top, left + part_w, top + part_h)
+    seen = Image.fromarray(plain).resize((width, height), RESAMPLING["bicubic"], box=box)
+    return np.asarray(ImageOps.mirror(seen) if mirror < 0.5 else seen)
+
+
+def to_pixels(crops: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32: scaled to [0, 1], then mean and std."""
+    scaled = crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (how.mean, how.std))
+    return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _decode_small(picture: Image.Image, how: Preprocess) -> None:
+    """Let a large JPEG decode at a half, a quarter or an eighth of its size (others: no effect).
+
+    Still at least twice the crop's size, so that resizing sees more than it needs: crops differ from a
+    full decode's by a few levels, and 12 megapixels cost a fraction of the memory and time.
+    """
+    if picture.width * picture.height > LARGE_JPEG_PIXELS:
+        target = SPARE_SCALE * max(how.size)
+        picture.draft(None, (target, target))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Without an orientation nothing is copied."""
+    return ImageOps.exif_transpose(picture) if _is_turned(picture) else picture
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """As far as it is known: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
+    is_unread = picture.format == "PNG" and bool(getattr(picture, "tile", ())) and "exif" not in picture.info
+    return not is_unread and picture.getexif().get(ORIENTATION, 1) != 1
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits: Pillow's own conversion would cut everything above 255."""
+    if picture.mode == "F":
+        raise UnreadablePictureError("floating-point levels, whose scale is not known")
+    if picture.mode not in SIXTEEN_BIT_MODES:
+        return picture
+    levels = np.clip(np.asarray(picture).astype(np.float32), 0, 65535)
+    if picture.mode == "I" and levels.max() <= 255:
+        levels *= 257  # a wide integer that holds 8 bits
+    return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))
+
+
+def _shortened(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """The middle of a very long picture: resized whole, 1 x 30,000 pixels would take gigabytes.
+
+    Not open_clip's way, and the same up to half a source pixel: only shapes that no camera makes differ.
+    """
+    if how.resize_mode != "shortest":
+        return picture
+    target_h, target_w = how.size
+    width, height = picture.size
+    scale = min(width / target_w, height / target_h)
+    longest_w, longest_h = (max(1, int(LONGEST_SHAPE * t * scale)) for t in (target_w, target_h))
+    if width <= longest_w and height <= longest_h:
+        return picture
+    left, top = max(0, (width - longest_w) // 2), max(0, (height - longest_h) // 2)
+    return picture.crop((left, top, min(width, left + longest_w), min(height, top + longest_h)))
+
+
+def _resize(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """Resize as torchvision and open_clip do for this resize mode and target size."""
+    target_h, target_w = how.size
+    width, height = picture.size
+    resampling = RESAMPLING[how.interpolation]
+    if how.resize_mode == "squash":
+        new_h, new_w = target_h, target_w
+    elif how.resize_mode == "longest":
+        ratio = max(height / target_h, width / target_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+    elif target_h == target_w:  # torchvision's shortest edge: the longer side is cut to an integer
+        short, long = sorted((width, height))
+        longer = int(target_h * long / short)
+        new_h, new_w = (target_h, longer) if height <= width else (longer, target_h)
+    else:  # open_clip's own for other shapes, which is always bicubic
+        ratio = min(height / target_h, width / target_w)
+        new_h, new_w = round(height / ratio), round(width / ratio)
+        resampling = RESAMPLING["bicubic"]
+    if (new_w, new_h) == picture.size:
+        return picture
+    return picture.resize((max(new_w, 1), max(new_h, 1)), resampling)
+
+
+def _centre_crop(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """Cut the middle; where the picture is smaller, pad with the fill colour first."""
+    target_h, target_w = how.size
+    width, height = picture.size
+    if width < target_w or height < target_h:
+        missing_w, missing_h = max(target_w - width, 0), max(target_h - height, 0)
+        border = (missing_w // 2, missing_h // 2, (missing_w + 1) // 2, (missing_h + 1) // 2)
+        picture = ImageOps.expand(picture, border, _fill(picture, how.fill_color))
+        width, height = picture.size
+    left, top = round((width - target_w) / 2.0), round((height - target_h) / 2.0)
+    return picture.crop((left, top, left + target_w, top + target_h))
+
+
+def _fill(picture: Image.Image, level: int) -> int | tuple[int, ...]:
+    bands = len(picture.getbands())
+    return level if bands == 1 else (level,) * bands

@@ -1,0 +1,246 @@
+"""Running the two towers.
+
+A text tower answers `class_features`, an image tower `image_features`. How it runs is planned (memory.py):
+resident, the whole graph in one session, its weights packed for speed or mapped as they lie on disk; or
+streamed, step by step, with one step's weights at a time in one reused buffer: frugal when what a run
+frees may not even stay for the next. All give the same features.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BudgetError, BundleError, NumericsError
+from ..memory.plan import STREAMING, Mode, Plan, TowerPlan, Work, floor_of, make_plan, parse_budget, span
+from ..process_memory import release_library_pages, return_freed_blocks, rss_mib
+from ..types import Floats
+from .bundle import Bundle
+from .class_prompts import ClassPrompts, NameChunk
+from .manifest import Step
+from .sessions import check_threads, giving_back, onnxruntime_version, open_session, run_session
+
+
+def plan_towers(bundle: Bundle, work: Work, memory_budget: str) -> Plan:
+    """How the towers will run. Everything that the imports alone needed is given back first.
+
+    Raises BudgetError when the work does not fit, or when this process is already larger than plans
+    reckon with: what it measures may refuse, and never changes a plan.
+    """
+    check_threads(work.threads)
+    budget, floor = parse_budget(memory_budget), floor_of(onnxruntime_version())
+    plan = make_plan(bundle.manifest, work, budget, floor)
+    release_library_pages()
+    if rss_mib() > floor.work and budget < math.inf:
+        raise BudgetError(
+            f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget reckon "
+            f"with at most {floor.work:.0f} MiB. Use another version of onnxruntime or numpy, or type "
+            f"the command again with --memory-budget none"
+        )
+    return plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run through a tower: what its first step takes, and what any later step may ask for by name."""
+
+    inputs: dict[str, Any]
+    by_name: dict[str, Any] = field(default_factory=dict)
+
+
+class _Engine(Protocol):
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        """The answer to every job, in their order. Jobs and answers are made when they are needed."""
+
+
+class _Tower:
+    """A context manager; leaving it gives its memory back."""
+
+    def __init__(self, bundle: Bundle, part: str, plan: TowerPlan, threads: int):
+        return_freed_blocks()  # what the phase before this one needed
+        release_library_pages()
+        engine = _Streamed if plan.mode in STREAMING else _Resident
+        self._engine: _Engine = engine(bundle, part, plan.mode, threads)
+        release_library_pages()  # what opening sessions needed, and running them does not
+        self._group = plan.group
+        self._embed_dim = bundle.manifest.embed_dim
+        self.folder = bundle.folder
+
+    def close(self) -> None:
+        self.__dict__.clear()
+        return_freed_blocks()
+
+    def _answers(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        """Raises BundleError for features of another width than the manifest's."""
+        for answer in self._engine.run(jobs):
+            if answer.shape[-1] != self._embed_dim:
+                raise BundleError(
+                    f"A tower of the bundle {self.folder} gives {answer.shape[-1]} numbers for a text or a "
+                    f"picture, and its manifest says {self._embed_dim}. Both must be as export wrote them. "
+                    f"Copy the bundle again"
+                )
+            yield answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class TextTower(_Tower):
+    """Class features from contexts."""
+
+    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
+        super().__init__(bundle, "text", plan, threads)
+
+    def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
+        """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries.
+
+        Candidates go through in groups, classes in the prompts' chunks; all of them pass a streamed
+        block while it is resident.
+        """
+        places = [
+            (slice(start, start + self._group), chunk)
+            for start in range(0, len(context), self._group)
+            for chunk in prompts.chunks
+        ]
+        answers = self._answers(_text_job(context[group], chunk) for group, chunk in places)
+        result = np.empty((len(context), len(prompts.names), self._embed_dim), np.float32)
+        for (group, chunk), answer in zip(places, answers, strict=True):
+            result[group, chunk.classes] = answer
+        return result
+
+
+class ImageTower(_Tower):
+    """Image features from pixels."""
+
+    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
+        super().__init__(bundle, "image", plan, threads)
+
+    def image_features(self, batches: Iterable[Floats]) -> Floats:
+        """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E).
+
+        Raises NumericsError when they are not finite.
+        """
+        found = np.concatenate(list(self._answers(Job({"pixels": pixels}) for pixels in batches)))
+        if not np.isfinite(found).all():
+            raise NumericsError(
+                f"The image tower's answer holds {np.isnan(found).sum()} NaN among {found.size} numbers. "
+                f"Image features must be finite. Check the bundle with: sharpzo-edge doctor "
+                f"--bundle {self.folder}"
+            )
+        return found
+
+
+class _Resident:
+    """The whole graph in one session."""
+
+    def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
+        tower = getattr(bundle.manifest, part)
+        self._session = open_session(bundle, tower.graph, mode, threads)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        for job in jobs:
+            yield run_session(self._session, job.inputs | job.by_name)[0]
+
+
+class _Streamed:
+    """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand.
+
+    A step's outputs are, in order, the next step's first inputs; its other inputs are its weights, and
+    what it asks the job for. So memory holds the largest step's weights, what every job carries from step
+    to step, and the intermediate results of one job.
+    """
+
+    def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
+        tower = getattr(bundle.manifest, part)
+        if not tower.steps:
+            raise BundleError(
+                f"The bundle {bundle.folder} has no steps for its {part} tower: it cannot be streamed. "
+                f"Only towers that export cut into steps can. Allow more memory: --memory-budget none"
+            )
+        self._steps = tower.steps
+        graphs = dict.fromkeys(step.graph for step in tower.steps)
+        self._sessions = {graph: open_session(bundle, graph, mode, threads) for graph in graphs}
+        self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
+        self._data = bundle.path(tower.data)
+        self._at_the_end = giving_back() if mode == "streamed" else None
+        self._buffer = np.empty(max(span(s)[1] for s in tower.steps), np.uint8)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
+        carried: list[list[Floats]] = []
+        by_name: list[dict[str, Any]] = []
+        last = len(self._steps) - 1
+        for number, (step, weights) in enumerate(self._with_weights()):
+            session, names = self._sessions[step.graph], self._inputs[step.graph]
+            if number == 0:
+                for job in jobs:
+                    carried.append([np.array(a) for a in run_session(session, job.inputs | weights)])
+                    by_name.append(job.by_name)
+                    del job  # its pixels would stay until the last step
+                continue
+            for i, rows in enumerate(carried):
+                feeds = dict(zip(names, rows, strict=False)) | weights
+                feeds |= {name: value for name, value in by_name[i].items() if name in names}
+                is_end = number == last and i == len(carried) - 1
+                answers = run_session(session, feeds, self._at_the_end if is_end else None)
+                if number == last:
+                    carried[i] = []
+                    yield answers[0]
+                else:
+                    _keep(carried, i, answers)
+
+    def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
+        with self._data.open("rb", buffering=0) as file:
+            for step in self._steps:
+                start, length = span(step)
+                view = self._buffer[:length].data
+                done = 0
+                while done < length:
+                    n = os.preadv(file.fileno(), [view[done:]], start + done)
+                    if n == 0:
+                        raise BundleError(
+                            f"{self._data} ends in the middle of a block, at byte {start + done}. "
+                            f"It must be as export wrote it. Copy the bundle again"
+                        )
+                    done += n
+                yield (
+                    step,
+                    {
+                        t.name: np.frombuffer(
+                            self._buffer, t.dtype, int(np.prod(t.shape)), t.offset - start
+                        ).reshape(t.shape)
+                        for t in step.weights
+                    },
+                )
+
+
+def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
+    """Copy a step's answers into the arrays of the step before, where they fit.
+
+    So what outlives a run lies where it always lay, and the heap that the run has used comes back whole:
+    otherwise every step would leave its answers somewhere in the middle of it.
+    """
+    before = carried[i]
+    if [a.shape for a in answers] == [b.shape for b in before]:
+        for own, answer in zip(before, answers, strict=True):
+            np.copyto(own, answer)
+    else:
+        carried[i] = [np.array(answer) for answer in answers]
+
+
+def _text_job(context: Floats, chunk: NameChunk) -> Job:
+    return Job(
+        {"context": context, "names": chunk.embeddings(), "name_positions": chunk.positions},
+        {"mask": chunk.mask, "eot_rows": chunk.eot_rows},
+    )

@@ -1,0 +1,54 @@
+"""Image features on disk: a .npy file of float32, written once and read in blocks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from ..run.files import replacing
+from ..run.journal import Journal
+from ..types import Floats, npy_offset
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """Rows of the file, read where they are asked for and never mapped."""
+
+    path: Path
+    offset: int
+    n_rows: int
+    embed_dim: int
+
+    @classmethod
+    def open(cls, path: Path, n_rows: int, embed_dim: int) -> Self:
+        """Raises OSError, and ValueError for a file of another form or size."""
+        with path.open("rb") as file:
+            return cls(path, npy_offset(file, np.float32, (n_rows, embed_dim)), n_rows, embed_dim)
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * self.embed_dim
+
+    def __getitem__(self, rows: slice) -> Floats:
+        first, end, _ = rows.indices(self.n_rows)
+        place, n_bytes = self.offset + first * self.row_bytes, max(0, end - first) * self.row_bytes
+        with self.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), n_bytes, place)
+        return np.frombuffer(data, "<f4").reshape(-1, self.embed_dim)
+
+    def part(self, start: int, end: int) -> Self:
+        """Rows start..end-1, still on disk."""
+        return replace(self, offset=self.offset + start * self.row_bytes, n_rows=end - start)
+
+
+def write_features(path: Path, encoded: Journal, shape: tuple[int, int]) -> None:
+    """Records of rows, one after another, as a .npy file. Raises SharpzoError when the disk is full."""
+    with replacing(path) as out:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for number in range(len(encoded)):
+            out.write(encoded[number])

@@ -1,0 +1,194 @@
+"""From a labelled folder to the crops of the pictures that are drawn from it, on disk.
+
+Each picture is decoded once: its crop, or why there is none, is a record of crops.journal, where the next
+process finds it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..clip.manifest import Preprocess
+from ..clip.preprocess import UnreadablePictureError, read_crop
+from ..errors import ImagesError
+from ..run.files import json_checksum
+from ..run.journal import Journal
+from ..run.workplace import Workplace
+from .folder import LabelledFolder, Skipped
+
+CROPS_FILE = "crops.journal"
+IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record in it
+LONGEST_REASON = 1 << 10
+ROW_ORDER = "shots, then validation"  # of Drawn.rows
+FEW_SHOWN = 8  # classes that a line names
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn, and by which seeds.
+
+    shots, n_val: pictures of a class to tune on, and the most beyond them to validate on
+    views: how often a shot is encoded: once as it is, views - 1 times as a random part of it
+    """
+
+    shots: int
+    n_val: int
+    seed: np.random.SeedSequence
+    views: int
+    views_seed: np.random.SeedSequence
+
+    def orders(self, n_classes: int) -> list[np.random.SeedSequence]:
+        """Seeds of the orders in which classes' pictures are taken.
+
+        As by seed.spawn, which would give others when it is asked again.
+        """
+        entropy, key = self.seed.entropy, self.seed.spawn_key
+        return [np.random.SeedSequence(entropy, spawn_key=(*key, k)) for k in range(n_classes)]
+
+    def n_rows(self, folder: LabelledFolder) -> int:
+        """Pictures that will be encoded, a view each, when all of them can be read."""
+        n_shots = sum(min(len(files), self.shots) for files in folder.files)
+        n_drawn = sum(min(len(files), self.shots + self.n_val) for files in folder.files)
+        return (self.views - 1) * n_shots + n_drawn
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which pictures were drawn, in the order in which they were read.
+
+    files: (N,) spelt below the folder's root; labels: (N,) their classes; is_val: (N,) whether beyond the
+    shots; skipped, said: lines for the user, of pictures and of classes
+    """
+
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    is_val: tuple[bool, ...]
+    skipped: tuple[str, ...]
+    said: tuple[str, ...]
+
+    def fits(self, n_classes: int) -> bool:
+        """Whether it can be what `draw_crops` returned: anyone can make a checksum that fits."""
+        with_shots = {label for label, val in zip(self.labels, self.is_val, strict=False) if not val}
+        return (
+            len(self.files) == len(self.labels) == len(self.is_val)
+            and with_shots == set(range(n_classes))
+            and with_shots.issuperset(self.labels)
+        )
+
+    def rows(self, n_views: int) -> NDArray[np.int64]:
+        """(picture, view) of every row of features: the shots view by view, then the validation pictures."""
+        is_val = np.asarray(self.is_val, bool)
+        shots, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+        parts = [(shots, i) for i in range(n_views)] + [(val, 0)]
+        return np.concatenate([np.column_stack((each, np.full_like(each, i))) for each, i in parts])
+
+
+def draw_crops(
+    folder: LabelledFolder, draw: Draw, how: Preprocess, most_bytes: float, crops: Journal, at: Workplace
+) -> tuple[Drawn, list[int]]:
+    """Read the crops of the drawn pictures; returns which they are, and their records in `crops`.
+
+    A class's pictures are taken in an order drawn by seed; one that cannot be read, or not with `most_bytes`,
+    is passed over, and the next takes its place. The first of these outcomes may be in `crops` from before.
+    Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
+    """
+    files: list[str] = []
+    labels: list[int] = []
+    is_val: list[bool] = []
+    records: list[int] = []
+    skipped, few = Skipped(), []
+    orders = draw.orders(len(folder.files))
+    n_tried = 0
+    for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
+        n_read = 0
+        for i in np.random.default_rng(order).permutation(len(paths)):
+            if n_read == draw.shots + draw.n_val:
+                break
+            at.interrupt.raise_if_received(
+                f"{len(files)} pictures are read, and kept. To go on, type the same command again, without "
+                f"--restart"
+            )
+            at.progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
+            if n_tried == len(crops):
+                crops.append(_outcome(paths[i], how, most_bytes))
+            outcome = crops[n_tried]
+            n_tried += 1
+            if outcome[:1] == IS_REASON:
+                skipped.add(paths[i], outcome[1:].decode(errors="replace"))
+                continue
+            records.append(n_tried - 1)
+            files.append(_spelt(paths[i].relative_to(folder.root)))
+            labels.append(k)
+            is_val.append(n_read >= draw.shots)
+            n_read += 1
+        if n_read == 0:
+            raise ImagesError(
+                f"The class folder {folder.root / folder.folders[k]} has no picture that can be read "
+                f"({len(paths)} files). Every class needs at least one JPEG, PNG or other picture. "
+                f"Add pictures, or remove the folder"
+            )
+        if n_read < draw.shots:
+            few.append(f"{folder.folders[k]} ({n_read})")
+    said = []
+    if few:
+        rest = f", and {len(few) - FEW_SHOWN} more classes" * (len(few) > FEW_SHOWN)
+        said.append(f"fewer than {draw.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}")
+    return Drawn(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said)), records
+
+
+def crops_journal(at: Workplace, key: str, how: Preprocess) -> Journal:
+    """The outcomes of reading pictures, one after another."""
+    largest = max(_crop_bytes(how), LONGEST_REASON) + 1
+    return at.journal(CROPS_FILE, key, largest, partial(_is_outcome, how))
+
+
+def crop_of(record: bytes, how: Preprocess) -> NDArray[np.uint8]:
+    """The crop (height, width, 3) in a record of crops.journal that holds one."""
+    return np.frombuffer(record, np.uint8, offset=1).reshape(*how.size, 3)
+
+
+def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
+    """A record of crops.journal: the crop, or why there is none."""
+    try:
+        return IS_CROP + read_crop(path, how, most_bytes).tobytes()
+    except UnreadablePictureError as reason:
+        return IS_REASON + str(reason).encode()
+
+
+def _is_outcome(how: Preprocess, _: int, record: bytes) -> bool:
+    return record[:1] == IS_REASON or (record[:1] == IS_CROP and len(record) == 1 + _crop_bytes(how))
+
+
+def _crop_bytes(how: Preprocess) -> int:
+    return how.size[0] * how.size[1] * 3
+
+
+def pictures_checksum(folder: LabelledFolder) -> str:
+    """Changes when a file's name, size or time changes."""
+    return json_checksum(
+        [
+            [_spelt(path.relative_to(folder.root)), *_size_and_time(path)]
+            for paths in folder.files
+            for path in paths
+        ]
+    )
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """(-1, -1) for a link that leads nowhere, or a file that has just gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _spelt(path: Path) -> str:
+    """A path as text that JSON can hold, whatever its bytes are."""
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -1,0 +1,200 @@
+"""Files that survive a power cut. No other file of the device side changes the disk.
+
+Every change is one call of `os` as this module knows it: whoever puts something else in its place sees all
+changes in their order, and may let any of them fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import SharpzoError
+
+BESIDE_SUFFIX = ".part"
+CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
+JSON_LIMIT_BYTES = 16 << 20
+
+
+class OpenFile:
+    """A file that is being written. Every method raises OSError as the system gives it."""
+
+    def __init__(self, path: Path, flags: int):
+        self.descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+
+    def write(self, data: bytes | memoryview) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+        return len(data)
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.descriptor, size)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[OpenFile]:
+    """Open a file beside `path`; when the block ends well, `path` is replaced by it at once.
+
+    Whoever reads `path` sees the old bytes or the new ones, never a part. When the block raises,
+    the file beside is removed and `path` is as it was. One process at a time may replace a path.
+    Raises SharpzoError when the disk does not take it.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}{BESIDE_SUFFIX}")
+    try:
+        with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
+            yield file
+            file.sync()
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        if isinstance(error, OSError):
+            raise cannot("write", path, error) from error
+        raise
+
+
+class Appended:
+    """A file that only grows. What was there when `sync` returned survives a power cut.
+
+    keep: how many of its bytes stay when it is opened; None: all.
+    Raises SharpzoError when the disk does not take it; the end of the file may then be torn.
+    """
+
+    def __init__(self, path: Path, keep: int | None = None):
+        self._path = path
+        with _as_ours("write", path):
+            self._file = OpenFile(path, os.O_RDWR | os.O_APPEND)
+            if keep is not None:
+                self._file.truncate(keep)
+        self._is_in_folder = False
+
+    def append(self, data: bytes) -> None:
+        with _as_ours("write", self._path):
+            self._file.write(data)
+
+    def read(self, start: int, length: int) -> bytes:
+        with _as_ours("read", self._path):
+            return os.pread(self._file.descriptor, length, start)
+
+    def sync(self) -> None:
+        with _as_ours("write", self._path):
+            self._file.sync()
+            if not self._is_in_folder:
+                sync_folder(self._path.parent)
+                self._is_in_folder = True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries: a rename is only then safe from a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there; the one above it must be. Raises OSError."""
+    if not folder.is_dir():
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if there is one. Raises SharpzoError."""
+    with _as_ours("remove", path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as file:
+        file.write(canonical_json(value))
+
+
+def write_checked_json(path: Path, value: Any) -> None:
+    """Write a JSON value and its checksum."""
+    write_json(path, {"value": value, "checksum": checksum(canonical_json(value))})
+
+
+def read_limited(path: Path, most_bytes: int) -> bytes:
+    """A file of at most so many bytes. Raises OSError, ValueError for a longer one."""
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes:,} bytes")
+    return data
+
+
+def read_checked_json(path: Path) -> Any:
+    """What `write_checked_json` wrote; None when there is no file, or a damaged one."""
+    try:
+        parts = json.loads(read_limited(path, JSON_LIMIT_BYTES))
+        return parts["value"] if parts["checksum"] == checksum(canonical_json(parts["value"])) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: keys sorted, no spaces, UTF-8, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def checksum(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_checksum(*values: Any) -> str:
+    """Of JSON values: another one when any of them is another."""
+    return checksum(canonical_json(list(values)))
+
+
+def file_checksum(path: Path) -> str | None:
+    """Of a file's bytes; None when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
+    """What the system refused: to write, read, remove or lock a file."""
+    return SharpzoError(
+        f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
+        f"have room left, on a disk in order. Free some space or choose another place with --output."
+    )
+
+
+@contextlib.contextmanager
+def _as_ours(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot(verb, path, error) from error

@@ -1,0 +1,807 @@
+"""Stage 1: sharpness-aware CMA-ES, ask and tell (SharpZO, arXiv 2506.20990, sec. 3.1, eq. 3).
+
+Every generation: g at the mean (none when rho = 0), eps = rho g / ||g||, then S candidates
+x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps and CMA-ES is told x_i with those losses: so the
+mean follows the minimum of L(mean + eps), and the step itself never enters it.
+
+The paper takes g by CGE, 2 d queries. A feature sketch, our own, takes 1 + r: it is the gradient's
+projection on r random directions, and with it rho is relative, eps = rho omega(mean) g / ||g||.
+
+CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772; "eq." without a
+paper's name is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and
+the line says so. Two of pycma's late repairs are left out: it changes coordinates when the
+variances of C differ by 1e8 and when C's condition passes 1e12; here the run reports its stop
+reason at 1e14 instead. Mirrored samples for populations below 6 are left out, too.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NumericsError, UsageError
+from ..types import Doubles, Floats, class_blocks
+from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from .estimators import (
+    SKETCH_STEP,
+    CoordinateWise,
+    FeatureSketch,
+    orthonormal_rows,
+    reach,
+    refuse_non_finite,
+    slopes,
+)
+
+FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
+CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays constant. Raises UsageError for a value that cannot be used.
+
+    dim:        d, coordinates of w
+    population: S, candidates a generation
+    sigma0:     first step size, in units of w
+    rho:        radius of the sharpness-aware step, in units of w; 0 is plain CMA-ES
+    mu_cge:     finite-difference step of the sweep, in units of w
+    bounds:     None, or b: everything evaluated and told lies in [-b, b]^d
+    covariance: "full" d x d; "diagonal" d variances; "identity" step size alone
+    sketch_rank: None: the sharpness-aware direction comes from a coordinate sweep. Or r, directions of
+                a feature sketch that it comes from; rho is then in units of omega(mean)
+
+    Queries a generation: S, and when rho > 0, 2 d more with a sweep, 1 + r with a sketch.
+    """
+
+    dim: int = 512
+    population: int = 40
+    sigma0: float = 0.4
+    rho: float = 0.1
+    mu_cge: float = 1e-3
+    bounds: float | None = None
+    covariance: Literal["full", "diagonal", "identity"] = "full"
+    sketch_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
+        require(self.population >= 4, "--population", self.population, "at least 4", "40")
+        require(0 < self.sigma0 < math.inf, "--sigma0", self.sigma0, "a positive number", "0.4")
+        require(0 <= self.rho < math.inf, "--rho", self.rho, "0 or a positive number", "0.1")
+        require(0 < self.mu_cge < math.inf, "--mu-cge", self.mu_cge, "a positive number", "1e-3")
+        require(
+            self.bounds is None or self.mu_cge <= self.bounds < math.inf,
+            "--bounds", self.bounds, f"a number of at least --mu-cge ({self.mu_cge})", "5",
+        )  # fmt: skip
+        require(
+            self.covariance in ("full", "diagonal", "identity"),
+            "--covariance", self.covariance, "full, diagonal or identity", "full",
+        )  # fmt: skip
+        if self.sketch_rank is not None and not (self.bounds is None and 1 <= self.sketch_rank <= self.dim):
+            raise ValueError(
+                f"a sketch takes 1 to {self.dim} directions, not {self.sketch_rank}, and no bounds"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Constants that follow from d, S and the kind of covariance.
+
+    weights:         (S,) of recombination, best first; the positive ones sum to 1
+    mu_eff:          variance-effective number of parents
+    c_sigma:         learning rate of the step size's path
+    d_sigma:         damping of the step size
+    c_c, c_1, c_mu:  learning rates of the covariance's path, its rank-one and its rank-mu update
+    chi_d:           E ||N(0, I)|| in d dimensions
+    lazy_gap:        generations between two eigendecompositions of C
+    """
+
+    weights: Doubles
+    mu_eff: float
+    c_sigma: float
+    d_sigma: float
+    c_c: float
+    c_1: float
+    c_mu: float
+    chi_d: float
+    lazy_gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+
+    generation:    updates made so far
+    mean, sigma:   of the search distribution; (d,) float64, float
+    p_sigma:       (d,) path of the step size
+    p_c:           (d,) path of the covariance; None for "identity"
+    C:             (d, d) "full"; (d,) variances, "diagonal"; None, "identity"
+    eigenvectors:  (d, d), one a row, of the C last decomposed; None unless "full". The tutorial's
+                   B transposed: C-ordered in memory as in a file, so that resuming keeps the bits
+    D:             (d,) square roots of its eigenvalues, ascending; None unless "full"
+    decomposed_at: generation of that C
+    candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
+    directions:    (r, d) orthonormal rows of this generation's sketch; (0, d) without a sketch
+    features:      (1, K, E) float32, class features at the mean while a sketch is told; else (0, 0, 0)
+    slopes:        (up to r,) of the loss, along the directions that were told so far
+    perturbation:  (d,) eps; 0 until the sweep or the sketch is complete
+    answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) without a sweep
+    answered:      how many points have been told, of sweep or sketch and candidates
+    best_losses:   (up to 10 + 30 d / S,) the best of each recent generation, newest last
+    last_losses:   (S,) of the last generation; (0,) before the first
+    rng:           bit_generator.state after this generation's draws
+
+    Size at d = 512, S = 40, "full": 4.4 MB, nearly all of it C and its eigenvectors.
+    """
+
+    generation: int
+    mean: Doubles
+    sigma: float
+    p_sigma: Doubles
+    p_c: Doubles | None
+    C: Doubles | None
+    eigenvectors: Doubles | None
+    D: Doubles | None
+    decomposed_at: int
+    candidates: Doubles
+    directions: Doubles
+    features: Floats
+    slopes: Doubles
+    perturbation: Doubles
+    answers: Doubles
+    answered: int
+    best_losses: Doubles
+    last_losses: Doubles
+    rng: dict[str, Any]
+
+
+class SharpnessAwareCMAES:
+    """Ask, evaluate, tell; the caller owns the loop, the losses and the checkpoints.
+
+    >>> settings = Settings(dim=3, population=8, sigma0=0.5, rho=0.01)
+    >>> search = SharpnessAwareCMAES.start(settings, np.ones(3), np.random.SeedSequence(1))
+    >>> while search.state.generation < 100:
+    ...     search.tell([float(w @ w) for w in search.ask(limit=4).points])
+    >>> bool(np.linalg.norm(search.solution) < 0.1)
+    True
+    """
+
+    def __init__(self, settings: Settings, state: State, by_features: FeatureGradient | None = None) -> None:
+        """Go on from a state, also from the middle of a generation; the state is only read.
+
+        by_features: what a sketch needs to know of the loss; nothing else does
+        Raises UsageError when the state was made with other settings.
+        """
+        _check_shapes(settings, state)
+        self._by_features = by_features
+        self._settings = settings
+        self._rates = rates(settings)
+        self._state = c_ordered(state)
+        self._generator = generator_of(state.rng)
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        x0: npt.ArrayLike,
+        seed_sequence: np.random.SeedSequence,
+        by_features: FeatureGradient | None = None,
+    ) -> Self:
+        """A new search with its mean at x0 (d,), which is copied.
+
+        Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape.
+        """
+        mean = np.array(x0, dtype=np.float64)
+        if mean.shape != (settings.dim,) or not np.isfinite(mean).all():
+            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {mean.shape}")
+        if settings.bounds is not None and np.abs(mean).max() > settings.bounds:
+            raise UsageError(
+                f"The start lies outside the box: an entry of it is {np.abs(mean).max():g} away "
+                f"from 0. --bounds allows {settings.bounds:g}. "
+                f"Give --bounds {math.ceil(np.abs(mean).max())} or leave it away."
+            )
+        generator = np.random.Generator(np.random.PCG64(seed_sequence))
+        return cls(settings, _first_state(settings, mean, generator), by_features)
+
+    @property
+    def state(self) -> State:
+        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        return self._state
+
+    @property
+    def solution(self) -> Doubles:
+        """The mean, (d,) float64, a copy: what stage 2 starts from."""
+        return self._state.mean.copy()
+
+    @property
+    def solution_features(self) -> None:
+        """Not known: the candidates' answers are losses."""
+        return None
+
+    @property
+    def between_updates(self) -> bool:
+        """No answer of the present generation has been told yet."""
+        return self._state.answered == 0
+
+    @property
+    def points_of_update(self) -> int:
+        """Points of a generation: its sweep or sketch, and the candidates."""
+        return self._n_sweep + self._settings.population
+
+    def ask(self, limit: int) -> Ask:
+        """The next at most `limit` points whose answers are wanted, in the order of telling.
+
+        Losses; of a sketch, class features. Never mixes sweep or sketch and candidates, since the
+        candidates' points need all of it. Asking again without telling gives the same points.
+        Raises ValueError when limit < 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        state, n_sweep = self._state, self._n_sweep
+        first, end = state.answered, self._end_of_phase
+        last = min(first + limit, end)
+        if first >= n_sweep:
+            candidates = state.candidates[first - n_sweep : last - n_sweep]
+            return Ask(_into_box(candidates + state.perturbation, self._settings.bounds))
+        if self._sketches:
+            return Ask(self._sketch.points(first, last), "features")
+        return Ask(self._sweep.points(first, last))
+
+    def tell(self, answers: npt.ArrayLike) -> None:
+        """Losses (n,), or of a sketch class features (n, K, E), of the first n points not yet answered,
+        in parts of any size.
+
+        A candidate's loss that is not finite ranks last and never enters the mean. Raises
+        NumericsError when all candidates' are, or one of a finite difference is, or nothing of a
+        sketch is finite, or when C loses its definiteness; ValueError for too many answers. After an
+        error the state is as before.
+        """
+        first, end = self._state.answered, self._end_of_phase
+        in_sketch = self._sketches and first < self._n_sweep
+        n_axes = 3 if in_sketch else 1
+        values = np.asarray(answers)
+        if values.ndim != n_axes or first + len(values) > end:
+            raise ValueError(
+                f"{'features' if in_sketch else 'losses'} have shape {values.shape}; "
+                f"{end - first} are outstanding"
+            )
+        last = first + len(values)
+        if in_sketch:
+            self._state = self._sketched(np.asarray(values, np.float32), last)
+        else:
+            self._state = self._told(np.array(values, np.float64), first, last)
+
+    def stop_reasons(self) -> dict[str, float]:
+        """Why going on is of no use: pycma's name of the criterion -> the value that met it.
+
+        Empty when there is no reason. Looks at finished generations only. Cost: O(d), no query.
+        """
+        return stop_reasons(self._settings, self._state)
+
+    @property
+    def _n_sweep(self) -> int:
+        return n_sweep(self._settings)
+
+    @property
+    def _sketches(self) -> bool:
+        return self._settings.sketch_rank is not None and self._n_sweep > 0
+
+    @property
+    def _end_of_phase(self) -> int:
+        in_sweep = self._state.answered < self._n_sweep
+        return self._n_sweep if in_sweep else self._n_sweep + self._settings.population
+
+    @property
+    def _sweep(self) -> CoordinateWise:
+        """Centred so that every point is in the box; away from its walls that is the mean."""
+        settings, centre = self._settings, self._state.mean
+        if settings.bounds is not None:
+            centre = _into_box(centre, settings.bounds - settings.mu_cge)
+        return CoordinateWise(centre, settings.mu_cge)
+
+    @property
+    def _sketch(self) -> FeatureSketch:
+        state = self._state
+        return FeatureSketch(state.mean, state.directions, SKETCH_STEP * reach(state.mean))
+
+    def _told(self, losses: Doubles, first: int, last: int) -> State:
+        """The state after losses of the points first..last-1, which are of one phase."""
+        state, n_sweep = self._state, self._n_sweep
+        n_before = state.answers.size - self._settings.population  # a sketch is told no losses
+        if first < n_sweep:
+            refuse_non_finite(losses, "coordinate", "--mu-cge", start=first)
+        answers = state.answers.copy()
+        place = first - n_sweep + n_before
+        answers[place : place + losses.size] = losses
+        told = replace(state, answers=answers, answered=last)
+        if first < last == n_sweep:
+            gradient = self._sweep.gradient(answers[:n_sweep])
+            return replace(told, perturbation=sharpness_step(gradient, self._settings.rho))
+        if first < last == n_sweep + self._settings.population:
+            return self._updated(answers[n_before:])
+        return told
+
+    def _sketched(self, features: Floats, last: int) -> State:
+        """The state after class features (n, K, E) of more points of the sketch, the mean's first of all."""
+        state, sketch = self._state, self._sketch
+        if not state.features.size:
+            centre = features[:1] if len(features) == 1 else features[:1].copy()  # the rest may go
+            state, features = replace(state, features=centre), features[1:]
+        if len(features):
+            assert self._by_features is not None  # a sketch was asked for
+            T = state.features[0]
+            by_features, new = self._by_features(T), np.zeros(len(features))
+            for block in class_blocks(T.shape):
+                for i, answer in enumerate(features[:, block]):
+                    new[i] += slopes(sketch.columns(T[block], answer[np.newaxis]), by_features[block])[0]
+            state = replace(state, slopes=np.concatenate((state.slopes, new)))
+        state = replace(state, answered=last)
+        if last < self._n_sweep:
+            return state
+        gradient = sketch.gradient(state.slopes)
+        radius = self._settings.rho * reach(state.mean)
+        return replace(
+            state, features=_NO_FEATURES, slopes=np.empty(0), perturbation=sharpness_step(gradient, radius)
+        )
+
+    def _updated(self, losses: Doubles) -> State:
+        """The next generation's state from all candidates' losses (S,): eq. 41 to 47, 38 to 40."""
+        old, rate = self._state, self._rates
+        order, weights = ranked(losses, rate.weights)
+        x = old.candidates[order]
+        weights = without_negative_weights_of_clipped(x, weights, self._settings.bounds)
+        mean = recombined(x, weights)
+        shift = mean - old.mean
+        p_sigma = step_size_path(old, shift, rate)
+        h_sigma = path_is_short(p_sigma, old.generation + 1, rate)
+        p_c = covariance_path(old, shift, h_sigma, rate)
+        steps = (x - old.mean) / old.sigma
+        C = covariance(old, p_c, steps, weights, h_sigma, rate)
+        sigma = step_size(old.sigma, p_sigma, rate)
+        new = replace(
+            old,
+            generation=old.generation + 1,
+            mean=mean,
+            sigma=sigma,
+            p_sigma=p_sigma,
+            p_c=p_c,
+            C=C,
+            perturbation=np.zeros_like(mean),
+            answers=np.zeros_like(old.answers),
+            answered=0,
+            best_losses=history(old.best_losses, losses[order[0]], self._settings),
+            last_losses=losses,
+        )
+        if decomposition_is_due(new, rate):
+            new = decomposed(new)
+        return sampled(new, self._settings, self._generator)
+
+
+# The formulas, in the order of a generation.
+
+
+def sharpness_step(gradient: Doubles, rho: float) -> Doubles:
+    """eps = rho g / ||g||_2, and 0 where g is 0: (d,) -> (d,) (SharpZO eq. 3)."""
+    largest = np.abs(gradient).max()
+    if largest == 0:
+        return np.zeros_like(gradient)
+    scaled = gradient / largest  # the squares of a tiny or huge gradient would leave float64
+    step: Doubles = rho * (scaled / np.linalg.norm(scaled))
+    return step
+
+
+def ranked(losses: Doubles, weights: Doubles) -> tuple[npt.NDArray[np.intp], Doubles]:
+    """Order of the candidates, best first, ties by index, and their weights: (S,), (S,).
+
+    What is not finite ranks last. Should a positive weight fall on it, that weight is 0 and the
+    other positive ones are scaled to sum to 1 again.
+    Raises NumericsError when no loss is finite.
+    """
+    finite = np.isfinite(losses)
+    n_finite = int(finite.sum())
+    if n_finite == 0:
+        raise NumericsError(
+            f"Every candidate of a generation has a loss that is not finite, the first is "
+            f"{losses[0]}. At least one of the {losses.size} must be a finite number. "
+            f"Start again with a smaller --sigma0, or keep w in a box, say --bounds 5."
+        )
+    order = np.argsort(np.where(finite, losses, np.inf), kind="stable")
+    n_positive = int((weights > 0).sum())
+    if n_finite < n_positive:
+        weights = weights.copy()
+        weights[n_finite:n_positive] = 0
+        weights[:n_finite] /= weights[:n_finite].sum()
+    return order, weights
+
+
+def without_negative_weights_of_clipped(x: Doubles, weights: Doubles, bounds: float | None) -> Doubles:
+    """Negative weights only for what was sampled from N(mean, sigma^2 C): (S,).
+
+    A point that the box has moved is none of these. pycma gives such injected points no negative
+    weight either (CMA_active_injected = 0), and must: told clipped points as bad samples, it runs
+    away from a minimum in the box's corner (measured, d = 6, S = 8 and 40).
+    """
+    if bounds is None:
+        return weights
+    clipped = (np.abs(x) >= bounds).any(axis=1)
+    return np.where(clipped, np.maximum(weights, 0), weights)
+
+
+def recombined(x: Doubles, weights: Doubles) -> Doubles:
+    """Weighted mean of the best candidates x (S, d), sorted: (d,) (eq. 41 and 42, c_m = 1)."""
+    positive = weights > 0
+    mean: Doubles = weights[positive] @ x[positive]
+    return mean
+
+
+def step_size_path(old: State, shift: Doubles, rate: Rates) -> Doubles:
+    """p_sigma <- (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu_eff) C^(-1/2) shift / sigma (eq. 43).
+
+    shift: (d,) new mean - old mean
+    """
+    gain = (rate.c_sigma * (2 - rate.c_sigma) * rate.mu_eff) ** 0.5 / old.sigma
+    path: Doubles = (1 - rate.c_sigma) * old.p_sigma + gain * whitened(old, shift)
+    return path
+
+
+def path_is_short(p_sigma: Doubles, generation: int, rate: Rates) -> bool:
+    """h_sigma: no jump of the mean is under way, so p_c may learn (pycma's, on squared lengths).
+
+    ||p_sigma||^2 / (1 - (1 - c_s)^(2 generation)) / d < 2 + 4 / (d + 1)
+    """
+    unbiased = float(np.sum(p_sigma**2)) / (1 - (1 - rate.c_sigma) ** (2 * generation))
+    return unbiased / p_sigma.size - 1 < 1 + 4 / (p_sigma.size + 1)
+
+
+def covariance_path(old: State, shift: Doubles, h_sigma: bool, rate: Rates) -> Doubles | None:
+    """p_c <- (1 - c_c) p_c + h_sigma sqrt(c_c (2 - c_c) mu_eff) shift / sigma (eq. 45)."""
+    if old.p_c is None:
+        return None
+    gain = (rate.c_c * (2 - rate.c_c) * rate.mu_eff) ** 0.5 / old.sigma
+    path: Doubles = (1 - rate.c_c) * old.p_c + h_sigma * gain * shift
+    return path
+
+
+def covariance(
+    old: State, p_c: Doubles | None, steps: Doubles, weights: Doubles, h_sigma: bool, rate: Rates
+) -> Doubles | None:
+    """C <- decay C + c_1 p_c p_c^T + c_mu sum w_i y_i y_i^T (eq. 46 and 47), or its diagonal.
+
+    steps: (S, d) y_i = (x_i - mean) / sigma, best first.
+    Extra memory for "full": one (d, d) array.
+    """
+    if old.C is None or p_c is None:
+        return None
+    vectors = np.vstack((p_c, steps))
+    c_1 = rate.c_1 * (1 - (1 - h_sigma) * rate.c_c * (2 - rate.c_c))
+    decay = 1 - c_1 - rate.c_mu * np.sum(weights)
+    bounded = bounded_negative_weights(weights, steps, mahalanobis_lengths(old, steps))
+    gains = np.concatenate(([rate.c_1], rate.c_mu * bounded))
+    if old.C.ndim == 1:
+        return decay * old.C + gains @ vectors**2  # Ros & Hansen 2008: the diagonal alone
+    C = decay * old.C
+    C += (gains * vectors.T) @ vectors  # never S matrices of (d, d)
+    return C
+
+
+def bounded_negative_weights(weights: Doubles, steps: Doubles, lengths: Doubles) -> Doubles:
+    """w_i d / ||C^(-1/2) y_i||^2 for negative w_i, so that C stays definite (eq. 46): (S,).
+
+    steps: (S, d) y_i;  lengths: (S,) their Mahalanobis lengths ||C^(-1/2) y_i||
+    """
+    dim = steps.shape[1]
+    return np.where(weights < 0, weights * (dim / (lengths + 1e-9) ** 2), weights)
+
+
+def step_size(sigma: float, p_sigma: Doubles, rate: Rates) -> float:
+    """sigma <- sigma exp((||p_sigma|| / chi_d - 1) c_s / d_s) (eq. 44), by at most e a step."""
+    log_change = (np.linalg.norm(p_sigma) / rate.chi_d - 1) * (rate.c_sigma / rate.d_sigma)
+    return float(sigma * np.exp(np.clip(log_change, -1, 1)))
+
+
+def history(best_losses: Doubles, best: float, settings: Settings) -> Doubles:
+    """The best losses of the last 10 + 30 d / S generations, newest last (pycma's length)."""
+    kept = int(10 + 30 * settings.dim / settings.population)
+    return np.append(best_losses, best)[-kept:]
+
+
+def decomposition_is_due(state: State, rate: Rates) -> bool:
+    """Whether C has changed enough for an O(d^3) eigendecomposition (pycma's lazy gap)."""
+    return state.eigenvectors is not None and state.generation >= state.decomposed_at + rate.lazy_gap
+
+
+def eigensystem(C: Doubles) -> tuple[Doubles, Doubles]:
+    """Ascending eigenvalues (d,) and eigenvectors, columns of (d, d), of a symmetric C.
+
+    LAPACK leaves every vector's sign to chance; here its largest entry is positive, so that a seed
+    gives the same search on another machine up to round-off. About 20 MiB of workspace at d = 512.
+    """
+    variances, B = np.linalg.eigh(C)
+    largest = np.take_along_axis(B, np.abs(B).argmax(axis=0)[np.newaxis], axis=0)
+    return variances, B * np.where(largest < 0, -1.0, 1.0)
+
+
+def decomposed(state: State) -> State:
+    """C made symmetric, and C = B D^2 B^T.
+
+    The state is given away: its C is written to, which saves a matrix at the peak of the memory.
+    Raises NumericsError when C is not positive definite any more.
+    """
+    C = state.C
+    assert C is not None
+    C += C.T.copy()
+    C /= 2
+    if not np.isfinite(C).all():
+        raise _indefinite(state.generation, np.nan)
+    variances, B = eigensystem(C)
+    if not variances[0] > 0:
+        raise _indefinite(state.generation, variances[0])
+    return replace(
+        state,
+        C=C,
+        eigenvectors=np.ascontiguousarray(B.T),
+        D=np.sqrt(variances),
+        decomposed_at=state.generation,
+    )
+
+
+def _indefinite(generation: int, variance: float) -> NumericsError:
+    return NumericsError(
+        f"The covariance of the search is not positive definite in generation {generation}: its "
+        f"smallest variance is {variance:g}. All must be positive. "
+        f"Change to stage 2 earlier, or use --covariance diagonal."
+    )
+
+
+def sampled(state: State, settings: Settings, generator: np.random.Generator) -> State:
+    """New candidates x_i = mean + sigma B D z_i, z_i ~ N(0, I), in the box (eq. 38 to 40); and the
+    directions of the next sketch.
+
+    Clipped, not resampled: with bounds the clipped point is both evaluated and told.
+    """
+    z = generator.standard_normal((settings.population, settings.dim))
+    x = state.mean + state.sigma * coloured(state, z)
+    n_directions = 0 if settings.sketch_rank is None or settings.rho == 0 else settings.sketch_rank
+    return replace(
+        state,
+        candidates=_into_box(x, settings.bounds),
+        directions=orthonormal_rows(generator.standard_normal((n_directions, settings.dim))),
+        rng=dict(generator.bit_generator.state),
+    )
+
+
+# The search distribution's shape: C^(1/2) and C^(-1/2) for the three kinds of covariance.
+
+
+def coloured(state: State, z: Doubles) -> Doubles:
+    """B D z of every row: (n, d) -> (n, d) (eq. 39)."""
+    if state.eigenvectors is not None and state.D is not None:
+        return (state.D * z) @ state.eigenvectors
+    return z if state.C is None else np.sqrt(state.C) * z
+
+
+def whitened(state: State, y: Doubles) -> Doubles:
+    """C^(-1/2) y = B D^-1 B^T y: (d,) -> (d,), with the C last decomposed."""
+    if state.eigenvectors is not None and state.D is not None:
+        y = state.eigenvectors.T @ ((state.eigenvectors @ y) / state.D)
+        return y
+    return y if state.C is None else y / np.sqrt(state.C)
+
+
+def mahalanobis_lengths(state: State, steps: Doubles) -> Doubles:
+    """||C^(-1/2) y|| of every row: (n, d) -> (n,), with the C last decomposed."""
+    if state.eigenvectors is not None and state.D is not None:
+        steps = (steps @ state.eigenvectors.T) / state.D
+    elif state.C is not None:
+        steps = steps / np.sqrt(state.C)
+    lengths: Doubles = np.linalg.norm(steps, axis=1)
+    return lengths
+
+
+# Constants.
+
+
+def rates(settings: Settings) -> Rates:
+    """pycma 4.5's defaults; "diagonal" learns its d variances (d + 2) / 3 times as fast.
+
+    Ros & Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space
+    Complexity", give that factor for the whole update of a diagonal C.
+    """
+    d, population = settings.dim, settings.population
+    raw = raw_weights(population)
+    mu_eff = effective_number(raw[raw > 0])
+    speed_up = (d + 2) / 3 if settings.covariance == "diagonal" else 1.0
+    c_1 = min(1.0, speed_up * rank_one_rate(d, population, mu_eff))
+    c_mu = min(1 - c_1, speed_up * rank_mu_rate(d, mu_eff))
+    c_sigma = step_size_rate(d, mu_eff)
+    return Rates(
+        weights=recombination_weights(raw, d, c_1, c_mu),
+        mu_eff=mu_eff,
+        c_sigma=c_sigma,
+        d_sigma=step_size_damping(d, mu_eff, c_sigma),
+        c_c=covariance_path_rate(d, mu_eff),
+        c_1=c_1,
+        c_mu=c_mu,
+        chi_d=expected_length(d),
+        lazy_gap=1 / (c_1 + c_mu + 1e-23) / d / 10,  # pycma's lazy_update_gap
+    )
+
+
+def raw_weights(population: int) -> Doubles:
+    """ln((S + 1) / 2) - ln i, i = 1..S, best first: (S,) (eq. 49)."""
+    return np.array([math.log((population + 1) / 2) - math.log(i + 1) for i in range(population)])
+
+
+def effective_number(weights: Doubles) -> float:
+    """mu_eff = (sum |w|)^2 / sum w^2."""
+    return float(np.sum(weights) ** 2 / np.sum(weights**2))
+
+
+def recombination_weights(raw: Doubles, d: int, c_1: float, c_mu: float) -> Doubles:
+    """Positive weights sum to 1, negative ones to the least of three bounds (eq. 50 to 53)."""
+    positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
+    mu_eff, mu_eff_minus = effective_number(positive), effective_number(negative)
+    no_decay = 1 + c_1 / c_mu  # eq. 50
+    by_mu_eff = 1 + 2 * mu_eff_minus / (mu_eff + 2)  # eq. 51
+    definite = (1 - c_1 - c_mu) / (d * c_mu)  # eq. 52
+    bound = min(no_decay, by_mu_eff, definite)
+    weights: Doubles = positive / positive.sum() - negative / negative.sum() * bound
+    return weights
+
+
+def step_size_rate(d: int, mu_eff: float) -> float:
+    """c_sigma, by pycma: its 3 is a 5 in the tutorial (eq. 55)."""
+    return min(0.5, (mu_eff + 2) / (d + mu_eff + 3))
+
+
+def step_size_damping(d: int, mu_eff: float, c_sigma: float) -> float:
+    """d_sigma, by pycma 4.5: its factor, up to 3, before the root is 1 in the tutorial (eq. 55).
+
+    The two are the same while 9 (mu_eff - 1) <= d + 1, as at d = 512 and S = 40.
+    """
+    factor = max(1.0, 3 * (1 - float(0.5 ** (d / 9))))
+    return 1 + 2 * max(0.0, factor * math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma
+
+
+def covariance_path_rate(d: int, mu_eff: float) -> float:
+    """c_c (eq. 56)."""
+    return (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
+
+
+def rank_one_rate(d: int, population: int, mu_eff: float) -> float:
+    """c_1 (eq. 57), smaller for populations below 6 as in pycma."""
+    return min(1.0, population / 6) * 2 / ((d + 1.3) ** 2 + mu_eff)
+
+
+def rank_mu_rate(d: int, mu_eff: float) -> float:
+    """c_mu before its bound 1 - c_1 (eq. 58, with the 1/4 of pycma and the tutorial)."""
+    return 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff)
+
+
+def expected_length(d: int) -> float:
+    """chi_d = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
+    return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+
+
+# Reasons to stop, by pycma's names and limits.
+
+
+def stop_reasons(settings: Settings, state: State) -> dict[str, float]:
+    """Criteria met by a finished generation, with the value that met them.
+
+    tolx             every standard deviation is below 1e-11: sigma has collapsed
+    tolfacupx        one is above 1,000 sigma0: sigma0 was far too small, or the search diverges
+    noeffectcoord    0.2 standard deviations do not change the mean in some coordinate
+    noeffectaxis     0.1 standard deviations along an axis of C do not change the mean
+    tolconditioncov  C's largest variance along an axis is above 1e14 times its smallest
+    tolfun           losses differ by less than 1e-11, in this generation and among recent bests
+    tolfunhist       the bests of ten or more generations differ by less than 1e-12
+    """
+    if state.generation == 0:
+        return {}
+    variances = axis_variances(state)
+    std = state.sigma * coordinate_deviations(state)
+    found = {}
+    path = 0.0 if state.p_c is None else float(state.sigma * np.abs(state.p_c).max())
+    if max(std.max(), path) < 1e-11:
+        found["tolx"] = float(std.max())
+    if std.max() > 1e3 * settings.sigma0:
+        found["tolfacupx"] = float(std.max())
+    still = state.mean == state.mean + 0.2 * std
+    if still.any():
+        found["noeffectcoord"] = float(np.argmax(still))
+    if state.eigenvectors is not None and state.D is not None:
+        axis = state.generation % settings.dim
+        step = 0.1 * state.sigma * state.D[axis] * state.eigenvectors[axis]
+        if (state.mean == state.mean + step).all():
+            found["noeffectaxis"] = float(axis)
+    if variances.max() > CONDITION_LIMIT * variances.min():
+        found["tolconditioncov"] = float(variances.max() / variances.min())
+    best_range = float(np.ptp(state.best_losses))
+    if np.isfinite(state.last_losses).all() and max(np.ptp(state.last_losses), best_range) < 1e-11:
+        found["tolfun"] = float(np.ptp(state.last_losses))
+    if state.best_losses.size > 9 and best_range < 1e-12:
+        found["tolfunhist"] = best_range
+    return found
+
+
+def coordinate_deviations(state: State) -> Doubles:
+    """Square roots of C's diagonal: (d,). Times sigma, the candidates' standard deviations."""
+    if state.C is None:
+        return np.ones_like(state.mean)
+    return np.sqrt(np.diagonal(state.C) if state.C.ndim == 2 else state.C)
+
+
+def axis_variances(state: State) -> Doubles:
+    """Variances along C's axes: eigenvalues, D squared. (d,), or (1,) for "identity"."""
+    if state.D is not None:
+        return state.D**2
+    return np.ones(1) if state.C is None else state.C
+
+
+# States.
+
+_NO_FEATURES: Floats = np.empty((0, 0, 0), np.float32)
+
+
+def n_sweep(settings: Settings) -> int:
+    """Queries of a generation's CGE sweep, or of its sketch."""
+    if settings.rho == 0:
+        return 0
+    return 2 * settings.dim if settings.sketch_rank is None else 1 + settings.sketch_rank
+
+
+def _n_answers(settings: Settings) -> int:
+    """Losses that a generation is told: the sweep's and the candidates'."""
+    return settings.population + (n_sweep(settings) if settings.sketch_rank is None else 0)
+
+
+def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generator) -> State:
+    d, kind = settings.dim, settings.covariance
+    state = State(
+        generation=0,
+        mean=mean,
+        sigma=float(settings.sigma0),
+        p_sigma=np.zeros(d),
+        p_c=None if kind == "identity" else np.zeros(d),
+        C=None if kind == "identity" else np.ones(d),
+        eigenvectors=None,
+        D=None,
+        decomposed_at=0,
+        candidates=np.empty((settings.population, d)),
+        directions=np.empty((0, d)),
+        features=_NO_FEATURES,
+        slopes=np.empty(0),
+        perturbation=np.zeros(d),
+        answers=np.zeros(_n_answers(settings)),
+        answered=0,
+        best_losses=np.empty(0),
+        last_losses=np.empty(0),
+        rng={},
+    )
+    if kind == "full":
+        # Equal eigenvalues leave the axes to round-off: spread them a little, as pycma does.
+        state = decomposed(replace(state, C=np.diag(np.exp(1e-4 / d * np.arange(d)))))
+    return sampled(state, settings, generator)
+
+
+def _check_shapes(settings: Settings, state: State) -> None:
+    d, square = settings.dim, (settings.dim, settings.dim)
+    full, identity = settings.covariance == "full", settings.covariance == "identity"
+    expected = {
+        "mean": (d,),
+        "p_sigma": (d,),
+        "p_c": None if identity else (d,),
+        "C": None if identity else square if full else (d,),
+        "eigenvectors": square if full else None,
+        "D": (d,) if full else None,
+        "candidates": (settings.population, d),
+        "answers": (_n_answers(settings),),
+    }
+    require_shapes(state, expected, "--dim, --population, --rho and --covariance")
+
+
+def _into_box(x: Doubles, bounds: float | None) -> Doubles:
+    return x if bounds is None else np.clip(x, -bounds, bounds)

@@ -1,0 +1,266 @@
+"""Derivatives from answers alone: the points to ask for, and the estimate from what is told.
+
+An estimator is a value that lives for one estimate; it calls nothing and draws nothing, so any part of
+its points can be made again at any time. CoordinateWise and Randomised are SharpZO's (arXiv 2506.20990,
+eq. 1): gradients from losses by central differences, and therefore exact on functions whose third
+derivatives vanish, up to round-off (about machine precision of the loss / mu). FeatureSketch is our own:
+it takes the class features themselves, of which one query returns K E numbers and not one.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NumericsError, UsageError
+from ..types import Doubles, Floats, Halves
+
+SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
+
+
+def no_finite_features(w: Doubles, n_answers: int) -> NumericsError:
+    return NumericsError(
+        f"The text tower gives no finite class features around a w of norm {np.linalg.norm(w):.3g}, at any "
+        f"of {n_answers} points. Those at w itself and at one point beside it must be finite. Stay nearer "
+        f"to the initial words: a smaller --sigma0, or --change-point 0"
+    )
+
+
+class CoordinateWise:
+    """Coordinate-wise gradient estimate, CGE (SharpZO eq. 1): 2 d queries.
+
+    g_i = [L(w + mu e_i) - L(w - mu e_i)] / (2 mu),  i = 0..d-1
+
+    centre: (d,) float64, w; copied
+    mu:     half the distance between the two points of a coordinate, in units of w
+    Raises UsageError when mu is not a positive number.
+
+    >>> import numpy as np
+    >>> cge = CoordinateWise(np.zeros(2), mu=0.5)
+    >>> cge.points(0, cge.n_points)
+    array([[ 0.5,  0. ],
+           [-0.5,  0. ],
+           [ 0. ,  0.5],
+           [ 0. , -0.5]])
+    >>> cge.gradient(cge.points(0, 4) @ [3.0, 4.0])
+    array([3., 4.])
+    """
+
+    def __init__(self, centre: npt.ArrayLike, mu: float) -> None:
+        self._centre = np.array(centre, dtype=np.float64)
+        self._mu = _positive(mu, "--mu-cge")
+
+    @property
+    def n_points(self) -> int:
+        """Queries of one estimate: 2 d."""
+        return 2 * self._centre.size
+
+    def points(self, start: int, stop: int) -> Doubles:
+        """Points start..stop-1 as (stop - start, d) float64; only these rows are ever made.
+
+        Point 2i is centre + mu e_i, point 2i + 1 is centre - mu e_i.
+        Raises ValueError when the range leaves 0..n_points.
+        """
+        which = _range(start, stop, self.n_points)
+        rows = np.repeat(self._centre[np.newaxis], which.size, axis=0)
+        rows[np.arange(which.size), which // 2] += np.where(which % 2 == 0, self._mu, -self._mu)
+        return rows
+
+    def gradient(self, losses: npt.ArrayLike) -> Doubles:
+        """The estimate (d,) float64 from the losses (2 d,) at all points, in their order.
+
+        Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
+        """
+        answers = _all_answers(losses, self.n_points)
+        refuse_non_finite(answers, "coordinate", "--mu-cge")
+        return central_differences(answers, self._mu)
+
+
+class Randomised:
+    """Randomised gradient estimate, RGE (SharpZO eq. 1): 2 q queries.
+
+    g = mean over the q directions u of  u [L(w + mu u) - L(w - mu u)] / (2 mu)
+
+    centre:     (d,) float64, w; copied
+    directions: (q, d) float64, one u a row; copied. The caller draws them (and masks them)
+    mu:         step along u, in units of w per unit of u
+    Raises UsageError when mu is not a positive number, ValueError when shapes do not fit.
+    """
+
+    def __init__(self, centre: npt.ArrayLike, directions: npt.ArrayLike, mu: float) -> None:
+        self._centre = np.array(centre, dtype=np.float64)
+        self._directions = np.array(directions, dtype=np.float64)
+        self._mu = _positive(mu, "--mu-rge")
+        if self._directions.ndim != 2 or self._directions.shape[1:] != self._centre.shape:
+            raise ValueError(
+                f"directions have shape {self._directions.shape}; "
+                f"with a centre of {self._centre.shape} it must be (q, {self._centre.size})"
+            )
+
+    @property
+    def n_points(self) -> int:
+        """Queries of one estimate: 2 q."""
+        return 2 * len(self._directions)
+
+    def points(self, start: int, stop: int) -> Doubles:
+        """Points start..stop-1 as (stop - start, d) float64.
+
+        Point 2j is centre + mu u_j, point 2j + 1 is centre - mu u_j.
+        Raises ValueError when the range leaves 0..n_points.
+        """
+        which = _range(start, stop, self.n_points)
+        steps = np.where(which % 2 == 0, self._mu, -self._mu)[:, np.newaxis]
+        return self._centre + steps * self._directions[which // 2]
+
+    def gradient(self, losses: npt.ArrayLike) -> Doubles:
+        """The estimate (d,) float64 from the losses (2 q,) at all points, in their order.
+
+        Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
+        """
+        answers = _all_answers(losses, self.n_points)
+        refuse_non_finite(answers, "direction", "--mu-rge")
+        total = np.zeros_like(self._centre)
+        for slope, direction in zip(central_differences(answers, self._mu), self._directions, strict=True):
+            total += slope * direction
+        return total / len(self._directions)
+
+
+class FeatureSketch:
+    """Jacobian of the class features T(w) along r directions, by forward differences: 1 + r queries.
+
+    J_j = [T(w + h u_j) - T(w)] / h,  j = 1..r
+
+    centre:     (d,) float64, w; copied
+    directions: (r, d) float64, orthonormal rows u_j; copied. The caller draws them (and masks them)
+    step:       h, in units of w
+    Point 0 is w itself: a caller that knows T(w) asks for points(1, n_points) only, r queries.
+    Exact on linear T, up to round-off: about 1e-7, float32's, over h. Raises ValueError when shapes do
+    not fit or the step is not a positive number.
+
+    >>> import numpy as np
+    >>> sketch = FeatureSketch(np.zeros(2), np.eye(2), step=0.5)
+    >>> T = 3 * sketch.points(0, 3)[:, np.newaxis]
+    >>> sketch.columns(T[0], T[1:])[:, 0]
+    array([[3., 0.],
+           [0., 3.]])
+    """
+
+    def __init__(self, centre: npt.ArrayLike, directions: npt.ArrayLike, step: float) -> None:
+        self._centre = np.array(centre, dtype=np.float64)
+        self._directions = np.array(directions, dtype=np.float64)
+        if self._directions.ndim != 2 or self._directions.shape[1:] != self._centre.shape:
+            raise ValueError(
+                f"directions have shape {self._directions.shape}; "
+                f"with a centre of {self._centre.shape} it must be (r, {self._centre.size})"
+            )
+        if not (math.isfinite(step) and step > 0):
+            raise ValueError(f"the step of a sketch is {step}; it must be a positive number")
+        self._step = float(step)
+
+    @property
+    def n_points(self) -> int:
+        """Queries of one estimate: 1 + r."""
+        return 1 + len(self._directions)
+
+    def points(self, start: int, stop: int) -> Doubles:
+        """Points start..stop-1 as (stop - start, d) float64: w, then w + h u_j.
+
+        Raises ValueError when the range leaves 0..n_points.
+        """
+        which = _range(start, stop, self.n_points)
+        rows = np.repeat(self._centre[np.newaxis], which.size, axis=0)
+        rows[which > 0] += self._step * self._directions[which[which > 0] - 1]
+        return rows
+
+    def columns(self, class_features: Floats, answers: Floats) -> Floats:
+        """J_j of the answers (n, K, E) at n points beside w, where T(w) is class_features: (n, K, E) float32.
+
+        Not finite where an answer is not.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns: Floats = (answers - class_features) / np.float32(self._step)
+        return columns
+
+    def gradient(self, slopes: Doubles) -> Doubles:
+        """U^T slopes: (d,), the gradient's projection on the directions.
+
+        For random directions its expected cosine with the gradient is sqrt(r / d).
+        A slope that is not finite tells nothing: it counts as 0. Raises NumericsError when none is finite.
+        """
+        if not np.isfinite(slopes).any():
+            raise no_finite_features(self._centre, len(slopes))
+        gradient: Doubles = np.where(np.isfinite(slopes), slopes, 0.0) @ self._directions
+        return gradient
+
+
+def slopes(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
+    """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,) float64.
+
+    Memory: a class's columns, in doubles; what fits a processor's cache is read far quicker.
+    """
+    total = np.zeros(len(columns))
+    with np.errstate(invalid="ignore"):
+        for k, gradient in enumerate(by_features):
+            total += columns[:, k].astype(np.float64) @ gradient.astype(np.float64)
+    return total
+
+
+def orthonormal_rows(normal: Doubles) -> Doubles:
+    """An orthonormal basis of the rows' span: (r, d) of full rank, r <= d -> (r, d) float64.
+
+    From standard normal rows: uniformly random directions.
+    """
+    return np.ascontiguousarray(np.linalg.qr(normal.T)[0].T)
+
+
+def reach(w: Doubles) -> float:
+    """omega(w) = sqrt(1 + |w|^2): what steps of w are measured by where the loss is nearly free of scale.
+
+    At |w| = 1, A w is as large as the initial context, when A is scaled to it.
+    """
+    return math.sqrt(1 + float(w @ w))
+
+
+def central_differences(losses: Doubles, mu: float) -> Doubles:
+    """[L(+) - L(-)] / (2 mu) of every pair: (2 n,) -> (n,) (SharpZO eq. 1)."""
+    return (losses[0::2] - losses[1::2]) / (2 * mu)
+
+
+def refuse_non_finite(losses: Doubles, kind: str, option: str, start: int = 0) -> None:
+    """Raise NumericsError for the first loss of a finite difference that is not finite.
+
+    losses: (n,) answers to points start..start+n-1;  kind: what a pair of points differs in;
+    option: the command's option for mu, named in the advice.
+    """
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        point = start + int(bad[0])
+        raise NumericsError(
+            f"A finite difference met a loss that is not finite: {losses[bad[0]]} at the "
+            f"{'minus' if point % 2 else 'plus'} point of {kind} {point // 2}. "
+            f"Every loss of a difference must be a finite number. "
+            f"Try a larger {option} if the model overflows at random, or keep w smaller: "
+            f"a smaller --sigma0 in stage 1, a smaller --eta in stage 2."
+        )
+
+
+def _positive(mu: float, option: str) -> float:
+    if not (math.isfinite(mu) and mu > 0):
+        raise UsageError(
+            f"The finite difference's step is not usable: {option} is {mu}. "
+            f"It must be a positive number. Try {option} 1e-3."
+        )
+    return float(mu)
+
+
+def _range(start: int, stop: int, n_points: int) -> npt.NDArray[np.intp]:
+    if not 0 <= start <= stop <= n_points:
+        raise ValueError(f"points {start}..{stop} asked for; there are 0..{n_points}")
+    return np.arange(start, stop)
+
+
+def _all_answers(losses: npt.ArrayLike, n_points: int) -> Doubles:
+    answers = np.asarray(losses, dtype=np.float64)
+    if answers.shape != (n_points,):
+        raise ValueError(f"losses have shape {answers.shape}; {n_points} points were to be answered")
+    return answers

@@ -1,0 +1,426 @@
+"""Stage 2 of our own preset: descent in sketched subspaces of the class features, ask and tell.
+
+Nothing published does this for prompt tuning with forward passes alone; docs/accuracy.md has its figures.
+A round: r forward differences of the class features along random orthonormal directions U, together with
+the columns kept from earlier rounds, give the linear model T(w + U a) ~ T + J a, with unit rows; its loss
+is minimised, for nothing, in four balls |a| <= f delta omega(w), f = 1/4, 1/2, 1, 2; the true loss decides
+among the four steps, or none. What the best of them did corrects all columns (Broyden 1965), so that old
+ones stay of use; the newest are kept, and new directions are orthogonal to theirs.
+
+Sparsity is SharpZO's rule (arXiv 2506.20990, eq. 4 and 5) on sketched gradients: every K_prune rounds,
+the first included, the sketch ignores the mask, and its gradient scores the coordinates for a new one;
+so a coordinate that was dropped can come back. With it no column is kept: it would move dropped ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..types import Doubles, Floats, Halves, class_blocks
+from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from .estimators import SKETCH_STEP, FeatureSketch, no_finite_features, orthonormal_rows, reach, slopes
+from .losses import FeatureLoss, LinearModel, minimum_in_ball
+from .sparse_zo import Mask, keep_mask, pruning_score
+
+FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
+FIRST_DELTA, SMALLEST_DELTA, LARGEST_DELTA = 1.0, 1e-3, 4.0
+REJECTED = 0.25  # factor of delta when no step lowers the loss
+SMALLEST_FALL = 1e-5  # of the loss: less is round-off in float32
+TINY = 1e-300  # keeps a step of length 0 from dividing
+FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: from a = 0, and from the ball before
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays constant. Raises UsageError for a value that cannot be used.
+
+    dim:            d, coordinates of w
+    rank:           r, new directions a round; fewer where the mask keeps fewer coordinates
+    kept_rounds:    rounds whose columns are kept, as far as d leaves room for them
+    prune_interval: K_prune, rounds between two masks
+    prune_ratio:    part of the coordinates that a mask leaves out; 0 masks nothing
+
+    Queries: r + 4 a round.
+    """
+
+    dim: int
+    rank: int = 32
+    kept_rounds: int = 3
+    prune_interval: int = 5
+    prune_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.dim >= 1, "--dim", self.dim, "at least 1", "512")
+        require(self.rank >= 1, "--rank", self.rank, "at least 1", "32")
+        require(self.kept_rounds >= 0, "--kept-rounds", self.kept_rounds, "at least 0", "3")
+        require(self.prune_interval >= 1, "--prune-interval", self.prune_interval, "at least 1", "5")
+        require(0 <= self.prune_ratio < 1, "--prune-ratio", self.prune_ratio, "in [0, 1)", "0.5")
+
+    @property
+    def n_kept(self) -> int:
+        """The most columns that a round begins with."""
+        if self.prune_ratio > 0:
+            return 0
+        return max(0, min(self.kept_rounds * self.rank, self.dim - self.rank))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+
+    step:       rounds made so far
+    w:          (d,) float64
+    delta:      radius of the trust region, in units of omega(w)
+    mask:       (d,) bool: coordinates that the next directions may use
+    class_features: (K, E) float32 at w
+    directions: (q + r, d) orthonormal rows: the q kept ones, then this round's
+    columns:    (q + n, K, E) float16, J along the kept directions and the n new ones that were told
+    trials:     (4, d) the points that the linear model proposes; (0, d) until the sketch is complete
+    losses:     (n,) of the trials told so far
+    best:       (1, K, E) float32 class features of the best of those; (0, K, E) before
+    rng:        bit_generator.state after this round's draws
+
+    float16 is exact enough: what a column is worth is decided by the bend of T, not by its last bits.
+    Size at d = 2,048, r = 32, 3 rounds kept, K = 10, E = 512: at most 3.5 MB.
+    """
+
+    step: int
+    w: Doubles
+    delta: float
+    mask: Mask
+    class_features: Floats
+    directions: Doubles
+    columns: Halves
+    trials: Doubles
+    losses: Doubles
+    best: Floats
+    rng: dict[str, Any]
+
+
+class SketchedDescent:
+    """Ask, evaluate, tell; the caller owns the loop, the class features and the checkpoints.
+
+    Memory: the columns (q + r, K, E) float16, the kept ones twice between two rounds; class features (K, E)
+    float32 four times; a block of FeatureLoss.
+
+    >>> from .arrays import LabelledFeatures
+    >>> pictures = LabelledFeatures(np.eye(3, dtype=np.float32), np.arange(3))
+    >>> def tower(points):  # a stand-in: (n, 9) -> unit class features (n, 3, 3)
+    ...     T = 0.5 + points.reshape(-1, 3, 3)
+    ...     return (T / np.linalg.norm(T, axis=2, keepdims=True)).astype(np.float32)
+    >>> w, loss = np.zeros(9), FeatureLoss(pictures, logit_scale=10.0)
+    >>> start = SketchedDescent.start
+    >>> descent = start(Settings(dim=9, rank=4), loss, w, tower(w)[0], np.random.SeedSequence(1))
+    >>> while descent.state.step < 5:
+    ...     descent.tell(tower(descent.ask(limit=3).points))
+    >>> bool(loss.values(descent.solution_features[np.newaxis])[0] < 0.05)
+    True
+    """
+
+    def __init__(self, settings: Settings, loss: FeatureLoss, state: State) -> None:
+        """Go on from a state, also from the middle of a sketch; the state is only read.
+
+        Raises UsageError when the state was made with other settings.
+        """
+        _check_shapes(settings, state)
+        self._settings = settings
+        self._loss = loss
+        self._state = c_ordered(state)
+        self._room: Halves | None = None  # for all columns of a round, while its sketch is told
+        self._generator = generator_of(state.rng)
+
+    @classmethod
+    def start(
+        cls,
+        settings: Settings,
+        loss: FeatureLoss,
+        x0: npt.ArrayLike,
+        class_features: Floats,
+        seed_sequence: np.random.SeedSequence,
+    ) -> Self:
+        """A new descent from x0 (d,), where class_features (K, E) are known.
+
+        Raises ValueError for a wrong shape.
+        """
+        w = np.array(x0, dtype=np.float64)
+        if w.shape != (settings.dim,) or not np.isfinite(w).all():
+            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {w.shape}")
+        generator = np.random.Generator(np.random.PCG64(seed_sequence))
+        everything = np.ones(settings.dim, dtype=np.bool_)
+        nothing = np.empty((0, settings.dim)), np.empty((0, *class_features.shape), np.float16)
+        first = _round_begun(settings, 0, w, class_features, FIRST_DELTA, everything, *nothing, generator)
+        return cls(settings, loss, first)
+
+    @property
+    def state(self) -> State:
+        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        return self._state
+
+    @property
+    def solution(self) -> Doubles:
+        """The present w, (d,) float64, a copy."""
+        return self._state.w.copy()
+
+    @property
+    def solution_features(self) -> Floats:
+        """Class features (K, E) at the present w: always known; the state's own, not to be written to."""
+        return self._state.class_features
+
+    @property
+    def between_updates(self) -> bool:
+        """No answer of the present round has been told yet."""
+        return self._n_told == 0 and not len(self._state.trials)
+
+    @property
+    def points_of_update(self) -> int:
+        """Points of the present round: its own directions, and the trials."""
+        return _n_new(self._settings, self._state) + len(FACTORS)
+
+    @property
+    def finished(self) -> bool:
+        """No step lowers the loss, down to the smallest trust region."""
+        return self._state.delta <= SMALLEST_DELTA
+
+    def ask(self, limit: int) -> Ask:
+        """The next at most `limit` points whose class features are wanted, in the order of telling.
+
+        Never mixes sketch and trials, since the trials need the whole sketch. Asking again without
+        telling gives the same points; none when finished. Raises ValueError when limit < 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        state, first = self._state, self._n_told
+        last = first + min(limit, self._n_outstanding)
+        if len(state.trials):
+            return Ask(state.trials[first:last].copy(), "features")
+        return Ask(self._sketch.points(1 + first, 1 + last), "features")
+
+    def tell(self, class_features: npt.ArrayLike) -> None:
+        """Class features (n, K, E) of the first n points not yet answered, in parts of any size.
+
+        What is not finite is left out: a direction of the sketch tells nothing, a trial is rejected.
+        Raises NumericsError when nothing of a sketch is finite, ValueError for a wrong shape or too
+        many. After an error the state is as before.
+        """
+        state = self._state
+        told = np.asarray(class_features, dtype=np.float32)
+        n_outstanding, shape = self._n_outstanding, state.class_features.shape
+        if told.shape[1:] != shape or len(told) > n_outstanding:
+            raise ValueError(
+                f"class features have shape {told.shape}; {n_outstanding} of {shape} are outstanding"
+            )
+        is_complete = len(told) == n_outstanding > 0
+        if len(state.trials):
+            state = self._tried(state, told)
+            self._state = self._stepped(state) if is_complete else state
+        else:
+            state = replace(state, columns=self._with_columns(told))
+            self._state = self._proposed(state) if is_complete else state
+        if is_complete:
+            self._room = None
+
+    @property
+    def _n_kept(self) -> int:
+        """Directions from earlier rounds."""
+        return len(self._state.directions) - _n_new(self._settings, self._state)
+
+    @property
+    def _n_told(self) -> int:
+        """Points of the present phase that are answered."""
+        state = self._state
+        return len(state.losses) if len(state.trials) else len(state.columns) - self._n_kept
+
+    @property
+    def _n_outstanding(self) -> int:
+        if self.finished:
+            return 0
+        state = self._state
+        return len(state.trials if len(state.trials) else state.directions[self._n_kept :]) - self._n_told
+
+    @property
+    def _sketch(self) -> FeatureSketch:
+        state = self._state
+        return FeatureSketch(state.w, state.directions[self._n_kept :], SKETCH_STEP * reach(state.w))
+
+    def _with_columns(self, told: Floats) -> Halves:
+        """The state's columns, and those of the answers (n, K, E): (q + n, K, E).
+
+        All of a round's lie in one array that never moves, and states hold its first rows, which are not
+        written to again. Until they are, its other rows take no memory.
+        """
+        state, sketch = self._state, self._sketch
+        T, n_before = state.class_features, len(state.columns)
+        if self._room is None:
+            self._room = np.empty((len(state.directions), *T.shape), np.float16)
+            self._room[:n_before] = state.columns
+        new = self._room[n_before : n_before + len(told)]
+        with np.errstate(over="ignore"):
+            for block in class_blocks(T.shape):
+                for column, answer in zip(new[:, block], told[:, block], strict=True):
+                    column[:] = sketch.columns(T[block], answer[np.newaxis])[0]
+        return self._room[: n_before + len(told)]
+
+    def _proposed(self, told: State) -> State:
+        """The sketch is complete: the points to try, and a new mask when its time has come."""
+        T, settings = told.class_features, self._settings
+        lost = [j for j, column in enumerate(told.columns) if not np.isfinite(column).all()]
+        if len(lost) == len(told.columns) - self._n_kept:  # kept ones are finite
+            raise no_finite_features(told.w, len(lost))
+        if lost:
+            columns = told.columns.copy()
+            columns[lost] = 0
+            told = replace(told, columns=columns)
+        mask = told.mask
+        if pruning_is_due(settings, told.step):
+            gradient = self._sketch.gradient(slopes(told.columns, self._loss.gradient(T)))
+            mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
+        radius = told.delta * reach(told.w)
+        steps = proposals(LinearModel(self._loss, T, told.columns), radius) @ told.directions
+        return replace(told, mask=mask, trials=told.w + steps)
+
+    def _tried(self, state: State, told: Floats) -> State:
+        """The state after class features (n, K, E) of more trials, of which the best are kept."""
+        losses = self._loss.values(told)
+        both = np.concatenate((state.losses, losses))
+        first = best_of(both) - len(state.losses)
+        best = told[first : first + 1].copy() if first >= 0 and len(told) else state.best
+        return replace(state, losses=both, best=best)
+
+    def _stepped(self, told: State) -> State:
+        """The trials are answered: w moves to the best of them, or not, and a new round begins."""
+        best = accepted(self._loss.values(told.class_features[np.newaxis])[0], told.losses)
+        w = told.trials[best] if best is not None else told.w
+        T = told.best[0] if best is not None else told.class_features
+        delta = next_delta(told.delta, best)
+        first_new, n_kept = self._n_kept, self._settings.n_kept
+        newest = np.r_[first_new : len(told.directions), :first_new][:n_kept]
+        if best is not None:
+            columns = carried_over(told, newest, best, reach(told.w) / reach(w))
+        else:
+            columns = told.columns[newest]
+        kept = told.directions[newest], columns
+        return _round_begun(self._settings, told.step + 1, w, T, delta, told.mask, *kept, self._generator)
+
+
+# The formulas.
+
+
+def proposals(model: LinearModel, radius: float) -> Doubles:
+    """A minimum a_f of the model in each ball |a| <= f radius, each sought from the one before: (4, r)."""
+    a, found = np.zeros(model.rank), []
+    for i, factor in enumerate(FACTORS):
+        a = minimum_in_ball(model, factor * radius, a, MORE_ITERATIONS if i else FIRST_ITERATIONS)
+        found.append(a)
+    return np.array(found)
+
+
+def best_of(losses: Doubles) -> int:
+    """The trial with the lowest loss; of equal ones the shorter step. What is not finite is the worst."""
+    return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) if len(losses) else 0
+
+
+def accepted(here: float, losses: Doubles) -> int | None:
+    """Which trial is the best, when it lowers the loss: losses (4,) of the trials, and the one at w."""
+    best = best_of(losses)
+    return best if losses[best] < here - SMALLEST_FALL else None
+
+
+def carried_over(told: State, kept: npt.NDArray[np.intp], best: int, shrinkage: float) -> Halves:
+    """The kept columns for the next round: J + (dT - J a) a^T / |a|^2, a = U s, s the step that was taken.
+
+    So J a is what the step did, and nothing else changes (Broyden 1965). T hardly depends on the length
+    of a w far out, so its derivatives shrink as omega(w) grows.
+    """
+    a = told.directions @ (told.trials[best] - told.w)
+    length = max(float(a @ a), TINY)
+    result = np.empty((len(kept), *told.class_features.shape), np.float16)
+    for block in class_blocks(result.shape):
+        missed = (told.best[0, block] - told.class_features[block]).astype(np.float64)
+        for a_j, column in zip(a, told.columns[:, block], strict=True):
+            missed -= a_j * column
+        for j, column in zip(kept, result[:, block], strict=True):
+            column[:] = (told.columns[j, block] + (a[j] / length) * missed) * shrinkage
+    return result
+
+
+def next_delta(delta: float, best: int | None) -> float:
+    """The trust region follows the factor of the step that was taken, and shrinks when none was."""
+    factor = REJECTED if best is None else FACTORS[best]
+    return float(np.clip(delta * factor, SMALLEST_DELTA, LARGEST_DELTA))
+
+
+def pruning_is_due(settings: Settings, step: int) -> bool:
+    """Whether this round's sketch ignores the mask, and finds a new one."""
+    return settings.prune_ratio > 0 and step % settings.prune_interval == 0
+
+
+def drawn_directions(normal: Doubles, mask: Mask, kept: Doubles) -> Doubles:
+    """Random orthonormal rows among the coordinates that the mask keeps, 0 elsewhere, and orthogonal to
+    the kept ones: (r, d).
+
+    normal: (rank, d) standard normal numbers;  kept: (q, d) orthonormal rows, none when a mask prunes
+    r = min(rank, coordinates kept by the mask)
+    """
+    rows = normal[: mask.sum(), mask]
+    rows = rows - (rows @ kept[:, mask].T) @ kept[:, mask]
+    directions = np.zeros((len(rows), mask.size))
+    directions[:, mask] = orthonormal_rows(rows)
+    return directions
+
+
+# States.
+
+
+def _round_begun(
+    settings: Settings,
+    step: int,
+    w: Doubles,
+    class_features: Floats,
+    delta: float,
+    mask: Mask,
+    directions: Doubles,
+    columns: Halves,
+    generator: np.random.Generator,
+) -> State:
+    """directions (q, d), columns (q, K, E): kept from earlier rounds."""
+    # All d are drawn whatever the mask, so that the stream does not depend on pruning.
+    normal = generator.standard_normal((settings.rank, settings.dim))
+    used = np.ones_like(mask) if pruning_is_due(settings, step) else mask
+    return State(
+        step=step,
+        w=w,
+        delta=delta,
+        mask=mask,
+        class_features=np.asarray(class_features, dtype=np.float32),
+        directions=np.concatenate((directions, drawn_directions(normal, used, directions))),
+        columns=columns,
+        trials=np.empty((0, settings.dim)),
+        losses=np.empty(0),
+        best=np.empty((0, *class_features.shape), np.float32),
+        rng=dict(generator.bit_generator.state),
+    )
+
+
+def _n_new(settings: Settings, state: State) -> int:
+    """This round's own directions. (A mask found by this round's sketch is for the next one.)"""
+    if len(state.trials) and settings.prune_ratio > 0:
+        return len(state.directions)
+    kept = settings.dim if pruning_is_due(settings, state.step) else int(state.mask.sum())
+    return min(settings.rank, kept)
+
+
+def _check_shapes(settings: Settings, state: State) -> None:
+    n_kept = len(state.directions) - _n_new(settings, state)
+    n_told = len(state.columns) - n_kept
+    fits = 0 <= n_kept <= settings.n_kept and n_told >= 0
+    expected = {
+        "w": (settings.dim,),
+        "mask": (settings.dim,),
+        "directions": (len(state.directions) if fits else settings.rank, settings.dim),
+        "trials": (len(state.trials), settings.dim),
+    }
+    require_shapes(state, expected, "--dim, --rank, --kept-rounds, --prune-interval and --prune-ratio")

@@ -1,0 +1,390 @@
+"""The settings of a run, and the presets: the paper's (Table 8 and section 5), our own, and the demo's.
+
+A preset is either the paper's pair of stages (PaperSettings) or our own (EdgeSettings); each holds what
+its stages use and nothing else, so that an option which would change nothing is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from ..errors import UsageError
+from ..memory.plan import NO_SKETCH, Sketch
+from ..search import cmaes, sketched_descent, sparse_zo
+from ..types import Floats
+from .objective import projection
+
+AUTO = "auto"
+CONTEXT = "context"  # as a number of dimensions: as many as the context has
+Covariance = Literal["full", "diagonal", "identity"]
+# Finite differences of a float32 loss drown in round-off below this: one unit in the last place of a
+# loss near 1, over 2 mu, is 6e-3 at the 1e-5 that the paper lists.
+SMALLEST_MU_FP32 = 1e-3
+# Directions of the sketch that stage 1 takes its sharpness-aware direction from.
+SHARPNESS_RANK = 16
+NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
+# Of stage 2, where memory is too small for the rank that was asked for.
+SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(ABC):
+    """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
+
+    population, dim, sigma0, rho: stage 1, see cmaes.Settings. change_point: generations of stage 1,
+    or "auto". prune_interval, prune_ratio: of stage 2. patience: looks without improvement that end stage 2;
+    0: none do.
+    Raises UsageError for a value that cannot be used.
+    """
+
+    preset: str
+    population: int
+    dim: int = 512
+    sigma0: float
+    rho: float
+    change_point: int | str
+    prune_interval: int
+    prune_ratio: float
+    patience: int = 0
+
+    @abstractmethod
+    def stage1(self) -> cmaes.Settings:
+        """The settings of stage 1."""
+
+    @abstractmethod
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        """A, see objective.moved, with this context (m, D) to begin with."""
+
+    def for_context(self, n_numbers: int) -> Self:
+        """The same where the context has so many numbers (m D)."""
+        return self
+
+    def is_projected(self, n_numbers: int) -> bool:
+        """Whether A is a matrix, for a context of so many numbers."""
+        return True
+
+    @property
+    def default_queries(self) -> int | None:
+        """The queries that end a run when the user sets no limit; None: the stages' own lengths do."""
+        return None
+
+    @property
+    def sketches(self) -> tuple[Sketch, ...]:
+        """What stage 2 may hold of the Jacobian, the most wanted first: memory decides."""
+        return (NO_SKETCH,)
+
+    def with_sketch(self, sketch: Sketch) -> Self:
+        """The same with one of those."""
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSettings(TuneSettings):
+    """Sharpness-aware CMA-ES, then sparse zeroth-order SGD: losses alone.
+
+    mu_cge, mu_rge, prune_interval … eta: see cmaes.Settings and sparse_zo.Settings.
+    projection_std: std of A's entries. steps: generations and stage-2 steps together (the paper's T).
+    """
+
+    population: int = 40
+    sigma0: float = 0.4
+    rho: float = 0.1
+    mu_cge: float = 1e-3
+    mu_rge: float = 1e-3
+    projection_std: float = 1.0
+    bounds: float | None = None
+    covariance: Covariance = "full"
+    change_point: int | str = 100
+    steps: int = 20_000
+    prune_interval: int = 200
+    prune_ratio: float = 0.5
+    eta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuse at once what a stage would refuse, perhaps hours later."""
+        if self.steps < 1:
+            raise UsageError(f"--steps {self.steps} is not a length. It takes 1 or more. Try --steps 20000")
+        if not 0 < self.projection_std < math.inf:
+            raise UsageError(
+                f"--projection-std {self.projection_std} is not a spread. It takes a positive number. "
+                f"Try --projection-std 1"
+            )
+        self.stage1()
+        self.stage2(self.steps)
+
+    def stage1(self) -> cmaes.Settings:
+        return cmaes.Settings(
+            dim=self.dim,
+            population=self.population,
+            sigma0=self.sigma0,
+            rho=self.rho,
+            mu_cge=self.mu_cge,
+            bounds=self.bounds,
+            covariance=self.covariance,
+        )
+
+    def stage2(self, steps: int) -> sparse_zo.Settings:
+        return sparse_zo.Settings(
+            dim=self.dim,
+            steps=steps,
+            eta=self.eta,
+            mu_rge=self.mu_rge,
+            mu_cge=self.mu_cge,
+            prune_interval=self.prune_interval,
+            prune_ratio=self.prune_ratio,
+        )
+
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        return projection(seed, initial_context.size, self.dim, self.projection_std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeSettings(TuneSettings):
+    """Sharpness-aware CMA-ES as a short global warm-up, then descent in sketches of the class features.
+
+    A is scaled to the initial context, so |w| = 1 moves the context by its own size whatever the model,
+    and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. In a few generations nothing can be
+    learnt of the search's covariance: C stays the identity.
+    dim:             of w; 0 for the context itself: m D numbers, and A is a multiple of the identity
+    rank, kept_rounds: of the sketches in stage 2, see sketched_descent.Settings
+    label_smoothing: of the loss that sketches descend on; stage 1, looks and results have none
+    queries:         of the whole run, unless the user limits them
+    """
+
+    dim: int = 0
+    population: int = 20
+    sigma0: float = 0.44  # times sqrt(512): candidates that move the context by ten times its own size
+    rho: float = 0.02
+    change_point: int | str = 8
+    rank: int = 32
+    kept_rounds: int = 3
+    label_smoothing: float = 0.1
+    prune_interval: int = 5
+    prune_ratio: float = 0.0
+    patience: int = 15
+    queries: int = 2_000
+
+    def __post_init__(self) -> None:
+        """Refuse at once what a stage would refuse."""
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(
+                f"--label-smoothing {self.label_smoothing} is not a share. It takes a number from 0, and "
+                f"below 1. Try --label-smoothing 0.1"
+            )
+        known = self.for_context(1)
+        known.stage1()
+        known.stage2()
+
+    def for_context(self, n_numbers: int) -> Self:
+        return self if self.dim else dataclasses.replace(self, dim=n_numbers)
+
+    def is_projected(self, n_numbers: int) -> bool:
+        return self.dim != n_numbers
+
+    def stage1(self) -> cmaes.Settings:
+        return cmaes.Settings(
+            dim=self.dim,
+            population=self.population,
+            sigma0=self.sigma0,
+            rho=self.rho,
+            covariance="identity",
+            sketch_rank=max(1, min(SHARPNESS_RANK, self.rank, self.dim)),
+        )
+
+    def stage2(self) -> sketched_descent.Settings:
+        return sketched_descent.Settings(
+            dim=self.dim,
+            rank=self.rank,
+            kept_rounds=self.kept_rounds,
+            prune_interval=self.prune_interval,
+            prune_ratio=self.prune_ratio,
+        )
+
+    def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
+        """Scaled so that |A w| is |w| times the length of the initial context: A's entries have the
+        spread of the context's own.
+        """
+        n_numbers = initial_context.size
+        length = math.sqrt(np.square(initial_context, dtype=np.float64).sum())
+        if not self.is_projected(n_numbers):
+            return np.array(length, dtype=np.float32)
+        return projection(seed, n_numbers, self.dim, length / math.sqrt(n_numbers))
+
+    @property
+    def default_queries(self) -> int:
+        return self.queries
+
+    @property
+    def sketches(self) -> tuple[Sketch, ...]:
+        """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy. Where
+        even the fewest are too many with kept ones, as many as there is room for without.
+        """
+        most = min(self.rank, self.dim or self.rank)  # there are no more directions than dimensions
+        ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
+        kept = 0 if self.prune_ratio > 0 else self.kept_rounds
+        wanted = [(rank, self._kept_beside(rank, kept)) for rank in ranks] + [(rank, 0) for rank in ranks]
+        return tuple(dict.fromkeys(Sketch(rank, rounds) for rank, rounds in wanted))
+
+    def _kept_beside(self, rank: int, rounds: int) -> int:
+        """So many rounds, or as many as there are dimensions for."""
+        return min(rounds, -(-(self.dim - rank) // rank)) if self.dim else rounds
+
+    def with_sketch(self, sketch: Sketch) -> Self:
+        return dataclasses.replace(self, rank=sketch.rank, kept_rounds=sketch.kept_rounds)
+
+
+PAPER = PaperSettings(preset="paper")
+
+# Per dataset: sigma0, mu_cge, T_c, eta (Table 8), and the std of A (the released configurations).
+_PAPER_VALUES = {
+    "pets": (0.1, 1e-3, 100, 1e-3, 0.2),
+    "flowers": (0.4, 1e-3, 500, 1e-3, 0.2),
+    "fgvc": (0.2, 1e-3, 400, 1e-3, 0.2),
+    "dtd": (0.4, 1e-5, 300, 1e-3, 1.0),
+    "eurosat": (0.4, 1e-3, 500, 1e-3, 1.0),
+    "cars": (1.0, 1e-3, 100, 1e-3, 0.2),
+    "food": (0.1, 1e-3, 100, 1e-3, 0.2),
+    "sun": (0.4, 1e-3, 400, 1e-1, 0.2),
+    "caltech": (0.4, 1e-3, 200, 1e-3, 0.2),
+    "ucf": (0.1, 1e-3, 200, 1e-3, 0.2),
+    "imagenet": (1.0, 1e-5, 200, 1e-1, 1.0),
+}
+
+EDGE = EdgeSettings(preset="edge")
+
+# As much of it as a newcomer waits for.
+DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
+
+PRESETS: dict[str, TuneSettings] = {
+    "edge": EDGE,
+    "demo": DEMO,
+    "paper": PAPER,
+    **{
+        f"paper:{name}": dataclasses.replace(
+            PAPER,
+            preset=f"paper:{name}",
+            sigma0=sigma0,
+            mu_cge=mu,
+            change_point=t_c,
+            eta=eta,
+            projection_std=std,
+        )
+        for name, (sigma0, mu, t_c, eta, std) in _PAPER_VALUES.items()
+    },
+}
+
+
+def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, list[str]]:
+    """A preset with some values replaced (None keeps the preset's), and notes for the user.
+
+    Raises UsageError for an unknown preset, a value that the preset does not use, or a change point that
+    is neither a count nor "auto".
+    """
+    if preset not in PRESETS:
+        raise UsageError(
+            f"--preset {preset} is not known. It takes one of: {', '.join(PRESETS)}. Try --preset edge"
+        )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    used = [f.name for f in dataclasses.fields(PRESETS[preset]) if f.name not in NOT_OPTIONS]
+    for name, value in given.items():
+        if name not in used:
+            own = ", ".join(f"--{n.replace('_', '-')}" for n in used)
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value} means nothing to --preset {preset}. That preset takes: "
+                f"{own}. Leave the option out, or choose another preset"
+            )
+    if "bounds" in given:
+        given["bounds"] = _bounds(given["bounds"])
+    if "dim" in given:
+        given["dim"] = _dim(given["dim"], PRESETS[preset])
+    if "change_point" in given:
+        given["change_point"] = _change_point(given["change_point"])
+    if "patience" in given:
+        given["patience"] = _patience(given["patience"])
+    settings = dataclasses.replace(PRESETS[preset], **given)
+    _refuse_what_changes_nothing(settings, given)
+    notes = []
+    for name in ("mu_cge", "mu_rge"):
+        mu = getattr(settings, name, SMALLEST_MU_FP32)
+        if 0 < mu < SMALLEST_MU_FP32:
+            changes: dict[str, Any] = {name: SMALLEST_MU_FP32}
+            settings = dataclasses.replace(settings, **changes)
+            notes.append(
+                f"{name.replace('_', '-')} {mu:g} is round-off in float32: raised to {SMALLEST_MU_FP32:g}"
+            )
+    return settings, notes
+
+
+def _refuse_what_changes_nothing(settings: TuneSettings, given: dict[str, Any]) -> None:
+    if settings.prune_ratio == 0 and "prune_interval" in given:
+        raise UsageError(
+            f"--prune-interval {given['prune_interval']} means nothing where nothing is pruned. It goes "
+            f"with a share above 0. Add --prune-ratio 0.5, or leave it out"
+        )
+    if settings.prune_ratio > 0 and given.get("kept_rounds"):
+        raise UsageError(
+            f"--kept-rounds {given['kept_rounds']} means nothing beside --prune-ratio "
+            f"{settings.prune_ratio:g}: the columns of earlier rounds would move what is left out. "
+            f"It goes with a share of 0. Leave out one of the two"
+        )
+
+
+def _change_point(value: int | str) -> int | str:
+    if value == AUTO:
+        return AUTO
+    try:
+        generations = int(value)
+    except ValueError:
+        generations = -1
+    if generations < 0:
+        raise UsageError(
+            f"--change-point {value} is not a change of stage. It takes a number of generations from 0, "
+            f"or auto. Try --change-point 100"
+        )
+    return generations
+
+
+def _dim(value: int | str, preset: TuneSettings) -> int:
+    """`context` is 0, where the preset has that."""
+    is_edge = isinstance(preset, EdgeSettings)
+    try:
+        dim = 0 if value == CONTEXT else int(value)
+    except ValueError:
+        dim = -1
+    if dim < (0 if is_edge else 1):
+        raise UsageError(
+            f"--dim {value} is not a number of dimensions. It takes 1 or more"
+            f"{'; 0 or context for the context itself' if is_edge else ''}. Try --dim 512"
+        )
+    return dim
+
+
+def _patience(value: int | str) -> int:
+    """Looks; `none` is 0: no patience that could be lost."""
+    try:
+        looks = 0 if value == "none" else int(value)
+    except ValueError:
+        looks = -1
+    if looks < 0:
+        raise UsageError(
+            f"--patience {value} is not a number of looks. It takes 1 or more; 0 or none for a run that "
+            f"goes its length. Try --patience 10"
+        )
+    return looks
+
+
+def _bounds(value: float | str | None) -> float | None:
+    """b for the box [-b, b]; `none` and None are no box."""
+    try:
+        return None if value in (None, "none") else float(value)
+    except ValueError as error:
+        raise UsageError(
+            f"--bounds {value} is not a box. It takes a positive number b, for [-b, b], or none. "
+            f"Try --bounds 5"
+        ) from error
