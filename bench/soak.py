@@ -4,8 +4,8 @@
 
 Two jobs at a time. A job tunes on the demo's pictures, is struck at random moments or changes of the disk,
 goes on with the same command, and must end with the prompt of a run that nothing struck, byte for byte; or
-it tries mutants of the files that are read (tests/mutants.py). What a job does follows from the seed and its
-number: --job repeats one alone. Writes soak.json into --results, and --page.
+it tries mutants of the files that are read (tests/support/mutants.py). What a job does follows from the seed
+and its number: --job repeats one alone. Writes soak.json into --results, and --page.
 """
 
 from __future__ import annotations
@@ -121,10 +121,9 @@ def run(
 
 def struck(strike: str, site: int, words: list[str]) -> None:
     """In a process of its own: the command, and what befalls it."""
-    from disk import FailingOs
-
     from sharpzo_edge import cli
     from sharpzo_edge.run import files
+    from support.disk import FailingOs
 
     def befalls(what: str) -> None:
         os.write(2, f"{STRUCK}{what}\n".encode())
@@ -193,7 +192,7 @@ class Reference:
 
 class Soak:
     def __init__(self, seed: int, folder: Path):
-        from readers import READERS
+        from support.readers import READERS
 
         self.seed = seed
         self.tally = Tally()
@@ -336,11 +335,12 @@ class Soak:
     def try_mutants(self, job: Job, name: str, first: int, folder: Path) -> None:
         done = subprocess.run(
             [
-                *(sys.executable, str(TESTS / "mutants.py"), name),
+                *(sys.executable, "-m", "support.mutants", name),
                 *map(str, (self.seed, first, MUTANTS_A_JOB)),
             ],
             capture_output=True,
             text=True,
+            cwd=TESTS,
             env=os.environ | {"TMPDIR": str(folder)},
         )
         if done.returncode:
@@ -351,7 +351,7 @@ class Soak:
         with self.tally.lock:
             self.tally.most_mib[name] = max(self.tally.most_mib.get(name, 0.0), outcomes["peak_mib"])
         for defect in outcomes["defects"]:
-            self.tally.lose(job, f"tests/mutants.py {defect}")
+            self.tally.lose(job, f"support.mutants {defect}")
 
 
 @contextmanager

@@ -10,9 +10,8 @@ import pytest
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """(recipe name, precision) -> tiny_clip.Exported, written by sharpzo_export and cached."""
-    import tiny_clip
-
     from sharpzo_export.write_bundle import export
+    from support import tiny_clip
 
     folder = tmp_path_factory.mktemp("exported")
     cache = {}
@@ -33,7 +32,8 @@ def exported(tmp_path_factory):
 def tiny_vit_b_16(tmp_path, monkeypatch):
     """ViT-B-16 and ViT-B-16-quickgelu, made tiny; returns the file that every tag's download gives."""
     import open_clip
-    from tiny_clip import config, save_model
+
+    from support.tiny_clip import config, save_model
 
     factory = open_clip.factory
     monkeypatch.setattr(factory, "_MODEL_CONFIG_PATHS", list(factory._MODEL_CONFIG_PATHS))

@@ -12,7 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from test_parity import (
+from sharpzo_edge.clip.class_prompts import class_prompts
+from sharpzo_edge.clip.towers import ImageTower, TextTower
+from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from support.open_clip_reference import (
     IMAGE_TOLERANCE,
     STREAMED_TOLERANCE,
     TEXT_TOLERANCE,
@@ -20,11 +23,7 @@ from test_parity import (
     largest,
     torch_class_features,
 )
-from tiny_clip import name_of
-
-from sharpzo_edge.clip.class_prompts import class_prompts
-from sharpzo_edge.clip.towers import ImageTower, TextTower
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from support.tiny_clip import name_of
 
 LONGEST = 60  # tokens of a name
 BATCHES = range(1, 10)

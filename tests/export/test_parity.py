@@ -5,7 +5,6 @@ with the context written over the token embeddings. It runs in float64, so that 
 rounding alone.
 """
 
-import copy
 import itertools
 
 import numpy as np
@@ -15,61 +14,26 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from open_clip.tokenizer import SimpleTokenizer
-from tiny_clip import RECIPES, name_of
 
 from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from support.open_clip_reference import (
+    IMAGE_TOLERANCE,
+    STREAMED_TOLERANCE,
+    TEXT_TOLERANCE,
+    TOKENIZER,
+    float64,
+    largest,
+    torch_class_features,
+)
+from support.tiny_clip import RECIPES, name_of
 
-# Largest absolute differences of unit features.
-TEXT_TOLERANCE = 2e-6
-IMAGE_TOLERANCE = 2e-6
-STREAMED_TOLERANCE = 1e-6
-
-TOKENIZER = SimpleTokenizer()
-FILLER_ID = 320  # stands where the context goes; its embedding is written over
 NAME_LENGTHS = (3, 58, 1, 2, 20, 9, 1, 5)  # unsorted, and two of a length
 CHUNKS = (1, 24, 60, 256)  # rows
 BATCHES = (1, 3, 8)
 
 OTHER_PICTURE_TOWERS = ("resnet", "traced vit", "traced timm")  # their text tower is that of "gelu"
-
-
-def float64(model):
-    return copy.deepcopy(model).double()
-
-
-def torch_class_features(model, context, names):
-    """(B, m, D), K names -> (B, K, E), by open_clip's encode_text over all positions."""
-    carrier = getattr(model, "text", model)
-    m = context.shape[1]
-    tokens = torch.zeros(len(names), len(carrier.positional_embedding), dtype=torch.int64)
-    for row, name in zip(tokens, names, strict=True):
-        ids = [
-            TOKENIZER.sot_token_id,
-            *[FILLER_ID] * m,
-            *TOKENIZER.encode(f"{name}."),
-            TOKENIZER.eot_token_id,
-        ]
-        row[: len(ids)] = torch.tensor(ids)
-    features = []
-    for vectors in torch.from_numpy(context).double():
-
-        def write_context(module, inputs, output, vectors=vectors):
-            return torch.cat([output[:, :1], vectors.expand(len(names), -1, -1), output[:, 1 + m :]], 1)
-
-        hook = carrier.token_embedding.register_forward_hook(write_context)
-        try:
-            features.append(model.encode_text(tokens, normalize=True))
-        finally:
-            hook.remove()
-    return torch.stack(features).numpy()
-
-
-def largest(a, b):
-    assert a.shape == b.shape and a.dtype == np.float32
-    return np.abs(a - b).max()
 
 
 @pytest.mark.parametrize("recipe", [r for r in RECIPES if r not in OTHER_PICTURE_TOWERS])

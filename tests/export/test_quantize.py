@@ -11,13 +11,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from test_parity import float64, torch_class_features
-
 from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts
 from sharpzo_edge.memory.plan import RESIDENT, STREAMED
 from sharpzo_export.graph import DataFile, Graph
 from sharpzo_export.quantize import BITS, dequantised, pack, times_columns
+from support.open_clip_reference import float64, torch_class_features
 
 BUILT = ("gelu", "layer_scale, no ln_pre", "custom text with bias, avg pool then norm", "resnet")
 each_width = pytest.mark.parametrize("bits", BITS.values())

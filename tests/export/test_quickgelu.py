@@ -12,12 +12,12 @@ open_clip = pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
 from open_clip.tokenizer import SimpleTokenizer
-from tiny_clip import config, save_model
 
 from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.memory.plan import RESIDENT
 from sharpzo_export.write_bundle import export
+from support.tiny_clip import config, save_model
 
 TOKENIZER = SimpleTokenizer()
 NAME = "cat"

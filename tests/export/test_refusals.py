@@ -10,10 +10,10 @@ pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
 from safetensors.torch import save_file
-from tiny_clip import RECIPES, config, save_model
 
 from sharpzo_edge.errors import UsageError
 from sharpzo_export.write_bundle import export
+from support.tiny_clip import RECIPES, config, save_model
 
 
 @pytest.fixture

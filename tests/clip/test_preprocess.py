@@ -1,0 +1,360 @@
+"""From a picture file to pixels: which part is cut out, which numbers, what is refused."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from sharpzo_edge.clip import preprocess as preprocessing
+from sharpzo_edge.clip.manifest import Preprocess
+from sharpzo_edge.clip.preprocess import (
+    ORIENTATION,
+    UnreadablePictureError,
+    decoding_bytes,
+    read_crop,
+    to_pixels,
+    view,
+)
+from support.pictures import preprocess
+
+# Crops --------------------------------------------------------------------------------------------
+
+# How a file of each mode that Pillow can open is written.
+FORMATS = {
+    **dict.fromkeys(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "LAB"], "TIFF"),
+    **dict.fromkeys(["I", "I;16", "I;16B"], "TIFF"),
+    "YCbCr": "JPEG",  # Pillow before 13 writes TIFFs of it that it cannot read
+}
+
+
+def picture(mode, width, height):
+    rng = np.random.default_rng(width * 1000 + height)
+    if mode in ("I;16", "I;16B", "I"):
+        levels = rng.integers(0, 60_000, (height, width)).astype(np.uint16)
+        return Image.fromarray(levels) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    rgb = Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+    if mode == "PA":
+        return rgb.convert("P").convert("PA")
+    if mode == "LAB":
+        return Image.merge("LAB", rgb.split())
+    return rgb.convert("RGB" if mode == "RGBX" else mode).convert(mode)
+
+
+@given(
+    mode=st.sampled_from(sorted(FORMATS)),
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    size=st.sampled_from([(32, 32), (17, 40), (48, 16), (1, 1)]),
+    resize_mode=st.sampled_from(["shortest", "longest", "squash"]),
+    interpolation=st.sampled_from(["bicubic", "bilinear"]),
+    fill_color=st.sampled_from([0, 127, 255]),
+)
+@settings(max_examples=250, deadline=None, database=None)
+def test_every_picture_becomes_a_crop_of_the_bundles_size(
+    tmp_path_factory, mode, width, height, size, resize_mode, interpolation, fill_color
+):
+    path = tmp_path_factory.getbasetemp() / "any.tif"
+    try:
+        picture(mode, width, height).save(path, FORMATS[mode])
+    except OSError:  # this Pillow cannot write the mode
+        assert mode in ("RGBX", "I;16B")
+        return
+    crop = read_crop(path, preprocess(size, resize_mode, interpolation, fill_color))
+    assert crop.shape == (*size, 3)
+    assert crop.dtype == np.uint8
+
+
+def test_a_picture_of_the_right_size_is_not_touched(tmp_path):
+    levels = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_crop(tmp_path / "a.png", preprocess()), levels)
+
+
+def test_the_middle_is_cut_and_the_border_is_filled(tmp_path):
+    stripes = np.zeros((32, 96, 3), np.uint8)
+    stripes[:, 32:64] = 200  # the middle third, all of the crop
+    Image.fromarray(stripes).save(tmp_path / "wide.png")
+    assert (read_crop(tmp_path / "wide.png", preprocess()) == 200).all()
+
+    Image.new("RGB", (64, 32), (200, 200, 200)).save(tmp_path / "white.png")
+    crop = read_crop(tmp_path / "white.png", preprocess(resize_mode="longest", fill_color=9))
+    assert (crop[8:24] == 200).all() and (crop[:8] == 9).all() and (crop[24:] == 9).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_comes_before_everything(tmp_path, orientation):
+    upright = np.random.default_rng(2).integers(0, 256, (40, 64, 3)).astype(np.uint8)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),  # what a phone held upright writes: turn clockwise to view
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "stored.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    for mode in ("shortest", "longest"):
+        how = preprocess(resize_mode=mode)
+        np.testing.assert_array_equal(
+            read_crop(tmp_path / "stored.png", how), read_crop(tmp_path / "upright.png", how)
+        )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_cut(tmp_path, suffix):
+    levels = np.tile(np.linspace(0, 65535, 32).astype(np.uint16), (32, 1))
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(levels).save(path)
+    expected = np.round(levels / 257)
+    crop = read_crop(path, preprocess())
+    assert np.abs(crop - expected[..., None]).max() <= 0.5 + 1e-6
+    assert len(np.unique(crop)) == 32
+
+
+@pytest.mark.parametrize("shape", [(1, 30_000), (30_000, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (16, 48)])
+def test_a_very_long_picture_is_never_resized_whole(tmp_path, monkeypatch, shape, size):
+    """Shortest edge to 224, a PNG of 200 bytes would become 224 x 6,720,000 pixels: 4.5 GB."""
+    levels = np.full((*shape, 3), 10, np.uint8)
+    levels[shape[0] // 4 : -(shape[0] // 4) or None, shape[1] // 4 : -(shape[1] // 4) or None] = 200
+    Image.fromarray(levels).save(tmp_path / "long.png")
+    made = []
+    resize = Image.Image.resize
+
+    def watched(picture, to, *arguments, **options):
+        made.append(to[0] * to[1])
+        return resize(picture, to, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    assert (read_crop(tmp_path / "long.png", preprocess(size)) == 200).all()  # the middle
+    assert made and max(made) <= 100 * size[0] * size[1]
+
+
+def jpeg():
+    out = io.BytesIO()
+    picture("RGB", 200, 200).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("half.jpg", jpeg()[: len(jpeg()) // 2], "truncated or damaged"),
+        ("headless.jpg", jpeg()[:30], "not a picture|truncated or damaged"),
+        ("empty.jpg", b"", "not a picture"),
+        ("text.jpg", b"this is not a picture\n", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_skipped_with_a_reason(tmp_path, name, data, reason):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UnreadablePictureError, match=reason):
+        read_crop(tmp_path / name, preprocess())
+
+
+def test_what_is_no_file_is_skipped_too(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    for path in (tmp_path, tmp_path / "missing.jpg", tmp_path / "loop.jpg"):
+        with pytest.raises(UnreadablePictureError):
+            read_crop(path, preprocess())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_picture_without_permission_is_skipped(tmp_path):
+    path = tmp_path / "mine.jpg"
+    path.write_bytes(jpeg())
+    path.chmod(0)
+    with pytest.raises(UnreadablePictureError, match="permission"):
+        read_crop(path, preprocess())
+
+
+def test_the_extension_says_nothing(tmp_path):
+    levels = np.random.default_rng(3).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "really_a_png.jpg", "PNG")
+    np.testing.assert_array_equal(read_crop(tmp_path / "really_a_png.jpg", preprocess()), levels)
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_picture_is_taken(tmp_path, format_name):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("white", "black", "black")]
+    path = tmp_path / "moving"
+    frames[0].save(path, format_name, save_all=True, append_images=frames[1:])
+    assert (read_crop(path, preprocess()) > 250).all()
+
+
+def test_a_print_shops_jpeg_comes_out_in_its_colours(tmp_path):
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    crop = read_crop(tmp_path / "red.jpg", preprocess()).astype(int)
+    assert (crop[..., 0] > 200).all() and (crop[..., 1:] < 50).all()
+
+
+@pytest.mark.parametrize("edge", [10_000, 60_000])
+def test_100_megapixels_are_refused_by_their_header(tmp_path, monkeypatch, edge):
+    """A PNG that says it has them, and holds nothing: it must not even be looked for."""
+    header = struct.pack(">IIBBBBB", edge, edge, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    with pytest.raises(UnreadablePictureError, match=r"100 megapixels, too many|too many pixels"):
+        read_crop(tmp_path / "huge.png", preprocess(), 64 << 20)
+
+
+def test_a_decompression_bomb_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 200 // 2 - 1)
+    (tmp_path / "bomb.jpg").write_bytes(jpeg())
+    with pytest.raises(UnreadablePictureError, match="too many pixels"):
+        read_crop(tmp_path / "bomb.jpg", preprocess())
+
+
+def test_what_decoding_takes_is_known_before_and_limited(tmp_path):
+    """Each of these is 1.2 megapixels; the bounds are what its own kind takes."""
+    flat = Image.new("RGB", (1200, 1000), "red")
+    turned = Image.Exif()
+    turned[ORIENTATION] = 6
+    saved = {
+        "plain.png": (flat, {}),
+        "clear.png": (flat.convert("RGBA"), {}),
+        "grey.png": (flat.convert("L"), {}),
+        "plain.jpg": (flat, {}),
+        "turned.jpg": (flat, {"exif": turned}),
+        "progressive.jpg": (flat, {"progressive": True, "subsampling": 2}),
+    }
+    taken = {}
+    for name, (picture, options) in saved.items():
+        picture.save(tmp_path / name, **options)
+        with Image.open(tmp_path / name) as opened:
+            taken[name] = decoding_bytes(opened, preprocess())
+    mega = 1200 * 1000
+    assert taken["grey.png"] < taken["plain.png"] == taken["plain.jpg"] < taken["clear.png"]
+    assert taken["turned.jpg"] == taken["clear.png"] == taken["plain.png"] + 4 * mega
+    assert taken["progressive.jpg"] == taken["plain.jpg"] + 3 * mega  # 1.5 coefficients a pixel, 2 bytes each
+    for name, n_bytes in taken.items():
+        assert read_crop(tmp_path / name, preprocess(), n_bytes).shape == (*preprocess().size, 3)
+        with pytest.raises(UnreadablePictureError, match="1 megapixels, too many for the budget"):
+            read_crop(tmp_path / name, preprocess(), n_bytes - 1)
+
+
+def test_a_large_jpeg_is_judged_by_the_scale_it_decodes_at(tmp_path):
+    Image.new("RGB", (4000, 3000), "red").save(tmp_path / "phone.jpg")
+    assert read_crop(tmp_path / "phone.jpg", preprocess(), 8 << 20).shape == (*preprocess().size, 3)
+
+
+def saved(format_name):
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"exif": exif} if format_name in ("JPEG", "PNG", "TIFF", "WEBP") else {}
+    picture("RGB", 24, 20).save(out, format_name, **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP", "PPM", "ICO", "TGA"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_picture_is_a_crop_or_a_reason(tmp_path, format_name):
+    original = saved(format_name)
+    path = tmp_path / f"mutant.{format_name.lower()}"
+
+    @given(
+        changes=st.lists(
+            st.tuples(st.integers(0, len(original) - 1), st.integers(0, 255)), min_size=1, max_size=6
+        ),
+        length=st.integers(0, len(original)) | st.just(len(original)),
+    )
+    @settings(max_examples=100, deadline=None, database=None)
+    def check(changes, length):
+        data = bytearray(original)
+        for at, byte in changes:
+            data[at] = byte
+        path.write_bytes(data[:length])
+        try:
+            assert read_crop(path, preprocess()).shape == (32, 32, 3)
+        except UnreadablePictureError as reason:
+            assert str(reason)
+
+    check()
+
+
+# Pixels -------------------------------------------------------------------------------------------
+
+
+def test_to_pixels_by_hand():
+    how = Preprocess((1, 2), "RGB", (0.5, 0.0, 0.2), (0.5, 1.0, 0.1), "bicubic", "squash", 0)
+    crops = np.array([[[[0, 51, 255], [255, 0, 51]]]], np.uint8)
+    pixels = to_pixels(crops, how)
+    assert pixels.shape == (1, 3, 1, 2) and pixels.dtype == np.float32 and pixels.flags.c_contiguous
+    expected = [[[[-1.0, 1.0]], [[0.2, 0.0]], [[8.0, 0.0]]]]
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+
+def test_a_large_jpeg_decodes_small_and_nearly_the_same(tmp_path, monkeypatch):
+    """Reduced decoding changes a crop by a few levels of 255, and only that of a large JPEG."""
+    y, x = np.mgrid[0:2400, 0:3200]
+    waves = [127 + 100 * np.sin(x / a + y / b) for a, b in ((91, 140), (37, 61), (300, 23))]
+    path = tmp_path / "large.jpg"
+    Image.fromarray(np.stack(waves, -1).astype(np.uint8)).save(path, quality=90)
+    small = preprocessing.read_crop(path, preprocess((224, 224))).astype(int)
+    monkeypatch.setattr(preprocessing, "LARGE_JPEG_PIXELS", 1 << 40)
+    full = preprocessing.read_crop(path, preprocess((224, 224))).astype(int)
+    difference = np.abs(small - full)
+    assert 0 < difference.max() <= 4 and difference.mean() <= 0.5
+
+
+def test_floating_point_levels_are_refused(tmp_path):
+    """Nothing says what scale they have, and Pillow would make most of them black."""
+    path = tmp_path / "heat.tif"
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(path)
+    with pytest.raises(UnreadablePictureError, match="floating-point"):
+        preprocessing.read_crop(path, preprocess())
+
+
+def test_eight_bits_in_a_wide_integer_stay_as_they_are():
+    levels = np.arange(0, 256, dtype=np.int32).reshape(16, 16)
+    crop = preprocessing.crop(Image.fromarray(levels, mode="I"), preprocess((16, 16)))
+    assert np.array_equal(np.asarray(crop)[..., 0], levels)
+
+
+def test_a_view_is_a_part_of_the_crop_perhaps_mirrored():
+    plain = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    square, whole = 0.5, 1.0  # the shape, and all of the area
+    assert np.array_equal(view(plain, np.array([whole, square, 0, 0, 0.5])), plain)
+    assert np.array_equal(view(plain, np.array([whole, square, 0, 0, 0.4])), plain[:, ::-1])
+    ramp = np.zeros((24, 32, 3), np.uint8) + np.arange(32, dtype=np.uint8)[:, np.newaxis]
+    left, right = (view(ramp, np.array([0, square, across, 0, 0.5])) for across in (0.0, 1.0))
+    assert left.max() < 25 and right.min() > 6 and left.shape == plain.shape and left.dtype == np.uint8
+    for draw in np.random.default_rng(1).random((50, 5)):
+        assert view(plain, draw).shape == plain.shape
+
+
+def test_a_program_in_postscript_is_not_run(tmp_path, monkeypatch):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    with pytest.raises(UnreadablePictureError, match="not a picture"):
+        read_crop(path, preprocess())
+
+
+@pytest.mark.parametrize("error", [struct.error, zlib.error, AttributeError, ZeroDivisionError, RuntimeError])
+def test_whatever_a_decoder_raises_is_a_reason(error, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (9, 9)).save(path)
+
+    def broken(*_):
+        raise error("x")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", broken)
+    with pytest.raises(UnreadablePictureError, match="truncated or damaged"):
+        read_crop(path, preprocess())

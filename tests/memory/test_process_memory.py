@@ -1,0 +1,72 @@
+"""What a process really takes, against what its plan promised."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sharpzo_edge
+from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.memory.plan import (
+    parse_budget,
+)
+from sharpzo_edge.process_memory import (
+    anonymous_mib,
+    peak_rss_mib,
+    release_library_pages,
+    return_freed_blocks,
+    rss_mib,
+)
+
+RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+
+
+def test_giving_back_library_pages_loses_nothing():
+    return_freed_blocks()
+    before = rss_mib()
+    release_library_pages()
+    assert rss_mib() <= before + 1
+    assert json.loads('{"still": [1, 2.5, "works"]}') == {"still": [1, 2.5, "works"]}
+    assert peak_rss_mib() >= rss_mib() > 0
+    anonymous = anonymous_mib()
+    assert anonymous is None or 0 < anonymous <= peak_rss_mib()
+
+
+COMMAND = [sys.executable, "-m", "sharpzo_edge.cli", "tune", "--threads", "1", "--json"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+@pytest.mark.parametrize(("names", "preset"), [(2, "paper"), (300, "edge")])
+@pytest.mark.parametrize("mode", ["smallest", "default", "none"])
+def test_a_plan_that_was_accepted_holds_when_measured(tmp_path, pictures, names, preset, mode):
+    """The command itself, in a process of its own; its peak is what the product promises."""
+    images = grow(pictures, names)
+    base = [*COMMAND, "--bundle", str(BUNDLE), "--images", str(images), "--max-queries", "100", "--val", "0"]
+    base += ["--preset", preset, "--change-point", "1"]
+    budget = {"smallest": "1MiB", "default": "128MiB", "none": "none"}[mode]
+    if mode == "smallest":
+        refused = run([*base, "--output", str(tmp_path / "a.st"), "--memory-budget", budget], 3)
+        budget = refused.stderr.strip().rsplit("--memory-budget ")[-1]
+    result = run([*base, "--output", str(tmp_path / "b.st"), "--memory-budget", budget], 0)
+    report = json.loads(result.stdout)
+    assert report["peak_rss_mib"] <= report["plan"]["peak_mib"] <= parse_budget(budget)
+
+
+def run(command: list[str], exit_code: int) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(RUNTIME)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == exit_code, done.stderr
+    return done
+
+
+def grow(pictures, n_classes):
+    """The same few pictures under many class names."""
+    source = pictures / "cat" / "0.png"
+    for i in range(n_classes - 2):
+        folder = pictures / f"animal_{i}"
+        folder.mkdir()
+        (folder / "0.png").symlink_to(source)
+    return pictures

@@ -1,0 +1,114 @@
+"""Which pictures are drawn, and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sharpzo_edge.errors import ImagesError, SkippedPicturesError
+from sharpzo_edge.pictures.features import PICTURES_FILE
+from sharpzo_edge.pictures.few_shot import CROPS_FILE
+from sharpzo_edge.pictures.folder import read_folder
+from sharpzo_edge.run.files import read_checked_json, write_checked_json
+from support.encoding import SHOTS, TRAIN, encode
+
+
+def test_views_follow_the_plain_shots_and_leave_them_and_validation_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    one, three = encode(tmp_path / "one"), encode(tmp_path, n_views=3)
+    n = len(one.train)
+    assert np.array_equal(three.train.labels, np.tile(one.train.labels, 3))
+    # A pass of other pictures beside them may change the last bits.
+    assert np.allclose(three.train.features[:n], one.train.features[:n], atol=1e-5)
+    assert np.allclose(three.val.features[:], one.val.features[:], atol=1e-5)
+    alike = (three.train.features[n:] * np.tile(one.train.features[:n], (2, 1))).sum(axis=1)
+    assert alike.max() < 1 - 1e-6 and np.median(alike) > 0.5
+    assert not np.array_equal(three.train.features[n : 2 * n], three.train.features[2 * n :])
+    again = encode(tmp_path, n_views=3)
+    assert np.array_equal(again.train.features[:], three.train.features[:])
+
+
+def test_shots_and_validation_are_drawn_by_seed_and_disjoint(tmp_path: Path) -> None:
+    found = encode(tmp_path)
+    n_classes = len(read_folder(TRAIN).folders)
+    assert len(found.train) == SHOTS * n_classes
+    assert (np.bincount(found.train.labels) == SHOTS).all()
+    assert np.abs(np.linalg.norm(found.train.features, axis=1) - 1).max() < 1e-5
+    # No validation picture is one of the shots.
+    assert (found.val.features @ found.train.features.T).max() < 1 - 1e-6
+    assert not (tmp_path / CROPS_FILE).exists()
+
+
+def test_strict_makes_a_skipped_picture_an_error_again_and_again(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for folder in photos.iterdir():
+        (folder / "!.jpg").write_bytes(b"no picture")
+        (folder / "loop.png").symlink_to("loop.png")
+    with pytest.raises(SkippedPicturesError, match=r"skipped \d+ pictures: not a picture.*--strict"):
+        encode(tmp_path, images=photos, shots=100, strict=True)
+    encode(tmp_path, images=photos, shots=100)
+    with pytest.raises(SkippedPicturesError, match="skipped 10 pictures: "):
+        encode(tmp_path, images=photos, shots=100, strict=True)
+
+
+def test_thousands_of_files_that_are_no_pictures_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for i in range(3000):
+        (photos / "alphanum" / f"{i} δοκιμή 試験.txt").touch()
+    found = encode(tmp_path, images=photos, shots=100)
+    assert "skipped 3000 pictures: not a picture" in capsys.readouterr().err
+    assert len(found.train) == len(list(TRAIN.glob("*/*.png")))
+
+
+def test_a_class_without_a_picture_is_named(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    (photos / "empty").mkdir()
+    with pytest.raises(ImagesError, match=r"photos/empty has no picture that can be read \(0 files\)"):
+        encode(tmp_path, images=photos)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda drawn: drawn | {"labels": [0] * len(drawn["labels"])},
+        lambda drawn: drawn | {"labels": [2**70, *drawn["labels"][1:]]},
+        lambda drawn: drawn | {"labels": drawn["labels"][1:]},
+        lambda drawn: drawn | {"is_val": [True] * len(drawn["is_val"])},
+        lambda drawn: drawn | {"files": [[]] * len(drawn["files"])},
+        lambda drawn: drawn | {"said": "a word"},
+        lambda drawn: {name: each[:-1] for name, each in drawn.items()},
+        lambda drawn: {},
+        lambda drawn: None,
+    ],
+)
+def test_what_was_drawn_is_not_believed_for_a_right_checksum(
+    forged: Callable[[dict], object], tmp_path: Path
+) -> None:
+    first = encode(tmp_path)
+    kept = read_checked_json(tmp_path / PICTURES_FILE)
+    write_checked_json(tmp_path / PICTURES_FILE, kept | {"drawn": forged(kept["drawn"])})
+    again = encode(tmp_path)
+    assert np.array_equal(first.train.features, again.train.features)
+    assert np.array_equal(first.val.labels, again.val.labels) and first.checksum == again.checksum
+    assert read_checked_json(tmp_path / PICTURES_FILE) == kept
+
+
+def test_dead_links_among_the_classes_are_said_and_strict_refuses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(TRAIN, tmp_path / "images")
+    (tmp_path / "images" / "circle").symlink_to("circle")
+    (tmp_path / "work").mkdir()
+    encode(tmp_path / "work", images=tmp_path / "images")
+    assert "skipped 1 class folder: a link that leads nowhere" in capsys.readouterr().err
+    with pytest.raises(SkippedPicturesError, match="circle"):
+        encode(tmp_path / "work", images=tmp_path / "images", strict=True)

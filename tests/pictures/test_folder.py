@@ -1,0 +1,129 @@
+"""From folders to classes: which classes, under which names, which pictures."""
+
+import json
+import os
+
+import pytest
+
+from sharpzo_edge.clip.preprocess import (
+    UnreadablePictureError,
+    read_crop,
+)
+from sharpzo_edge.errors import ImagesError
+from sharpzo_edge.pictures import folder as folders
+from sharpzo_edge.pictures.folder import Skipped, read_folder
+from support.pictures import preprocess
+
+
+def make(root, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(b"")
+    return root
+
+
+def test_classes_and_pictures_are_sorted_and_hidden_ones_passed_over(tmp_path):
+    make(tmp_path, "hot_dog/b.jpg", "hot_dog/a.png", "hot_dog/.c.jpg", "apple/1.jpg", ".git/1.jpg", "x.txt")
+    make(tmp_path, "hot_dog/deeper/1.jpg")
+    folder = read_folder(tmp_path)
+    assert folder.folders == ("apple", "hot_dog")
+    assert folder.names == ("apple", "hot dog")
+    assert [[p.name for p in files] for files in folder.files] == [["1.jpg"], ["a.png", "b.jpg"]]
+    assert all(path.is_file() for files in folder.files for path in files)
+
+
+def test_class_names_file_says_better_words(tmp_path):
+    make(tmp_path / "photos", "n01_a/1.jpg", "hot_dog/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"n01_a": " zwölf Äpfel "}), encoding="utf-8")
+    assert read_folder(tmp_path / "photos", words).names == ("hot dog", "zwölf Äpfel")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"a": 1}', '{"a": null}', "\xff", "[" * 100_000], ids=lambda t: repr(t[:9])
+)
+def test_a_class_names_file_of_another_form_is_refused(tmp_path, text):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text(text, encoding="latin-1")
+    with pytest.raises(ImagesError, match="--class-names"):
+        read_folder(tmp_path / "photos", words)
+
+
+def test_class_names_for_folders_that_are_not_there_are_refused(tmp_path):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    words = tmp_path / "words.json"
+    words.write_text('{"a": "apple", "zebra": "zebra"}')
+    with pytest.raises(ImagesError, match="zebra"):
+        read_folder(tmp_path / "photos", words)
+
+
+@pytest.mark.parametrize(
+    ("folders", "match"),
+    [
+        ([], "holds 0 class folders"),
+        (["one"], "holds 1 class folder\\."),
+        (["hot_dog", "hot dog"], r"\['hot dog', 'hot_dog'\].*'hot dog'"),
+        (["cat", "_"], r"\['_'\]"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path, folders, match):
+    make(tmp_path, *(f"{folder}/1.jpg" for folder in folders))
+    with pytest.raises(ImagesError, match=match):
+        read_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
+    make(tmp_path, "file")
+    for path in (tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(ImagesError, match=str(path)):
+            read_folder(path)
+
+
+def test_links_are_followed_listed_when_they_lead_nowhere_and_never_into_folders(tmp_path):
+    make(tmp_path, "elsewhere.jpg", "photos/cat/1.jpg", "photos/dog/1.jpg")
+    cat = tmp_path / "photos" / "cat"
+    (cat / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (cat / "loop.jpg").symlink_to("loop.jpg")
+    (cat / "gone.jpg").symlink_to("nowhere")
+    (cat / "up").symlink_to("..")
+    os.mkfifo(cat / "pipe")  # opening it would wait for ever
+    listed = read_folder(tmp_path / "photos").files[0]
+    assert [path.name for path in listed] == ["1.jpg", "gone.jpg", "link.jpg", "loop.jpg"]
+    with pytest.raises(UnreadablePictureError, match="no such file"):
+        read_crop(cat / "gone.jpg", preprocess())
+
+
+def test_thousands_of_pictures_are_listed_in_order(tmp_path):
+    names = [f"{i:05} 写真 صورة.jpg" for i in range(4000)]
+    make(tmp_path, *(f"猫/{name}" for name in reversed(names)), "كلب/1.jpg")
+    folder = read_folder(tmp_path)
+    assert folder.names == ("كلب", "猫") and [p.name for p in folder.files[1]] == names
+
+
+def test_skipped_pictures_are_counted_by_reason(tmp_path):
+    skipped = Skipped()
+    for name, reason in (("a", "not a picture"), ("b", "truncated"), ("c", "not a picture")):
+        skipped.add(tmp_path / name, reason)
+    first, second = skipped.lines()
+    assert first == f"skipped 2 pictures: not a picture (for example {tmp_path / 'a'})"
+    assert second.startswith("skipped 1 picture: truncated")
+
+
+def test_a_link_in_place_of_a_class_folder_that_leads_nowhere_is_said(tmp_path):
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "gone").symlink_to("nowhere")
+    folder = read_folder(tmp_path)
+    assert folder.folders == ("cat", "dog") and folder.dead_links == ("circle", "gone")
+    (line,) = folder.skipped_lines()
+    assert line.startswith("skipped 2 class folders: a link that leads nowhere") and "circle" in line
+    (tmp_path / "circle").unlink(), (tmp_path / "gone").unlink()
+    assert read_folder(tmp_path).skipped_lines() == []
+
+
+def test_an_endless_file_of_class_names_is_refused(tmp_path):
+    make(tmp_path / "photos", "a/1.jpg", "b/1.jpg")
+    (tmp_path / "words").write_bytes(b" " * (folders.NAMES_LIMIT_BYTES + 1))
+    with pytest.raises(ImagesError, match="more than 4,194,304 bytes"):
+        read_folder(tmp_path / "photos", tmp_path / "words")

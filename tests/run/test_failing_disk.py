@@ -1,0 +1,147 @@
+"""Whatever the disk or the power does at any moment, the same command ends with the same prompt."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sharpzo_edge
+from sharpzo_edge.commands import tune as tuning
+from sharpzo_edge.commands.tune import tune
+from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.run import files
+from sharpzo_edge.run.lock import locked
+from sharpzo_edge.run.progress import Progress
+from support import disk
+
+RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+TESTS = Path(__file__).parents[1]
+MEMORY_DISK = Path("/dev/shm")
+EVERY = {"full disk": 7, "kill": 11}  # prime to the length of a save; the soak takes all of them
+
+
+@pytest.fixture(scope="module")
+def quick_disk() -> Iterator[Path]:
+    """A folder in memory, where there is one: a real disk's flushes take most of the time."""
+    where = MEMORY_DISK if os.access(MEMORY_DISK, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=where) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def images(quick_disk: Path) -> Path:
+    """Two classes of few pictures, and a file that is no picture."""
+    for folder in sorted((TASKS / DEFAULT_TASK / "train").iterdir())[:2]:
+        shutil.copytree(folder, quick_disk / "images" / folder.name)
+        (quick_disk / "images" / folder.name / "notes.txt").write_text("no picture")
+    return quick_disk / "images"
+
+
+@pytest.mark.parametrize("preset", disk.TINY)
+def test_a_full_disk_at_any_change_is_our_error_and_nothing_is_lost(
+    preset: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    request = disk.tiny(preset, BUNDLE, images, folder / "whole")
+    n_changes = disk.changes_of(request)
+    survived = 0
+    for site in range(1, n_changes + 1, EVERY["full disk"]):
+        full = replace(request, output=folder / f"full-{site}")
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "os", disk.FailingOs(site, disk.full_disk))
+            try:
+                tune(full)
+                survived += 1
+            except SharpzoError as error:
+                assert "No space left" in str(error) and "--output" in str(error)
+        assert tune(full)["queries"] > 10
+        assert full.output.read_bytes() == request.output.read_bytes()
+        assert not list(folder.glob(".*.part")) and not list(full.work.glob(".*.part"))
+    # Only the log may fail without an end to the run.
+    assert survived < n_changes / EVERY["full disk"] / 2
+
+
+@pytest.mark.parametrize("preset", disk.TINY)
+def test_a_kill_at_any_change_loses_nothing(preset: str, images: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    command = [sys.executable, "-m", "support.disk", preset, BUNDLE, images, folder / "any", EVERY["kill"]]
+    done = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
+        cwd=TESTS,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["sites"] > 8 and result["lost"] == []
+
+
+@pytest.mark.parametrize("site", [1, 2, 3])
+def test_a_log_that_cannot_be_written_is_said_once_and_given_up(
+    site: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(files, "os", disk.FailingOs(site, disk.full_disk))
+    with Progress(tmp_path / "log") as progress:
+        for line in "abc":
+            progress.say(line)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if len(line) == 1] == ["a", "b", "c"]
+    (note,) = set(lines) - set("abc")
+    assert "goes on without its log. Cannot write" in note
+
+
+@pytest.mark.parametrize("gone", ["work", "everything"])
+def test_a_folder_that_vanishes_is_our_error(
+    gone: str, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    request = disk.tiny("edge", BUNDLE, images, folder / "prompt")
+    to_the_end = tuning.Run.to_the_end
+
+    def vanished(*given: Any) -> Any:
+        shutil.rmtree(request.work if gone == "work" else folder)
+        return to_the_end(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.Run, "to_the_end", vanished)
+        with pytest.raises(SharpzoError, match=r"Cannot write .*: No such file or directory.*--output"):
+            tune(request)
+    folder.mkdir(exist_ok=True)
+    assert tune(request)["queries"] > 10
+
+
+def test_a_mistyped_output_makes_no_folders(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Cannot make the work folder .*must exist.*--output"):
+        tune(disk.tiny("edge", BUNDLE, images, tmp_path / "nonexist" / "x" / "prompt"))
+    assert not (tmp_path / "nonexist").exists()
+
+
+def test_what_was_refused_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = files.Appended(tmp_path / "journal")
+    file.close()
+    with pytest.raises(SharpzoError, match=r"Cannot read .*journal: Bad file descriptor"):
+        file.read(0, 1)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: disk.full_disk("lock"))
+    with pytest.raises(SharpzoError, match=r"Cannot lock .*lock: No space"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_our_error(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o500)
+    with pytest.raises(UsageError, match=r"Cannot make the work folder .*Permission denied.*--output"):
+        tune(disk.tiny("edge", BUNDLE, images, tmp_path / "mine" / "prompt"))

@@ -1,0 +1,279 @@
+"""One process an output; a finished one repeats its result, and belongs to the command that made it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sharpzo_edge
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.commands import tune as tuning
+from sharpzo_edge.commands.tune import CHECKPOINT_FILE, tune
+from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
+from sharpzo_edge.pictures import features
+from sharpzo_edge.pictures.few_shot import CROPS_FILE
+from sharpzo_edge.run.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
+from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.lock import LOCK_FILE, locked
+from sharpzo_edge.tuning.record import RECORD_FILE, load_record
+from sharpzo_edge.tuning.request import TuneRequest
+from support import disk
+
+RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for each in sorted((TASKS / DEFAULT_TASK / "train").iterdir())[:2]:
+        shutil.copytree(each, folder / each.name)
+    return folder
+
+
+@pytest.fixture
+def request_(images: Path, tmp_path: Path) -> TuneRequest:
+    return replace(disk.tiny("edge", BUNDLE, images, tmp_path / "prompt"), checkpoint_seconds=30)
+
+
+def interrupted(request: TuneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a signal stops at its first batch."""
+    with monkeypatch.context() as patch:
+        to_the_end = tuning.Run.to_the_end
+
+        def stopped(run: Any, interrupt: Interrupt) -> Any:
+            interrupt.received = 15
+            return to_the_end(run, interrupt)
+
+        patch.setattr(tuning.Run, "to_the_end", stopped)
+        with pytest.raises(InterruptedRunError, match="type the same command again"):
+            tune(request)
+    assert (request.work / CHECKPOINT_FILE).exists() and not request.output.exists()
+
+
+def no_work(*_: object) -> None:
+    raise AssertionError("a finished run must not be done again")
+
+
+# The lock.
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(
+    request_: TuneRequest, tmp_path: Path
+) -> None:
+    request_.work.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from sharpzo_edge.run.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(request_.work)]
+    paths = os.environ | {"PYTHONPATH": str(RUNTIME)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=paths) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        kept = request_.work / "kept"
+        kept.touch()
+        for restart in (False, True):
+            with pytest.raises(UsageError, match=rf"Another process.*{request_.work / LOCK_FILE}"):
+                tune(replace(request_, restart=restart))
+        assert kept.exists() and not (request_.work / RECORD_FILE).exists()
+        other.kill()
+        other.wait()
+    assert tune(replace(request_, restart=True))["queries"] > 10
+    assert not kept.exists()
+
+
+def test_the_lock_outlives_what_restart_clears(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        tuning._clear(tmp_path)
+        with pytest.raises(UsageError), locked(tmp_path):
+            pass
+
+
+# The record.
+
+
+def test_the_same_command_again_repeats_the_result(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tune(request_)
+    before = request_.output.read_bytes(), request_.output.stat().st_mtime_ns
+    monkeypatch.setattr(tuning, "training_features", no_work)
+    assert tune(request_) == first
+    assert tune(replace(request_, checkpoint_seconds=1, strict=True)) == first
+    assert (request_.output.read_bytes(), request_.output.stat().st_mtime_ns) == before
+
+
+def test_a_damaged_record_or_another_prompt_is_never_taken_for_it(request_: TuneRequest) -> None:
+    tune(request_)
+    record = request_.work / RECORD_FILE
+    whole = record.read_bytes()
+    for damaged in (b"", whole[:-9], whole.replace(b'"queries":', b'"queries":1'), b"[" * 10**5, b"null"):
+        record.write_bytes(damaged)
+        assert load_record(request_.work) is None
+        with pytest.raises(UsageError, match=r"exists already.*--restart"):
+            tune(request_)
+    record.write_bytes(whole)
+    request_.output.write_bytes(request_.output.read_bytes() + b" ")
+    with pytest.raises(UsageError, match=r"exists already.*--restart"):
+        tune(request_)
+
+
+def test_a_result_that_was_moved_away_can_be_made_again_and_another_in_its_place(
+    request_: TuneRequest,
+) -> None:
+    first = tune(request_)
+    made = request_.output.read_bytes()
+    os.rename(request_.output, request_.output.with_name("kept"))
+    assert tune(replace(request_, seed=1))["train_loss"] != first["train_loss"]
+    request_.output.unlink()
+    assert tune(request_)["train_loss"] == first["train_loss"]
+    assert request_.output.read_bytes() == made
+
+
+def test_a_restart_that_was_stopped_goes_on_without_restart(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(request_)
+    other = replace(request_, seed=1)
+    before = request_.output.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "training_features", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tune(replace(other, restart=True))
+    assert request_.output.read_bytes() == before
+    tune(other)
+    assert request_.output.read_bytes() != before
+
+
+def test_pictures_that_were_read_are_not_lost_to_another_command(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no checkpoint yet when a signal comes between two pictures."""
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tune(request_)
+    crops = request_.work / CROPS_FILE
+    kept = crops.read_bytes()
+    assert kept and not (request_.work / CHECKPOINT_FILE).exists()
+    with pytest.raises(UsageError, match=r"interrupted run .*another --seed: 0, now 1.*--restart"):
+        tune(replace(request_, seed=1))
+    assert crops.read_bytes() == kept
+    assert tune(request_)["queries"] > 10
+
+
+def test_repeating_with_strict_remembers_the_pictures_that_were_skipped(
+    request_: TuneRequest, images: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    for picture in sorted(next(own.iterdir()).iterdir())[1:]:
+        picture.write_bytes(b"no picture")
+    request = replace(request_, images=own)
+    tune(request)
+    with pytest.raises(SkippedPicturesError, match=r"not a picture.*--strict"):
+        tune(replace(request, strict=True))
+
+
+# Differences.
+
+
+def test_equal_commands_in_other_words_are_equal(
+    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(towers, "rss_mib", lambda: 0.0)  # this process has run other tests
+    request = replace(request_, memory_budget="512MiB")
+    first = tune(request)
+    assert tune(replace(request, memory_budget="0.5GiB", max_queries=24)) == first
+
+
+OPEN = Bundle.open
+
+
+def another_bundle(folder: Path) -> Bundle:
+    return Bundle(folder, OPEN(folder).manifest, "another checksum")
+
+
+CHANGES: dict[str, Callable[[TuneRequest], TuneRequest]] = {
+    "--bundle": lambda r: r,  # see the test
+    "--images": lambda r: r,
+    "--class-names": lambda r: replace(r, class_names=r.output.with_name("names.json")),
+    "--seed": lambda r: replace(r, seed=1),
+    "--preset": lambda r: replace(r, settings=disk.TINY["paper"]),
+    "--shots": lambda r: replace(r, shots=1),
+    "--val": lambda r: replace(r, val=0),
+    "--context-init": lambda r: replace(r, context_init="an icon of"),
+    "--sigma0": lambda r: replace(r, settings=replace(r.settings, sigma0=0.1)),
+    "--rank": lambda r: replace(r, settings=replace(r.settings, rank=3)),
+    "--max-queries": lambda r: replace(r, max_queries=23),
+    "--max-minutes": lambda r: replace(r, max_minutes=60),
+    "--memory-budget": lambda r: replace(r, memory_budget="500MiB"),
+    "--threads": lambda r: replace(r, threads=2),
+}
+
+
+def says(name: str) -> str:
+    return {"--bundle": "it is another bundle", "--images": "the files .* changed"}.get(name, ".*, now ")
+
+
+def test_the_first_difference_is_named_in_a_fixed_order(
+    request_: TuneRequest, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them at once; then without the first one, and so on."""
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    first_class = sorted(p.name for p in own.iterdir())[0]
+    (tmp_path / "names.json").write_text(json.dumps({first_class: "red heart"}))
+    request = replace(request_, images=own)
+    for state in ("unfinished", "finished"):
+        if state == "unfinished":
+            interrupted(request, monkeypatch)
+        else:
+            tune(request)
+        with monkeypatch.context() as patch:
+            patch.setattr(tuning, "training_features", no_work)
+            patch.setattr(towers, "rss_mib", lambda: 0.0)  # this process has run other tests
+            for i, name in enumerate(CHANGES):
+                changed = request
+                for other in reversed([*CHANGES][i:]):
+                    changed = CHANGES[other](changed)
+                picture = next(own.glob("*/*.png"))
+                kept = picture.stat().st_mtime_ns
+                if i <= [*CHANGES].index("--images"):
+                    os.utime(picture, ns=(1, 1))
+                with patch.context() as once:
+                    if name == "--bundle":
+                        once.setattr(Bundle, "open", another_bundle)
+                    if state == "unfinished" and name == "--max-minutes":
+                        continue  # a run may go on under another time limit
+                    with pytest.raises(UsageError, match=rf"another {name}: {says(name)}.*--restart"):
+                        tune(changed)
+                os.utime(picture, ns=(kept, kept))
+
+
+def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRequest) -> None:
+    tune(request_)
+    path = request_.work / RECORD_FILE
+    whole = read_checked_json(path)
+    for forged in (
+        whole | {"result": {}},
+        whole | {"result": whole["result"] | {"train_loss": "low"}},
+        whole | {"result": whole["result"] | {"head": [1]}},
+        whole | {"made_for": []},
+        whole | {"output": 5},
+        [],
+    ):
+        write_checked_json(path, forged)
+        assert load_record(request_.work) is None
+    path.write_bytes(b" " * (JSON_LIMIT_BYTES + 1) + path.read_bytes())
+    assert load_record(request_.work) is None
