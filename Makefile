@@ -5,13 +5,14 @@ OLDEST := .venv-oldest
 OLDEST_ONNXRUNTIME := 1.23.2
 WORK ?= build/demo-model
 MINUTES ?= 60
+BEFORE ?= HEAD
 PIP := -m pip install --quiet --disable-pip-version-check
 ACCURACY = PYTHONPATH=bench $(EXPORT)/bin/python -m accuracy
 ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full soak clean
+.PHONY: help demo test test-device test-oldest test-export same-prompts docs lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,14 @@ test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest 
 
 test-export: $(EXPORT)/recipe-installed  ## the export's tests, in an environment with torch
 	$(EXPORT)/bin/python -m pytest tests/export
+
+same-prompts: $(DEVICE)/installed  ## do this tree and another revision make the same prompt files? (BEFORE=REVISION)
+	rm -rf build/before && git worktree prune && git worktree add --detach build/before $(BEFORE)
+	$(PYTHON) -m venv build/before/.venv && build/before/.venv/bin/python $(PIP) ./build/before
+	$(DEVICE)/bin/python bench/same_prompts.py build/before/.venv/bin/sharpzo-edge $(DEVICE)/bin/sharpzo-edge
+
+docs: $(DEVICE)/installed  ## write docs/cli.md from the commands
+	PYTHONPATH=runtime $(DEVICE)/bin/python bench/cli_page.py
 
 lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/ruff check .

@@ -1,3 +1,91 @@
-"""sharpzo-edge, device side: tune CLIP's prompt vector with forward passes alone."""
+"""sharpzo-edge, device side: tune CLIP's prompt vector with forward passes alone.
+
+    import sharpzo_edge
+
+    result = sharpzo_edge.tune("vit-b-16", "photos", "prompt.safetensors", max_minutes=10)
+    print(result.val_accuracy)
+
+What is listed in __all__ is public; docs/python.md shows it. Each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .clip.bundle import Bundle
+    from .commands.evaluate import EvaluateResult, evaluate
+    from .commands.predict import Prediction, PredictResult, predict
+    from .commands.preview import Preview, preview
+    from .commands.tune import tune
+    from .errors import (
+        BudgetError,
+        BundleError,
+        ClassNameError,
+        ImagesError,
+        InterruptedRunError,
+        NumericsError,
+        PromptFileError,
+        SharpzoError,
+        SkippedPicturesError,
+        UsageError,
+    )
+    from .memory.plan import Plan
+    from .run.progress import Progress
+    from .tuning.result import HeadResult, TuneResult
+    from .tuning.tuned_prompt import TunedPrompt
+
+__all__ = [
+    "BudgetError",
+    "Bundle",
+    "BundleError",
+    "ClassNameError",
+    "EvaluateResult",
+    "HeadResult",
+    "ImagesError",
+    "InterruptedRunError",
+    "NumericsError",
+    "Plan",
+    "PredictResult",
+    "Prediction",
+    "Preview",
+    "Progress",
+    "PromptFileError",
+    "SharpzoError",
+    "SkippedPicturesError",
+    "TuneResult",
+    "TunedPrompt",
+    "UsageError",
+    "evaluate",
+    "predict",
+    "preview",
+    "tune",
+]
+
+_HOMES = {
+    "clip.bundle": ("Bundle",),
+    "commands.evaluate": ("EvaluateResult", "evaluate"),
+    "commands.predict": ("PredictResult", "Prediction", "predict"),
+    "commands.preview": ("Preview", "preview"),
+    "commands.tune": ("tune",),
+    "memory.plan": ("Plan",),
+    "run.progress": ("Progress",),
+    "tuning.result": ("HeadResult", "TuneResult"),
+    "tuning.tuned_prompt": ("TunedPrompt",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f".{_HOME_OF.get(name, 'errors')}", __name__)
+    value = globals()[name] = getattr(home, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,14 +1,23 @@
-"""The command line: options, help, exit codes. No logic; every command imports what it needs itself."""
+"""The command line: options, help, exit codes. No logic; every command imports what it needs itself.
+
+The options of a command are the fields of its request (requests.py). Here the process belongs to us: its
+memory is governed, signals become a flag, and one line is redrawn on the terminal.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 import json
 import os
 import signal
 import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 # Before numpy is imported anywhere: its own threads would cost memory and win nothing here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -17,11 +26,11 @@ import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError
-from .process_memory import DEFAULT_BUDGET, return_freed_blocks
-from .run.files import CHECKPOINT_SECONDS, read_limited
-
-if TYPE_CHECKING:
-    from .clip.manifest import Manifest
+from .process_memory import DEFAULT_BUDGET, govern
+from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
+from .run.files import read_limited
+from .run.interrupt import Interrupt
+from .terminal import Terminal
 
 # Typer carries its own click or uses the installed one, by version: this is its base of usage errors.
 CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]
@@ -36,48 +45,89 @@ app = typer.Typer(
 )
 
 NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
+# What the command line has by default where the library has something else.
+DEFAULTS: dict[str, Any] = {"memory_budget": DEFAULT_BUDGET}
 
-BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder that export wrote.")]
-ImagesOption = Annotated[Path, typer.Option("--images", help="Folder of pictures, one folder a class.")]
+R = TypeVar("R")
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
 ]
-ThreadsOption = Annotated[
-    int, typer.Option("--threads", help="Threads of the towers; 0: one a physical core.")
-]
-BudgetOption = Annotated[
-    str,
-    typer.Option(
-        "--memory-budget",
-        help="The most memory that the process may ever hold, such as 128MiB; none: no limit.",
-    ),
-]
-StrictOption = Annotated[
-    bool, typer.Option("--strict", help="Fail when a picture cannot be read, instead of passing it over.")
-]
-ClassNamesOption = Annotated[
-    Path | None,
-    typer.Option("--class-names", help="JSON object: folder name to the words to use."),
-]
 
 
-@app.command()
-def export(
-    model: Annotated[str, typer.Option(help="open_clip's model name, or local-dir:FOLDER.")],
-    output: Annotated[Path, typer.Option(help="Folder to write the bundle to.")],
-    pretrained: Annotated[
-        str | None, typer.Option(help="open_clip's tag, a checkpoint file, or none.")
-    ] = None,
-    vocabulary: Annotated[Path | None, typer.Option(help="JSON list of the token ids to keep.")] = None,
-    quickgelu: Annotated[
-        bool | None,
-        typer.Option("--quickgelu/--no-quickgelu", help="For checkpoint files: which GELU they want."),
-    ] = None,
-    weights: Annotated[
-        str, typer.Option(help="Precision of the linear layers: fp32, int8 or int4; all else is fp32.")
-    ] = "fp32",
-    as_json: JsonOption = False,
-) -> None:
+def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command whose options are the fields of a request, and those of the function itself.
+
+    The function is called with the request and its own options.
+    """
+
+    def decorate(run: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
+        fields = [f for f in dataclasses.fields(kind) if "help" in f.metadata]  # type: ignore[arg-type]
+        hints = typing.get_type_hints(kind)
+
+        def call(**given: Any) -> None:
+            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
+            run(kind(**given), **rest)
+
+        parameters = [_parameter(f, hints[f.name]) for f in fields]
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        call.__doc__, call.__name__ = run.__doc__, run.__name__
+        app.command(name=name)(call)
+        return run
+
+    return decorate
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    """A field of a request as a parameter that typer understands."""
+    spellings, about = field.metadata["spellings"], field.metadata["help"]
+    default = DEFAULTS.get(field.name, field.default)
+    if default is dataclasses.MISSING:
+        default = inspect.Parameter.empty
+    if spellings and not spellings[0].startswith("-"):
+        said: Any = typer.Argument(metavar=spellings[0], help=about)
+    elif hint is bool:
+        said = typer.Option(f"--{field.name.replace('_', '-')}", help=about)
+    else:
+        said = typer.Option(*spellings, help=about)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
+
+
+def _typed(hint: Any) -> Any:
+    """The type of an option: of what may be a path, a path; of what may be a number or a word, a word.
+
+    Several words are one, which the command itself takes apart; several paths are arguments.
+    """
+    if hint == AnyPath:
+        return Path
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        kinds = [kind for kind in arguments if kind is not type(None)]
+        if set(typing.get_args(AnyPath)) <= set(kinds):
+            one: Any = Path
+        elif len(kinds) > 1 or typing.get_origin(kinds[0]) is not None:
+            one = str
+        else:
+            one = kinds[0]
+        return one | None if len(kinds) < len(arguments) else one
+    return list[_typed(arguments[0])] if origin is not None else hint  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def at_work(request: R) -> Iterator[R]:
+    """The same request, whose work is shown on the terminal and stopped by signals."""
+    with Interrupt() as interrupt, Terminal() as terminal:
+        try:
+            yield dataclasses.replace(request, on_progress=terminal, stop=interrupt.is_received)  # type: ignore[type-var]
+        except InterruptedRunError as stopped:
+            raise interrupt.named(stopped) from stopped
+
+
+@command(ExportRequest, "export")
+def export(request: ExportRequest, as_json: JsonOption = False) -> None:
     """Turn an open_clip model into a bundle (workstation; needs the extra [export]).
 
     Example: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
@@ -91,107 +141,35 @@ def export(
             f"In sharpzo-edge's own folder, type: pip install '.[export]'"
         ) from error
     from .clip.manifest import COSINE
+    from .printing import export_lines
 
     bundle, notes = write_bundle.export(
-        model, pretrained, output, vocabulary=vocabulary, quick_gelu=quickgelu, weights=weights
+        request.model,
+        request.pretrained,
+        Path(request.output),
+        vocabulary=None if request.vocabulary is None else Path(request.vocabulary),
+        quick_gelu=request.quickgelu,
+        weights=request.weights,
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     manifest = bundle.manifest
     result = {
-        "bundle": str(output),
+        "bundle": str(request.output),
         "model": manifest.model,
         "pretrained": manifest.pretrained,
         "parity": manifest.parity,
         "notes": list(notes),
     }
-    _print(
-        as_json,
-        result,
-        [
-            f"wrote {output}: {manifest.model}, {_megabytes(manifest)} MB",
-            "largest differences from torch:",
-            *(
-                f"  {stage.replace('_', ' '):32}{value:{'.5f' if stage.endswith(COSINE) else '.1e'}}"
-                for stage, value in manifest.parity.items()
-            ),
-            f"copy the folder to the board, then: sharpzo-edge tune --bundle {output} --images DIR "
-            f"--output prompt.safetensors",
-        ],
-    )
+    _print(as_json, result, export_lines(bundle, COSINE))
 
 
-@app.command()
+@command(TuneRequest, "tune")
 def tune(
-    bundle: BundleOption,
-    images: ImagesOption,
-    output: Annotated[Path, typer.Option(help="File to write the tuned prompt to.")],
-    shots: Annotated[int, typer.Option(help="Pictures a class to tune on.")] = 16,
-    val: Annotated[int, typer.Option(help="Further pictures a class to validate on.")] = 4,
-    views: Annotated[
-        int, typer.Option(help="Encode every shot so often: as it is, and as random parts of it.")
-    ] = 1,
-    preset: Annotated[
-        str, typer.Option(help="Settings to begin with: edge; demo; paper, or paper:eurosat and its like.")
-    ] = "edge",
-    context_init: Annotated[
-        str | None, typer.Option(help='Words that the context starts from: "a photo of a".')
-    ] = None,
-    context_tokens: Annotated[
-        int | None, typer.Option(help="Start from so many random vectors instead.")
-    ] = None,
-    class_names: ClassNamesOption = None,
-    head: Annotated[
-        str, typer.Option(help="Add a head made of the shots' features: gda; its weight is by validation.")
-    ] = "none",
-    seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
-    max_queries: Annotated[int | None, typer.Option(help="Stop after so many queries.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of tuning.")] = None,
-    patience: Annotated[
-        str | None,
-        typer.Option(help="Stop after so many looks of stage 2 without improvement; 0 or none: go on."),
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Start over; replace the output.")] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(help="Save the run so often; 0: after every batch of queries.")
-    ] = CHECKPOINT_SECONDS,
-    strict: StrictOption = False,
-    threads: ThreadsOption = 0,
-    memory_budget: BudgetOption = DEFAULT_BUDGET,
+    request: TuneRequest,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say how it would run and how long it would take, and stop.")
     ] = False,
-    population: Annotated[int | None, typer.Option(help="Candidates a generation (S).")] = None,
-    dim: Annotated[
-        str | None,
-        typer.Option(help="Size of the tuned vector w (d). edge also takes: context, to tune all of it."),
-    ] = None,
-    sigma0: Annotated[float | None, typer.Option(help="First step size of CMA-ES.")] = None,
-    rho: Annotated[
-        float | None, typer.Option(help="Radius of the sharpness-aware step; 0: plain CMA-ES.")
-    ] = None,
-    mu_cge: Annotated[float | None, typer.Option(help="paper: finite-difference step of sweeps.")] = None,
-    mu_rge: Annotated[float | None, typer.Option(help="paper: finite-difference step of stage 2.")] = None,
-    projection_std: Annotated[float | None, typer.Option(help="paper: spread of A's entries.")] = None,
-    bounds: Annotated[str | None, typer.Option(help="paper: box [-b, b] for w in stage 1, or none.")] = None,
-    covariance: Annotated[str | None, typer.Option(help="paper: full, diagonal or identity.")] = None,
-    change_point: Annotated[str | None, typer.Option(help="Generations of stage 1 (T_c), or auto.")] = None,
-    steps: Annotated[int | None, typer.Option(help="paper: generations and steps of stage 2 (T).")] = None,
-    prune_interval: Annotated[
-        int | None, typer.Option(help="Steps (edge: rounds) between two masks.")
-    ] = None,
-    prune_ratio: Annotated[
-        float | None,
-        typer.Option(help="Share of coordinates left out; 0: none. edge keeps no earlier rounds with it."),
-    ] = None,
-    eta: Annotated[float | None, typer.Option(help="paper: learning rate of stage 2.")] = None,
-    rank: Annotated[int | None, typer.Option(help="edge: directions of a sketch in stage 2 (r).")] = None,
-    kept_rounds: Annotated[
-        int | None, typer.Option(help="edge: earlier rounds whose columns stay in the sketch.")
-    ] = None,
-    label_smoothing: Annotated[
-        float | None, typer.Option(help="edge: share of the target spread over all classes in stage 2.")
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a prompt on a folder of labelled pictures.
@@ -200,183 +178,54 @@ def tune(
 
     Example: sharpzo-edge tune --bundle vit-b-16 --images photos --output prompt.safetensors
     """
-    from .commands.preview import preview
-    from .commands.tune import tune_or_repeat
-    from .tuning.presets import settings_for
-    from .tuning.request import TuneRequest
+    from .printing import preview_lines, tune_lines
 
-    settings, notes = settings_for(
-        preset,
-        {
-            "population": population,
-            "dim": dim,
-            "sigma0": sigma0,
-            "rho": rho,
-            "mu_cge": mu_cge,
-            "mu_rge": mu_rge,
-            "projection_std": projection_std,
-            "bounds": bounds,
-            "covariance": covariance,
-            "change_point": change_point,
-            "steps": steps,
-            "prune_interval": prune_interval,
-            "prune_ratio": prune_ratio,
-            "patience": patience,
-            "eta": eta,
-            "rank": rank,
-            "kept_rounds": kept_rounds,
-            "label_smoothing": label_smoothing,
-        },
-    )
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    request = TuneRequest(
-        bundle=bundle,
-        images=images,
-        output=output,
-        settings=settings,
-        shots=shots,
-        val=val,
-        context_init=context_init,
-        context_tokens=context_tokens,
-        class_names=class_names,
-        seed=seed,
-        max_queries=max_queries,
-        max_minutes=max_minutes,
-        threads=threads,
-        memory_budget=memory_budget,
-        restart=restart,
-        checkpoint_seconds=checkpoint_seconds,
-        strict=strict,
-        head=head,
-        views=views,
-    )
+    with at_work(request) as working:
+        if plan:
+            from .commands.preview import preview_of
+
+            previewed = preview_of(working)
+        else:
+            from .commands.tune import tune_or_repeat
+
+            result, is_repeated = tune_or_repeat(working)
     if plan:
-        _print_preview(as_json, preview(request))
-        return
-    result, is_repeated = tune_or_repeat(request)
-    _print(as_json, result, _tuned_lines(result, bundle, is_repeated))
+        _print(as_json, previewed.to_json(), preview_lines(previewed))
+    else:
+        _print(as_json, result.to_json(), tune_lines(result, Path(request.bundle), is_repeated))
 
 
-def _tuned_lines(result: dict[str, Any], bundle: Path, is_repeated: bool) -> list[str]:
-    made, validated, output = result["head"], result["val_accuracy"], result["prompt"]
-    return [
-        f"{output} is finished already" if is_repeated else f"wrote {output}",
-        f"  loss on the shots   {result['zero_shot_train_loss']:.4f} -> {result['train_loss']:.4f}",
-        f"  accuracy there      {100 * result['train_accuracy']:.1f} %"
-        + ("" if validated is None else f", on validation pictures {100 * validated:.1f} %"),
-        f"  queries             {result['queries']} ({result['stage1_queries']} in stage 1, "
-        f"{result['stage2_queries']} in stage 2); "
-        f"{'the last' if validated is None else 'the best'} after {result['best_queries']}",
-        f"  stopped             {result['stopped']}",
-        *(_head_lines(made) if made else []),
-        f"  tuning, peak memory {result['seconds']:.1f} s, {result['peak_rss_mib']:.0f} MiB",
-        f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
-    ]
-
-
-def _head_lines(made: dict[str, Any]) -> list[str]:
-    return [
-        f"  head                {made['kind']}, weight {made['weight']:g}; prompt and head together on "
-        f"validation pictures {100 * made['val_accuracy']:.1f} %"
-    ]
-
-
-def _print_preview(as_json: bool, result: dict[str, Any]) -> None:
-    from .run.progress import duration
-
-    _print(
-        as_json,
-        {key: value for key, value in result.items() if key != "said"},
-        [
-            *result["said"],
-            f"{result['pictures']} pictures at {result['pictures_per_second']:.1f} a second, "
-            f"{result['queries']:,} queries at {result['queries_per_second']:.1f} a second: "
-            f"about {duration(result['seconds'])} in the towers, decoding and arithmetic aside",
-        ],
-    )
-
-
-@app.command(name="eval")
-def evaluate(
-    bundle: BundleOption,
-    images: ImagesOption,
-    prompt: Annotated[Path | None, typer.Option(help="Tuned prompt; without it: zero-shot.")] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(help="Names to choose among: a,b,c, or a text file with one a line."),
-    ] = None,
-    class_names: ClassNamesOption = None,
-    strict: StrictOption = False,
-    threads: ThreadsOption = 0,
-    memory_budget: BudgetOption = DEFAULT_BUDGET,
-    as_json: JsonOption = False,
-) -> None:
+@command(EvaluateRequest, "eval")
+def evaluate(request: EvaluateRequest, as_json: JsonOption = False) -> None:
     """Measure the accuracy on a folder of labelled pictures.
 
     Example: sharpzo-edge eval --bundle vit-b-16 --images test --prompt prompt.safetensors
     """
-    from .commands.evaluate import evaluate as run
-    from .run.progress import Progress
+    from .commands.evaluate import evaluate_request
+    from .printing import evaluate_lines
 
-    with Progress() as progress:
-        result = run(
-            bundle,
-            images,
-            progress,
-            prompt_path=prompt,
-            classes=_names(classes),
-            class_names=class_names,
-            threads=threads,
-            memory_budget=memory_budget,
-            strict=strict,
-        )
-    width = max(len(name) for name in result["per_class"])
-    _print(
-        as_json,
-        result,
-        [
-            *(f"{name:{width}}  {100 * value:5.1f} %" for name, value in result["per_class"].items()),
-            f"accuracy {100 * result['accuracy']:.1f} % on {result['n_images']} pictures, "
-            f"{result['n_classes']} classes{'' if prompt else ', zero-shot'}",
-        ],
-    )
+    request = dataclasses.replace(request, classes=class_list(request.classes))
+    with at_work(request) as working:
+        result = evaluate_request(working)
+    _print(as_json, result.to_json(), evaluate_lines(result, is_zero_shot=request.prompt is None))
 
 
-@app.command()
-def predict(
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to label.")],
-    bundle: BundleOption,
-    prompt: Annotated[Path, typer.Option(help="Tuned prompt.")],
-    top: Annotated[int, typer.Option(help="Labels a picture.")] = 5,
-    threads: ThreadsOption = 0,
-    memory_budget: BudgetOption = DEFAULT_BUDGET,
-    as_json: JsonOption = False,
-) -> None:
+@command(PredictRequest, "predict")
+def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
     """Label pictures with a tuned prompt.
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
-    from .commands.predict import predict as run
-    from .run.progress import Progress
+    from .commands.predict import predict_request
+    from .printing import predict_lines
 
-    with Progress() as progress:
-        result = run(
-            bundle, prompt, pictures, progress, top=top, threads=threads, memory_budget=memory_budget
-        )
-    _print(
-        as_json,
-        result,
-        [
-            f"{p['image']}: "
-            + ", ".join(f"{n} {100 * s:.1f} %" for n, s in zip(p["labels"], p["scores"], strict=True))
-            for p in result["predictions"]
-        ],
-    )
+    with at_work(request) as working:
+        result = predict_request(working)
+    _print(as_json, result.to_json(), predict_lines(result))
 
 
-@app.command()
-def inspect(
+@app.command(name="inspect")
+def inspect_path(
     path: Annotated[Path, typer.Argument(help="A bundle's folder or a tuned prompt.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -384,38 +233,11 @@ def inspect(
 
     Example: sharpzo-edge inspect prompt.safetensors
     """
-    import dataclasses
+    from .commands.inspect import inspect as run
+    from .printing import inspect_lines
 
-    from .clip.bundle import Bundle
-    from .tuning.tuned_prompt import load_prompt
-
-    if path.is_dir():
-        found = Bundle.open(path)
-        m = found.manifest
-        result = {"kind": "bundle", "checksum": found.checksum, **dataclasses.asdict(m)}
-        lines = [
-            f"bundle {path}: {m.model}, weights {m.pretrained or 'random'} ({m.weights}), {_megabytes(m)} MB",
-            f"  text tower    {m.text.layers} layers, {m.text.width} wide, {m.text.heads} heads, "
-            f"{m.text.context_length} positions",
-            f"  image tower   {m.image.kind}, {m.preprocess.size[1]} x {m.preprocess.size[0]} pixels",
-            f"  features      {m.embed_dim} wide, logit scale {m.logit_scale:.2f}",
-            f"  parity        {m.largest_difference:.1e} at most, found at export",
-            f"  checksum      {found.checksum}",
-        ]
-    else:
-        tuned = load_prompt(path)
-        about = tuned.about
-        head = about.get("head")
-        result = {"kind": "prompt", "context_shape": list(tuned.context.shape), **about}
-        lines = [
-            f"prompt {path}: {len(tuned.class_names)} classes, {tuned.context.shape[0]} context vectors",
-            f"  classes       {', '.join(tuned.class_names[:12])}{', …' * (len(tuned.class_names) > 12)}",
-            f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
-            f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
-            f"{about['queries']} queries, loss {about['train_loss']:.4f}",
-            *([f"  head          {head['kind']}, weight {head['weight']:g}"] if head else []),
-        ]
-    _print(as_json, result, lines)
+    result = run(path)
+    _print(as_json, result.to_json(), inspect_lines(result))
 
 
 @app.command()
@@ -428,31 +250,27 @@ def doctor(
     Example: sharpzo-edge doctor --bundle vit-b-16
     """
     from .commands.doctor import doctor as run
+    from .printing import doctor_lines
 
     checks = run(bundle)
     ok = all(check.ok for check in checks)
     result = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}
-    _print(as_json, result, [f"{'ok ' if c.ok else 'BAD'}  {c.name:12} {c.found}" for c in checks])
+    _print(as_json, result, doctor_lines(checks))
     raise typer.Exit(0 if ok else 1)
 
 
-@app.command()
-def demo(
-    seed: Annotated[int, typer.Option(help="Decides the draw of shots and all randomness.")] = 0,
-    task: Annotated[str | None, typer.Option(help="Which of the shipped tasks.")] = None,
-    threads: ThreadsOption = 0,
-    memory_budget: BudgetOption = DEFAULT_BUDGET,
-    as_json: JsonOption = False,
-) -> None:
+@command(DemoRequest, "demo")
+def demo(request: DemoRequest, as_json: JsonOption = False) -> None:
     """Tune the shipped small CLIP on shipped pictures, and show what it gained.
 
     Example: sharpzo-edge demo
     """
-    from .demo import lines
-    from .demo import run as run_demo
+    from .commands.demo import demo_request
+    from .printing import demo_lines
 
-    result = run_demo(seed=seed, task=task, threads=threads, memory_budget=memory_budget)
-    _print(as_json, result, lines(result))
+    with at_work(request) as working:
+        result = demo_request(working)
+    _print(as_json, result.to_json(), demo_lines(result))
 
 
 @app.callback(invoke_without_command=True)
@@ -468,7 +286,7 @@ def _root(
         raise typer.Exit(2)
 
 
-def _names(value: str | None) -> list[str] | None:
+def class_list(value: Any) -> list[str] | None:
     """`a,b,c` or a text file with one name a line."""
     if value is None:
         return None
@@ -492,10 +310,6 @@ def _names(value: str | None) -> list[str] | None:
             f"It takes two or more, each once. Try --classes cat,dog"
         )
     return names
-
-
-def _megabytes(manifest: Manifest) -> int:
-    return round(sum(file.size for file in manifest.files.values()) / 1e6)
 
 
 def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
@@ -526,7 +340,7 @@ def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """The edge: every error becomes a sentence and an exit code; with SHARPZO_DEBUG=1 a traceback too."""
-    return_freed_blocks()
+    govern()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     try:
@@ -534,7 +348,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt) as error:
         stopped = InterruptedRunError(
             "Interrupted by the keyboard. What was saved before is kept. Type the same command again",
-            signal.SIGINT,
+            128 + signal.SIGINT,
         )
         _fail(stopped.with_traceback(error.__traceback__), str(stopped), stopped.exit_code)
     except SharpzoError as error:

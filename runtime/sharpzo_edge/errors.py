@@ -49,8 +49,8 @@ class NumericsError(SharpzoError):
 
 
 class InterruptedRunError(SharpzoError):
-    """A signal asked the run to end; what it had done is saved."""
+    """The caller, or a signal, asked the work to end; what it had done is saved."""
 
-    def __init__(self, message: str, signal_number: int):
+    def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.exit_code = exit_code

@@ -18,6 +18,7 @@ DEFAULT_BUDGET = "128MiB"  # the most that a process may hold, unless the user s
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MADV_DONTNEED = 4
 LARGEST_HEAP_BLOCK = 256 << 10
+_governed = False
 LARGE_PIECES = 36 * MIB  # of files resident after the imports: 31 where they are cached page by page
 
 
@@ -57,29 +58,47 @@ def available_mib() -> float | None:
     return None
 
 
-def return_freed_blocks() -> None:
-    """Give freed memory back, and let every large block from now on be a mapping of its own.
+def govern() -> None:
+    """This process is ours: from now on its memory is set up for small peaks. The command line calls it.
 
-    Such a block goes back to the system when it is freed, so that the peak is the largest sum of what is
-    alive; its pages come one fault at a time, which costs. glibc would raise that threshold to 32 MiB by
-    itself and keep freed blocks in its heaps, one a thread. Other C libraries: no effect.
+    Every large block becomes a mapping of its own, which goes back to the system when it is freed; so the
+    peak is the largest sum of what is alive. Its pages come one fault at a time, which costs. glibc would
+    raise that threshold to 32 MiB by itself and keep freed blocks in its heaps, one a thread. Other C
+    libraries: no effect. Also, budgets bound the whole process from now on (memory/budget.py). A library
+    must not do this to the program that uses it, so without this call nothing of the process is changed.
     """
+    global _governed
+    _governed = True
     with contextlib.suppress(AttributeError, OSError, ValueError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
         libc.mallopt(M_TRIM_THRESHOLD, LARGEST_HEAP_BLOCK)
         libc.mallopt(M_ARENA_MAX, 1)
-        libc.malloc_trim(0)
+
+
+def is_governed() -> bool:
+    """Whether `govern` was called."""
+    return _governed
+
+
+def return_freed_blocks() -> None:
+    """Give freed memory back to the system. Other C libraries than glibc: no effect."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_library_pages() -> None:
     """Drop the pages of libraries and other files that are mapped here and were only ever read.
+
+    Where the process is not ours (see govern): no effect.
 
     What is touched again comes back from the page cache; what only the imports needed stays away, which is
     most of it (some 25 MiB of numpy's and onnxruntime's code, more or less by the state of the page
     cache). Nothing can be lost: a mapping is left alone when it may be written to or holds a page that is
     the process's own. Where there is no /proc: no effect.
     """
+    if not _governed:
+        return
     with contextlib.suppress(AttributeError, OSError, ValueError):
         madvise = ctypes.CDLL(None).madvise
         in_large_pieces = _proc_status().get("RssFile", 0) > LARGE_PIECES

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,31 +28,6 @@ def class_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
         yield slice(start, min(start + step, n_classes))
 
 
-def npy_offset(file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
-    """Where the data of a .npy file of ours begin; `file` is left there. Allocates nothing.
-
-    Raises ValueError for another dtype, order or shape (None: any length), or another size.
-    """
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, found = read(file)
-    except Exception as error:  # numpy's parser of headers lets nearly anything out
-        raise ValueError("is not a .npy file of version 1 or 2") from error
-    offset = file.tell()
-    fits = len(shape) == len(expected) and all(
-        n >= 0 and e in (None, n) for n, e in zip(shape, expected, strict=True)
-    )
-    wanted = np.dtype(dtype).newbyteorder("<")
-    size = os.fstat(file.fileno()).st_size
-    if found != wanted or fortran_order or not fits or offset + math.prod(shape) * wanted.itemsize != size:
-        raise ValueError(f"holds {found} {shape}, not {wanted} {expected}")
-    return offset
-
-
 class FeatureRows(Protocol):
     """Rows of features that can be taken in slices: an array, or a file that is read in blocks."""
 
@@ -70,3 +43,9 @@ class LabelledFeatures:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def blocks(self, n_rows: int) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+        """Features (b, E) and labels (b,), n_rows pictures at a time."""
+        for start in range(0, len(self.labels), n_rows):
+            rows = slice(start, start + n_rows)
+            yield self.features[rows], self.labels[rows]

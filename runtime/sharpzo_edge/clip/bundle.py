@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, ClassNameError
-from ..run.typed_json import from_json
-from ..types import npy_offset
+from ..run.npy import npy_offset
+from ..run.typed_json import read_dataclass
 from .manifest import FORMAT, FORMAT_VERSION, Manifest
 
 MANIFEST_FILE = "manifest.json"
@@ -188,11 +188,9 @@ def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
             f"with the version you have."
         )
     try:
-        manifest = from_json(Manifest, data)
+        return read_dataclass(Manifest, data)
     except ValueError as error:
         raise _damaged(folder, f"{MANIFEST_FILE}: {error}") from error
-    assert isinstance(manifest, Manifest)
-    return manifest
 
 
 def _damaged(folder: Path, what: str) -> BundleError:

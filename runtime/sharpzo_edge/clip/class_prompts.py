@@ -6,6 +6,8 @@ with their full stop, as in a whole sentence.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ClassNameError, UsageError
-from ..memory.plan import CHUNK_ROWS, NAMES_IN_MEMORY, chunk_sizes
 from ..types import Floats
 from .bundle import MERGES_FILE, Bundle
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
+CHUNK_ROWS = (256, 128, 64, 32)  # most rows of a candidate in one run of the text graph
+NAMES_IN_MEMORY = 4 << 20  # bytes; more rows of class names are read from the bundle each time
 LONGEST_NAME = 2000  # characters: no context has room for them, and the tokeniser's time is their square
 RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
 
@@ -163,6 +166,40 @@ def attention_mask(n_shared: int, lengths: Sequence[int]) -> Floats:
     name = np.repeat(np.arange(1 + len(lengths)), (n_shared, *lengths))  # 0: the shared rows
     is_visible = np.tril((name == name[:, np.newaxis]) | (name == 0))
     return np.where(is_visible, np.float32(0), np.float32(-np.inf))
+
+
+def chunk_sizes(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
+    """How many names go through the text graph together, in their order: at most most_rows rows with the
+    n_shared that every chunk repeats, and as even as that allows; a name that is longer goes alone.
+    """
+    room = max(1, most_rows - n_shared)
+    even = sum(lengths) / max(1, math.ceil(sum(lengths) / room))
+    sizes: list[int] = []
+    rows = 0
+    for length in lengths:
+        if not sizes or rows >= even or rows + length > room:
+            sizes.append(0)
+            rows = 0
+        sizes[-1] += 1
+        rows += length
+    return sizes
+
+
+def chunked_rows(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
+    """The rows of a sequence that each of those chunks makes."""
+    ends = itertools.accumulate(chunk_sizes(lengths, n_shared, most_rows), initial=0)
+    return [n_shared + sum(lengths[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def names_bytes(width: int, lengths: Sequence[int], n_context: int, chunk_rows: int) -> int:
+    """What ClassPrompts hold: the names' embeddings, at least a chunk of them, and the chunks' masks.
+
+    width: of the text tower; lengths: tokens of every name
+    """
+    chunks = chunked_rows(lengths, 1 + n_context, chunk_rows)
+    row_bytes = 4 * width
+    embeddings = min(sum(lengths) * row_bytes, NAMES_IN_MEMORY + max(chunks, default=0) * row_bytes)
+    return embeddings + sum(rows**2 for rows in chunks) * 4
 
 
 def context_from_words(bundle: Bundle, words: str) -> Floats:

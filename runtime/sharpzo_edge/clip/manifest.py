@@ -79,6 +79,14 @@ class Step:
     weights: tuple[Tensor, ...]
 
     @property
+    def span(self) -> tuple[int, int]:
+        """Where the weights begin in the data file, and how many bytes they take together."""
+        if not self.weights:
+            return 0, 0
+        start = min(t.offset for t in self.weights)
+        return start, max(t.end for t in self.weights) - start
+
+    @property
     def unpacking_bytes(self) -> int:
         """The largest packed matrix in float32: onnxruntime unpacks one at a time to multiply by it."""
         sizes = [math.prod(t.shape[:2]) * PACKED_BLOCK * 4 for t in self.weights if t.is_packed]

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .manifest import Preprocess
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+PICTURE_BYTES = 12 << 20  # decoding a 12-megapixel JPEG at reduced scale, and its crop
 LARGE_JPEG_PIXELS = 4_000_000
 SPARE_SCALE = 2
 MOST_DECODING_BYTES = 512 << 20  # where no budget says less

@@ -8,9 +8,9 @@ from typing import Any
 import onnxruntime as ort
 
 from ..errors import BundleError, UsageError
-from ..memory.plan import STREAMING, Mode
 from ..types import Floats
 from .bundle import Bundle
+from .tower_plan import STREAMING, Mode
 
 MOST_THREADS = 256  # each takes memory of its own
 

@@ -1,14 +1,13 @@
 """Running the two towers.
 
-A text tower answers `class_features`, an image tower `image_features`. How it runs is planned (memory.py):
-resident, the whole graph in one session, its weights packed for speed or mapped as they lie on disk; or
-streamed, step by step, with one step's weights at a time in one reused buffer: frugal when what a run
-frees may not even stay for the next. All give the same features.
+A text tower answers `class_features`, an image tower `image_features`. How it runs is planned
+(tower_plan.py). Resident: the whole graph in one session, its weights packed for speed or mapped as they lie
+on disk. Streamed: step by step, with one step's weights at a time in one reused buffer; frugal when what a
+run frees may not even stay for the next. All give the same features.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,33 +17,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BudgetError, BundleError, NumericsError
-from ..memory.plan import STREAMING, Mode, Plan, TowerPlan, Work, floor_of, make_plan, parse_budget, span
-from ..process_memory import release_library_pages, return_freed_blocks, rss_mib
+from ..errors import BundleError, NumericsError
+from ..process_memory import release_library_pages, return_freed_blocks
 from ..types import Floats
 from .bundle import Bundle
 from .class_prompts import ClassPrompts, NameChunk
 from .manifest import Step
-from .sessions import check_threads, giving_back, onnxruntime_version, open_session, run_session
-
-
-def plan_towers(bundle: Bundle, work: Work, memory_budget: str) -> Plan:
-    """How the towers will run. Everything that the imports alone needed is given back first.
-
-    Raises BudgetError when the work does not fit, or when this process is already larger than plans
-    reckon with: what it measures may refuse, and never changes a plan.
-    """
-    check_threads(work.threads)
-    budget, floor = parse_budget(memory_budget), floor_of(onnxruntime_version())
-    plan = make_plan(bundle.manifest, work, budget, floor)
-    release_library_pages()
-    if rss_mib() > floor.work and budget < math.inf:
-        raise BudgetError(
-            f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget reckon "
-            f"with at most {floor.work:.0f} MiB. Use another version of onnxruntime or numpy, or type "
-            f"the command again with --memory-budget none"
-        )
-    return plan
+from .sessions import giving_back, open_session, run_session
+from .tower_plan import STREAMING, ImagePlan, Mode, TextPlan
 
 
 @dataclass(frozen=True)
@@ -63,22 +43,26 @@ class _Engine(Protocol):
 class _Tower:
     """A context manager; leaving it gives its memory back."""
 
-    def __init__(self, bundle: Bundle, part: str, plan: TowerPlan, threads: int):
+    def __init__(self, bundle: Bundle, part: str, plan: TextPlan | ImagePlan):
         return_freed_blocks()  # what the phase before this one needed
         release_library_pages()
-        engine = _Streamed if plan.mode in STREAMING else _Resident
-        self._engine: _Engine = engine(bundle, part, plan.mode, threads)
+        mode = plan.tower.mode
+        engine = _Streamed if mode in STREAMING else _Resident
+        self._engine: _Engine | None = engine(bundle, part, mode, plan.threads)
         release_library_pages()  # what opening sessions needed, and running them does not
-        self._group = plan.group
+        self._micro_batch = plan.tower.micro_batch
         self._embed_dim = bundle.manifest.embed_dim
         self.folder = bundle.folder
 
     def close(self) -> None:
-        self.__dict__.clear()
+        """Let go of sessions and weights. A closed tower answers no more."""
+        self._engine = None
         return_freed_blocks()
 
     def _answers(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         """Raises BundleError for features of another width than the manifest's."""
+        if self._engine is None:
+            raise ValueError("the tower is closed")
         for answer in self._engine.run(jobs):
             if answer.shape[-1] != self._embed_dim:
                 raise BundleError(
@@ -100,32 +84,32 @@ class _Tower:
 class TextTower(_Tower):
     """Class features from contexts."""
 
-    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
-        super().__init__(bundle, "text", plan, threads)
+    def __init__(self, bundle: Bundle, plan: TextPlan):
+        super().__init__(bundle, "text", plan)
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
         """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries.
 
-        Candidates go through in groups, classes in the prompts' chunks; all of them pass a streamed
-        block while it is resident.
+        Candidates go through in micro-batches, classes in the prompts' chunks; all of them pass a
+        streamed block while it is resident.
         """
-        places = [
-            (slice(start, start + self._group), chunk)
-            for start in range(0, len(context), self._group)
+        parts = [
+            (slice(start, start + self._micro_batch), chunk)
+            for start in range(0, len(context), self._micro_batch)
             for chunk in prompts.chunks
         ]
-        answers = self._answers(_text_job(context[group], chunk) for group, chunk in places)
+        answers = self._answers(_text_job(context[some], chunk) for some, chunk in parts)
         result = np.empty((len(context), len(prompts.names), self._embed_dim), np.float32)
-        for (group, chunk), answer in zip(places, answers, strict=True):
-            result[group, chunk.classes] = answer
+        for (some, chunk), answer in zip(parts, answers, strict=True):
+            result[some, chunk.classes] = answer
         return result
 
 
 class ImageTower(_Tower):
     """Image features from pixels."""
 
-    def __init__(self, bundle: Bundle, plan: TowerPlan, threads: int = 0):
-        super().__init__(bundle, "image", plan, threads)
+    def __init__(self, bundle: Bundle, plan: ImagePlan):
+        super().__init__(bundle, "image", plan)
 
     def image_features(self, batches: Iterable[Floats]) -> Floats:
         """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E).
@@ -175,7 +159,7 @@ class _Streamed:
         self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
         self._data = bundle.path(tower.data)
         self._at_the_end = giving_back() if mode == "streamed" else None
-        self._buffer = np.empty(max(span(s)[1] for s in tower.steps), np.uint8)
+        self._buffer = np.empty(max(s.span[1] for s in tower.steps), np.uint8)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         carried: list[list[Floats]] = []
@@ -203,7 +187,7 @@ class _Streamed:
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
         with self._data.open("rb", buffering=0) as file:
             for step in self._steps:
-                start, length = span(step)
+                start, length = step.span
                 view = self._buffer[:length].data
                 done = 0
                 while done < length:

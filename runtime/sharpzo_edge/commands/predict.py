@@ -1,63 +1,84 @@
-"""Labels for single pictures, with a tuned prompt. Needs no text tower and costs no query."""
+"""`predict`: labels for single pictures, with a tuned prompt. Needs no text tower and costs no query."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..clip.bundle import Bundle
-from ..clip.towers import plan_towers
+from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
-from ..memory.plan import Work
+from ..memory.budget import budget_of
+from ..memory.plan import plan_images
 from ..pictures.encode import stream_features
 from ..pictures.folder import Skipped
-from ..process_memory import DEFAULT_BUDGET
-from ..run.progress import Progress
+from ..requests import PredictRequest, by_keywords
+from ..run.progress import caller_of
 from ..search.losses import softmax
 from ..tuning.heads import blended_logits
 from ..tuning.tuned_prompt import check_fits, load_prompt
 
 
-def predict(
-    bundle_path: Path,
-    prompt_path: Path,
-    images: Sequence[Path],
-    progress: Progress,
-    top: int = 5,
-    threads: int = 0,
-    memory_budget: str = DEFAULT_BUDGET,
-) -> dict[str, Any]:
-    """Returns what `predict --json` prints: for every picture its best labels and their probabilities.
+@dataclass(frozen=True)
+class Prediction:
+    """image: the picture's path as it was given; labels: the likeliest first; scores: their probabilities."""
 
-    Pictures that cannot be read are reported and passed over. Raises ImagesError when none can.
+    image: str
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Of the pictures that could be read, in the order in which they were given."""
+
+    predictions: tuple[Prediction, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "predictions": [
+                {"image": p.image, "labels": list(p.labels), "scores": list(p.scores)}
+                for p in self.predictions
+            ]
+        }
+
+
+def predict_request(request: PredictRequest) -> PredictResult:
+    """Labels for pictures.
+
+    memory_budget: bounds what the call adds to this process; None is no limit
+    Pictures that cannot be read are told to on_progress, and passed over. Raises ImagesError when none can.
     """
-    if top < 1:
-        raise UsageError(f"--top {top} is too small. It takes 1 or more. Try --top 5")
-    bundle = Bundle.open(bundle_path)
-    prompt = load_prompt(prompt_path)
-    check_fits(prompt_path, prompt, bundle)
-    plan = plan_towers(bundle, Work(threads=threads), memory_budget)
+    caller = caller_of(request.on_progress, request.stop)
+    if request.top < 1:
+        raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
+    check_threads(request.threads)
+    images = [Path(image) for image in request.pictures]
+    bundle, prompt = Bundle.open(Path(request.bundle)), load_prompt(Path(request.prompt))
+    check_fits(Path(request.prompt), prompt, bundle)
+    budget = budget_of(request.memory_budget, onnxruntime_version())
+    plan = plan_images(bundle.manifest, request.threads, budget)
+    budget.require_floor()
     skipped = Skipped()
     predictions = []
-    for numbers, features in stream_features(bundle, images, skipped, plan, threads):
+    for numbers, features in stream_features(bundle, images, skipped, plan):
         logits = blended_logits(features, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
         for i, row in zip(numbers, softmax(logits), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            predictions.append(
-                {
-                    "image": str(images[i]),
-                    "labels": [prompt.class_names[k] for k in best],
-                    "scores": [float(row[k]) for k in best],
-                }
-            )
+            best = np.argsort(-row, kind="stable")[: request.top]
+            labels = tuple(prompt.class_names[k] for k in best)
+            predictions.append(Prediction(str(images[i]), labels, tuple(float(row[k]) for k in best)))
+        caller.raise_if_stopped("Nothing is kept of predictions. Type the same command again")
     for line in skipped.lines():
-        progress.say(line)
+        caller.say(line)
     if not predictions:
         raise ImagesError(
             f"None of the {len(images)} pictures could be read, such as {images[0]}. "
             f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
         )
-    return {"predictions": predictions}
+    return PredictResult(tuple(predictions))
+
+
+predict = by_keywords(PredictRequest)(predict_request)

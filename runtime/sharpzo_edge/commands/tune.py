@@ -1,107 +1,112 @@
-"""The way, walked once: pictures, features, objective, stage 1, stage 2, tuned prompt.
+"""`tune`, in the order of events: pictures, image features, objective, both stages, head, prompt file.
 
-This file owns the order of events and nothing else. Validation pictures are ones beyond the shots; the
-test set is never seen here.
+Validation pictures are ones beyond the shots; no test set is ever seen here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..clip.towers import TextTower
-from ..errors import UsageError
-from ..pictures.features import refuse_skipped_before, training_features
-from ..run.checkpoint import refuse_another_command
-from ..run.files import checksum, file_checksum, make_folder, remove
-from ..run.interrupt import Interrupt
-from ..run.lock import LOCK_FILE, locked
-from ..run.progress import Progress
-from ..run.workplace import Workplace
+from ..pictures.features import TrainingFeatures, refuse_skipped_before, training_features
+from ..process_memory import peak_rss_mib
+from ..requests import TuneRequest, by_keywords
+from ..run.checkpoint import load_state, save_state
+from ..run.files import checksum, file_checksum, remove
+from ..run.folder import WorkFolder
+from ..run.log import Log
+from ..run.progress import Caller, Progress, caller_of, duration
 from ..seeds import stream
-from ..tuning.heads import gda, with_best_weight
-from ..tuning.loop import Budget, Run
-from ..tuning.objective import Objective
-from ..tuning.outcome import prompt_of, result_of
-from ..tuning.prepare import Prepared, prepare
-from ..tuning.record import Head as HeadFound
-from ..tuning.record import Record, Result, load_record, save_record
-from ..tuning.request import TIME_LIMIT, TuneRequest, check, check_validated, made_for, without
-from ..tuning.tuned_prompt import save_prompt
+from ..tuning.heads import Head, gda, with_best_weight
+from ..tuning.loop import Ended, Loop, State, Update
+from ..tuning.methods import method_of
+from ..tuning.objective import Evaluation, Objective
+from ..tuning.prepare import Prepared, check, check_validated, prepare
+from ..tuning.presets import AUTO
+from ..tuning.result import HeadResult, TuneResult
+from ..tuning.resume import (
+    TIME_LIMIT,
+    Record,
+    exists_already,
+    finished_result,
+    refuse_another_command,
+    save_record,
+    without,
+)
+from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
-LOG_FILE, CHECKPOINT_FILE = "log.jsonl", "checkpoint.safetensors"
 
+def _tune(request: TuneRequest) -> TuneResult:
+    """Tune a prompt on a folder of labelled pictures, and write it to `output`.
 
-def tune(request: TuneRequest) -> dict[str, Any]:
-    """Tune a prompt and write it to request.output; returns what `tune --json` prints. See tune_or_repeat."""
+    The same call again goes on with a run that was interrupted, and repeats the result of a finished one.
+    Arguments are the command line's options (`sharpzo-edge tune --help`); paths may be strings.
+    memory_budget: bounds what the call adds to this process; None is no limit
+    on_progress, stop: see Call
+    Raises SharpzoError's children; InterruptedRunError when `stop` returned True.
+    """
     return tune_or_repeat(request)[0]
 
 
-def tune_or_repeat(request: TuneRequest) -> tuple[dict[str, Any], bool]:
-    """The result, and whether it was there before.
+tune = by_keywords(TuneRequest)(_tune)
 
-    Goes on with what an interrupted process of the same command has left; of a finished one it returns the
-    result and does nothing. Raises SharpzoError's children for whatever the user can change.
-    """
+
+def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
+    """The result, and whether it was there before."""
+    output, work = request.output_path, WorkFolder.of(request.output_path, request.checkpoint_seconds)
+    caller = caller_of(request.on_progress, request.stop)
     check(request)
-    if request.output.exists() and not request.work.exists() and not request.restart:
-        raise _exists_already(request.output)
+    if output.exists() and not work.path.exists() and not request.restart:
+        raise exists_already(output)
     ready = prepare(request)
-    asked = made_for(request, ready.bundle, ready.folder, ready.plan)
-    _make_work_folder(request)
-    with (
-        locked(request.work),
-        Interrupt() as interrupt,
-        Progress(request.work / LOG_FILE) as progress,
-    ):
+    for note in ready.notes:
+        caller.say(f"note: {note}")
+    work.make()
+    with work.locked(), Log(work.log, caller) as log:
+        caller = dataclasses.replace(caller, listeners=(*caller.listeners, log))
         if request.restart:
-            _clear(request.work)
-        elif recorded := _recorded(request, asked):
+            work.clear()
+        elif result := finished_result(output, work, ready.made_for):
             if request.strict:
-                refuse_skipped_before(request.work, ready.folder)
-            progress.say(f"{request.output} is finished: this is its result, from when it was made")
-            remove(request.work / CHECKPOINT_FILE)  # a kill may have left it
-            return recorded, True
-        save_record(request.work, Record(asked, file_checksum(request.output), None))
-        at = Workplace(request.work, progress, interrupt, request.checkpoint_seconds)
-        result = _tuned(request, ready, asked, at)
-        save_record(request.work, Record(asked, file_checksum(request.output), result))
-        remove(request.work / CHECKPOINT_FILE)
-        progress.event("done", **dataclasses.asdict(result))
-    return dataclasses.asdict(result), False
+                refuse_skipped_before(work, ready.folder)
+            caller.say(f"{output} is finished: this is its result, from when it was made")
+            remove(work.checkpoint)  # a kill may have left it
+            return result, True
+        save_record(work, Record(ready.made_for, file_checksum(output), None))
+        result = _tuned(request, ready, work, caller)
+        save_record(work, Record(ready.made_for, file_checksum(output), result))
+        remove(work.checkpoint)
+        caller.tell(Progress("done", "", result.to_json()))
+    return result, False
 
 
-def _tuned(request: TuneRequest, ready: Prepared, asked: dict[str, Any], at: Workplace) -> Result:
-    """The way itself, up to the prompt in its place."""
-    bundle, folder, plan, progress = ready.bundle, ready.folder, ready.plan, at.progress
-    wanted = ready.settings.sketches[0]
-    request = dataclasses.replace(request, settings=ready.settings.with_sketch(plan.sketch))
+def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> TuneResult:
+    """The work itself, up to the prompt in its place."""
+    bundle, plan, settings = ready.bundle, ready.plan, ready.settings
     pictures = training_features(
-        bundle, folder, request.draw, plan, request.threads, at, strict=request.strict
+        bundle,
+        ready.folder,
+        ready.few_shot,
+        plan.image,
+        work,
+        caller,
+        on_disk=plan.features_on_disk,
+        strict=request.strict,
     )
-    if plan.sketch != wanted:
-        progress.say(
-            f"sketches of {plan.sketch.n_columns} columns, not {wanted.n_columns}: what the memory "
-            f"budget leaves room for"
-        )
-    progress.say(
-        f"{len(folder.names)} classes, {len(pictures.train)} pictures to tune on, "
-        f"{len(pictures.val)} to validate"
+    _say_what_there_is(ready, pictures, caller)
+    head = _fitted_head(request.head, ready, pictures)
+    A = settings.projection(stream(request.seed, "projection"), ready.context)
+    checkpoint = _Checkpoint(
+        work,
+        without(ready.made_for, TIME_LIMIT)
+        | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
     )
-    n_classes, n_validated = len(folder.names), len(set(pictures.val.labels.tolist()))
-    if 0 < n_validated < n_classes:
-        progress.say(
-            f"of {n_classes - n_validated} classes no picture beyond the shots is left to validate on"
-        )
-    head, head_found = None, None
-    if request.head == "gda":
-        check_validated(len(pictures.val))
-        head = gda(pictures.train, len(folder.names))
-    A = request.settings.projection(stream(request.seed, "projection"), ready.context)
-    assert plan.text is not None  # tuning needs the text tower
-    with TextTower(bundle, plan.text, request.threads) as tower:
+    with TextTower(bundle, plan.text) as tower:
         objective = Objective(
             tower,
             ready.prompts,
@@ -109,76 +114,200 @@ def _tuned(request: TuneRequest, ready: Prepared, asked: dict[str, Any], at: Wor
             A,
             pictures.train,
             bundle.manifest.logit_scale,
-            plan.text.together,
+            plan.text.tower.batch,
         )
-        run = Run(
-            request.settings,
-            Budget(request.query_limit, request.max_minutes),
+        method = method_of(settings, pictures.train, objective.logit_scale)
+        state = checkpoint.load()
+        if state:
+            caller.say(f"going on after {state.queries} queries")
+        elif note := method.short_limit_note(ready.limits):
+            caller.say(note)
+        loop = Loop(
+            method,
             objective,
             pictures.val,
+            ready.limits,
             partial(stream, request.seed),
-            at.folder / CHECKPOINT_FILE,
-            without(asked, TIME_LIMIT)
-            | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
-            progress,
-            checkpoint_seconds=at.checkpoint_seconds,
+            state=state,
+            on_update=partial(_updated, ready, checkpoint, caller),
         )
-        best = run.to_the_end(at.interrupt)
-    if not best.w.any():
-        why = "nothing was better by validation" if run.state.look.w.any() else "no update was made"
-        progress.say(f"{why}: the prompt is as it started, not tuned")
+        ended = loop.run()
+        checkpoint.save(loop.state)
+    _say_how_it_ended(ended, loop.state, caller)
+    head_result = None
     if head is not None:
-        head, blended = with_best_weight(head, best.class_features, pictures.val, objective.logit_scale)
-        head_found = HeadFound(request.head, head.weight, blended.accuracy, blended.loss)
-        progress.say(f"head {request.head}: weight {head.weight:g}, by validation")
-    save_prompt(request.output, prompt_of(request, ready, objective, best, head))
-    return result_of(request, plan, run, head_found)
+        T = ended.best.class_features
+        head, blended = with_best_weight(head, T, pictures.val, objective.logit_scale)
+        head_result = HeadResult(request.head, head.weight, blended.accuracy, blended.loss)
+        caller.say(f"head {request.head}: weight {head.weight:g}, by validation")
+    save_prompt(request.output_path, _prompt(request, ready, objective, ended.best, head))
+    return _result(request, ready, loop.state, ended, head_result)
 
 
-def _recorded(request: TuneRequest, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of this very command, when it was brought to its end before.
+class _Checkpoint:
+    """The checkpoint of a run, saved now and then."""
 
-    Raises UsageError when the work folder belongs to another command, finished or not, and for an output
-    that this work folder did not make.
-    """
-    record = load_record(request.work)
-    has_checkpoint = (request.work / CHECKPOINT_FILE).exists()
-    found = file_checksum(request.output)
-    if record and found and record.output == found and record.result is not None:
-        refuse_another_command(f"The finished {request.output}", record.made_for, asked)
-        return dataclasses.asdict(record.result) | {"prompt": str(request.output)}
-    if record and (record.result is None or has_checkpoint):
-        # Before the first checkpoint pictures may be mended: there is nothing to go on with but crops.
-        left_out = (TIME_LIMIT,) if has_checkpoint else (TIME_LIMIT, "--images")
-        refuse_another_command(
-            f"The interrupted run in {request.work}",
-            without(record.made_for, *left_out),
-            without(asked, *left_out),
+    def __init__(self, work: WorkFolder, made_for: dict[str, Any]):
+        self._work = work
+        self._made_for = made_for
+        self._saved = time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        return self._work.path
+
+    def load(self) -> State | None:
+        """None where there is none. Raises UsageError when it is another command's."""
+        loaded = load_state(self._work.checkpoint, State)
+        if loaded is None:
+            return None
+        state, made_for = loaded
+        refuse_another_command(f"The interrupted run in {self._work.path}", made_for, self._made_for)
+        return state
+
+    def save(self, state: State) -> None:
+        save_state(self._work.checkpoint, state, self._made_for)
+        self._saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved >= self._work.checkpoint_seconds
+
+
+def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, update: Update) -> None:
+    """What follows from an update of the loop: the user sees it, the state is saved, the run stops."""
+    state = update.state
+    if update.kind == "evaluation":
+        caller.tell(_evaluation_progress(ready, update))
+        return
+    if update.kind == "stage":
+        caller.say(
+            f"stage 1 ends: {update.where}; {state.queries} queries, loss {state.latest.train.loss:.4f}"
         )
-    if request.output.exists() and not (record and (has_checkpoint or record.output == found)):
-        raise _exists_already(request.output)
-    return None
+    stops = caller.wants_to_stop
+    if stops or update.kind == "stage" or checkpoint.is_due:
+        checkpoint.save(state)
+    if stops:
+        caller.raise_if_stopped(
+            f"The run is saved after {state.queries} queries, in {checkpoint.folder}. "
+            f"To go on, type the same command again, without --restart"
+        )
 
 
-def _exists_already(output: Path) -> UsageError:
-    return UsageError(
-        f"The output {output} exists already. Tuning replaces no prompt that it did not make. "
-        f"Choose another --output, or start over with --restart"
+def _evaluation_progress(ready: Prepared, update: Update) -> Progress:
+    state, found = update.state, update.state.latest
+    validation = f"  validation {100 * found.val.accuracy:.1f} %" if found.val else ""
+    text = (
+        f"{update.where}  queries {state.queries}  loss {found.train.loss:.4f}  "
+        f"accuracy {100 * found.train.accuracy:.1f} %{validation}  "
+        f"{duration(state.seconds)}{_time_left(ready, state)}"
+    )
+    figures = {
+        "where": update.where,
+        "queries": state.queries,
+        "seconds": round(state.seconds, 3),
+        "train": dataclasses.asdict(found.train),
+        "val": dataclasses.asdict(found.val) if found.val else None,
+    }
+    return Progress("evaluation", text, figures, is_first=update.where == "zero-shot")
+
+
+def _time_left(ready: Prepared, state: State) -> str:
+    settings, limits = ready.settings, ready.limits
+    if state.queries < 2:
+        return ""
+    total = min(settings.expected_queries, limits.max_queries or math.inf)
+    left = state.seconds / state.queries * max(0, total - state.queries)
+    if limits.max_minutes is not None:
+        left = min(left, max(0.0, limits.max_minutes * 60 - state.seconds))
+    if not math.isfinite(left):
+        return ""
+    may_end_earlier = settings.change_point == AUTO or settings.patience > 0
+    return f", {'at most ' * may_end_earlier}{duration(left)} left"
+
+
+def _say_what_there_is(ready: Prepared, pictures: TrainingFeatures, caller: Caller) -> None:
+    if ready.plan.sketch.n_columns != ready.wanted_columns:
+        caller.say(
+            f"sketches of {ready.plan.sketch.n_columns} columns, not {ready.wanted_columns}: what the memory "
+            f"budget leaves room for"
+        )
+    n_classes = len(ready.folder.names)
+    caller.say(
+        f"{n_classes} classes, {len(pictures.train)} pictures to tune on, {len(pictures.val)} to validate"
+    )
+    n_validated = len(set(pictures.val.labels.tolist()))
+    if 0 < n_validated < n_classes:
+        caller.say(f"of {n_classes - n_validated} classes no picture beyond the shots is left to validate on")
+
+
+def _say_how_it_ended(ended: Ended, state: State, caller: Caller) -> None:
+    if state.latest.val is None:
+        kept = "the last is kept, as there are no validation pictures"
+    else:
+        kept = f"the best by validation was after {state.best_queries:,} queries"
+    caller.say(f"stopped: {ended.why}; {kept}")
+    if not ended.best.w.any():
+        why = "nothing was better by validation" if state.latest.w.any() else "no update was made"
+        caller.say(f"{why}: the prompt is as it started, not tuned")
+
+
+def _fitted_head(kind: str, ready: Prepared, pictures: TrainingFeatures) -> Head | None:
+    if kind == "none":
+        return None
+    check_validated(len(pictures.val))
+    return gda(pictures.train, len(ready.folder.names))
+
+
+def _prompt(
+    request: TuneRequest, ready: Prepared, objective: Objective, best: Evaluation, head: Head | None
+) -> TunedPrompt:
+    """The tuned prompt, with all that is told about it."""
+    return TunedPrompt(
+        context=objective.contexts(best.w[None])[0],
+        class_features=best.class_features,
+        about={
+            "format_version": FORMAT_VERSION if head is None else HEAD_FORMAT_VERSION,
+            "class_names": list(ready.folder.names),
+            "class_folders": list(ready.folder.folders),
+            "model": ready.bundle.manifest.model,
+            "bundle": ready.bundle.checksum,
+            "seed": request.seed,
+            "settings": {
+                **dataclasses.asdict(ready.settings),
+                "shots": request.shots,
+                "val": request.val,
+                "views": request.views,
+                "context_init": ready.context_words,
+                "context_tokens": request.context_tokens,
+                "max_queries": ready.limits.max_queries,
+            },
+            "queries": objective.queries,
+            "train_loss": best.train.loss,
+            **({} if head is None else {"head": {"kind": request.head, "weight": head.weight}}),
+        },
+        head=head,
     )
 
 
-def _make_work_folder(request: TuneRequest) -> None:
-    try:
-        make_folder(request.work)
-    except OSError as error:
-        raise UsageError(
-            f"Cannot make the work folder {request.work} ({error.strerror}). The output's folder must "
-            f"exist and be writable. Make it, or choose another --output"
-        ) from error
-
-
-def _clear(work: Path) -> None:
-    """Remove an earlier run; the lock stays, and the log, which is open."""
-    for path in work.iterdir():
-        if path.name not in (LOCK_FILE, LOG_FILE) and not path.is_dir():
-            remove(path)
+def _result(
+    request: TuneRequest, ready: Prepared, state: State, ended: Ended, head: HeadResult | None
+) -> TuneResult:
+    best = ended.best
+    return TuneResult(
+        queries=state.queries,
+        stage1_queries=state.stage1_queries,
+        stage2_queries=state.stage2_queries,
+        seconds=round(state.seconds, 3),
+        peak_rss_mib=round(peak_rss_mib(), 1),
+        best_queries=state.best_queries,
+        stopped=ended.why,
+        train_loss=best.train.loss,
+        train_accuracy=best.train.accuracy,
+        val_accuracy=best.val.accuracy if best.val else None,
+        val_loss=best.val.loss if best.val else None,
+        zero_shot_train_loss=state.zero_shot_loss,
+        plan=ready.plan.to_json(),
+        prompt=str(request.output),
+        head=head,
+    )

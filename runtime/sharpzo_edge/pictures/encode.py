@@ -1,6 +1,6 @@
-"""From crops to unit image features, pass by pass of the image tower.
+"""From crops to unit image features, batch by batch of the image tower.
 
-For tuning the crops come from a journal, and every pass goes into another one; eval and predict stream
+For tuning the crops come from a journal, and every batch goes into another one; eval and predict stream
 pictures, and keep nothing.
 """
 
@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from ..clip.bundle import Bundle
 from ..clip.manifest import Preprocess
 from ..clip.preprocess import UnreadablePictureError, read_crop, to_pixels, view
+from ..clip.tower_plan import ImagePlan
 from ..clip.towers import ImageTower
 from ..errors import NumericsError
-from ..memory.plan import Plan, TowerPlan
+from ..run.folder import WorkFolder
 from ..run.journal import Journal
-from ..run.workplace import Workplace
+from ..run.progress import Caller
 from ..types import Doubles, Floats
 from .few_shot import crop_of
 from .folder import Skipped
-
-ENCODED_FILE = "features.journal"
 
 
 @dataclass(frozen=True)
@@ -53,43 +52,41 @@ class Rows:
         return view(plain, self.parts[row]) if i else plain
 
 
-def encode(
-    bundle: Bundle, rows: Rows, plan: TowerPlan, threads: int, encoded: Journal, at: Workplace
-) -> None:
-    """Encode the rows, a pass of them at a time, into records of `encoded`: float32.
+def encode(bundle: Bundle, rows: Rows, plan: ImagePlan, encoded: Journal, caller: Caller) -> None:
+    """Encode the rows, a batch of them at a time, into records of `encoded`: float32.
 
-    Raises NumericsError when the tower answers differently twice, which is asked before the first pass, and
-    InterruptedRunError when a signal has come.
+    Raises NumericsError when the tower answers differently twice, which is asked before the first batch, and
+    InterruptedRunError when the caller wants to stop.
     """
-    passes = _passes(len(rows), plan)
-    if len(encoded) == len(passes):
+    batches = _batches(len(rows), plan)
+    if len(encoded) == len(batches):
         return
-    with ImageTower(bundle, plan, threads) as tower:
+    with ImageTower(bundle, plan) as tower:
         if not len(encoded):
             _require_one_answer(tower, to_pixels(rows[0][np.newaxis], rows.how))
-        for taken in passes[len(encoded) :]:
-            at.interrupt.raise_if_received(
+        for taken in batches[len(encoded) :]:
+            caller.raise_if_stopped(
                 f"{taken.start} of {len(rows)} pictures are encoded, and kept. To go on, type the same "
                 f"command again, without --restart"
             )
-            at.progress.status(f"encoding picture {taken.start + 1} of {len(rows)}")
+            caller.status(f"encoding picture {taken.start + 1} of {len(rows)}")
             pixels = _pixels([rows[row] for row in taken], rows.how, plan)
             encoded.append(tower.image_features(pixels).astype("<f4").tobytes())
 
 
-def encoded_journal(at: Workplace, key: str, n_rows: int, plan: TowerPlan, embed_dim: int) -> Journal:
-    """The features of the passes, one after another."""
-    largest = 4 * embed_dim * plan.together
-    return at.journal(ENCODED_FILE, key, largest, partial(_is_pass, _passes(n_rows, plan), embed_dim))
+def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, embed_dim: int) -> Journal:
+    """The features of the batches, one after another."""
+    largest = 4 * embed_dim * plan.tower.batch
+    fits = partial(_is_batch, _batches(n_rows, plan), embed_dim)
+    return work.journal(work.encoded, key, largest, fits)
 
 
 def stream_features(
-    bundle: Bundle, files: Sequence[Path], skipped: Skipped, plan: Plan, threads: int = 0
+    bundle: Bundle, files: Sequence[Path], skipped: Skipped, plan: ImagePlan
 ) -> Iterator[tuple[list[int], Floats]]:
-    """Encode pictures pass by pass: yields (their numbers in `files`, unit features (B, E))."""
-    assert plan.image is not None  # whoever has pictures plans for them
-    how, together = bundle.manifest.preprocess, plan.image.together
-    with ImageTower(bundle, plan.image, threads) as tower:
+    """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E))."""
+    how = bundle.manifest.preprocess
+    with ImageTower(bundle, plan) as tower:
         numbers: list[int] = []
         crops: list[NDArray[np.uint8]] = []
         for i, path in enumerate(files):
@@ -98,18 +95,18 @@ def stream_features(
                 numbers.append(i)
             except UnreadablePictureError as reason:
                 skipped.add(path, str(reason))
-            if crops and (len(crops) == together or i == len(files) - 1):
-                yield numbers, tower.image_features(_pixels(crops, how, plan.image))
+            if crops and (len(crops) == plan.tower.batch or i == len(files) - 1):
+                yield numbers, tower.image_features(_pixels(crops, how, plan))
                 numbers, crops = [], []
 
 
-def _passes(n_rows: int, plan: TowerPlan) -> list[range]:
-    starts = range(0, n_rows, plan.together)
-    return [range(start, min(start + plan.together, n_rows)) for start in starts]
+def _batches(n_rows: int, plan: ImagePlan) -> list[range]:
+    size = plan.tower.batch
+    return [range(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def _is_pass(passes: list[range], embed_dim: int, number: int, record: bytes) -> bool:
-    return number < len(passes) and len(record) == 4 * embed_dim * len(passes[number])
+def _is_batch(batches: list[range], embed_dim: int, number: int, record: bytes) -> bool:
+    return number < len(batches) and len(record) == 4 * embed_dim * len(batches[number])
 
 
 def _require_one_answer(tower: ImageTower, pixels: Floats) -> None:
@@ -122,6 +119,7 @@ def _require_one_answer(tower: ImageTower, pixels: Floats) -> None:
         )
 
 
-def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: TowerPlan) -> Iterable[Floats]:
-    """A pass of crops as batches of pixels, each made when its turn comes."""
-    return (to_pixels(np.stack(crops[i : i + plan.group]), how) for i in range(0, len(crops), plan.group))
+def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: ImagePlan) -> Iterable[Floats]:
+    """A batch of crops as micro-batches of pixels, each made when its turn comes."""
+    size = plan.tower.micro_batch
+    return (to_pixels(np.stack(crops[i : i + size]), how) for i in range(0, len(crops), size))

@@ -11,7 +11,16 @@ import numpy as np
 
 from ..run.files import replacing
 from ..run.journal import Journal
-from ..types import Floats, npy_offset
+from ..run.npy import npy_offset
+from ..types import Floats
+
+FEATURES_IN_MEMORY = 4 << 20  # bytes; larger sets of image features stay on disk
+
+
+def held_bytes(n_features: int, embed_dim: int) -> int:
+    """What image features take in memory: 0 when they stay on disk."""
+    n_bytes = 4 * n_features * embed_dim
+    return n_bytes if n_bytes <= FEATURES_IN_MEMORY else 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""From a labelled folder to the crops of the pictures that are drawn from it, on disk.
+"""The few-shot split: which pictures of a labelled folder are tuned on, and which are validated on.
 
-Each picture is decoded once: its crop, or why there is none, is a record of crops.journal, where the next
-process finds it.
+A picture is decoded once. Its crop, or why there is none, is kept in a journal of the work folder, where the
+next process finds it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ..clip.manifest import Preprocess
 from ..clip.preprocess import UnreadablePictureError, read_crop
 from ..errors import ImagesError
 from ..run.files import json_checksum
+from ..run.folder import WorkFolder
 from ..run.journal import Journal
-from ..run.workplace import Workplace
+from ..run.progress import Caller
 from .folder import LabelledFolder, Skipped
 
-CROPS_FILE = "crops.journal"
-IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record in it
+IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record of the crops' journal
 LONGEST_REASON = 1 << 10
-ROW_ORDER = "shots, then validation"  # of Drawn.rows
+ROW_ORDER = "shots, then validation"  # of Split.rows
 FEW_SHOWN = 8  # classes that a line names
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What is drawn, and by which seeds.
+class FewShot:
+    """How many pictures of a class are taken, and by which seeds.
 
     shots, n_val: pictures of a class to tune on, and the most beyond them to validate on
     views: how often a shot is encoded: once as it is, views - 1 times as a random part of it
@@ -54,13 +54,13 @@ class Draw:
     def n_rows(self, folder: LabelledFolder) -> int:
         """Pictures that will be encoded, a view each, when all of them can be read."""
         n_shots = sum(min(len(files), self.shots) for files in folder.files)
-        n_drawn = sum(min(len(files), self.shots + self.n_val) for files in folder.files)
-        return (self.views - 1) * n_shots + n_drawn
+        n_taken = sum(min(len(files), self.shots + self.n_val) for files in folder.files)
+        return (self.views - 1) * n_shots + n_taken
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Which pictures were drawn, in the order in which they were read.
+class Split:
+    """Which pictures were taken, in the order in which they were read.
 
     files: (N,) spelt below the folder's root; labels: (N,) their classes; is_val: (N,) whether beyond the
     shots; skipped, said: lines for the user, of pictures and of classes
@@ -73,7 +73,7 @@ class Drawn:
     said: tuple[str, ...]
 
     def fits(self, n_classes: int) -> bool:
-        """Whether it can be what `draw_crops` returned: anyone can make a checksum that fits."""
+        """Whether it can be what `read_split` returned: anyone can make a checksum that fits."""
         with_shots = {label for label, val in zip(self.labels, self.is_val, strict=False) if not val}
         return (
             len(self.files) == len(self.labels) == len(self.is_val)
@@ -89,13 +89,18 @@ class Drawn:
         return np.concatenate([np.column_stack((each, np.full_like(each, i))) for each, i in parts])
 
 
-def draw_crops(
-    folder: LabelledFolder, draw: Draw, how: Preprocess, most_bytes: float, crops: Journal, at: Workplace
-) -> tuple[Drawn, list[int]]:
-    """Read the crops of the drawn pictures; returns which they are, and their records in `crops`.
+def read_split(
+    folder: LabelledFolder,
+    few_shot: FewShot,
+    how: Preprocess,
+    most_bytes: float,
+    crops: Journal,
+    caller: Caller,
+) -> tuple[Split, list[int]]:
+    """Read the crops of the split's pictures; returns which they are, and their records in `crops`.
 
-    A class's pictures are taken in an order drawn by seed; one that cannot be read, or not with `most_bytes`,
-    is passed over, and the next takes its place. The first of these outcomes may be in `crops` from before.
+    A class's pictures are taken in a random order; one that cannot be read, or not with `most_bytes`, is
+    passed over, and the next takes its place. The first of these outcomes may be in `crops` from before.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
     """
     files: list[str] = []
@@ -103,18 +108,18 @@ def draw_crops(
     is_val: list[bool] = []
     records: list[int] = []
     skipped, few = Skipped(), []
-    orders = draw.orders(len(folder.files))
+    orders = few_shot.orders(len(folder.files))
     n_tried = 0
     for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
         n_read = 0
         for i in np.random.default_rng(order).permutation(len(paths)):
-            if n_read == draw.shots + draw.n_val:
+            if n_read == few_shot.shots + few_shot.n_val:
                 break
-            at.interrupt.raise_if_received(
+            caller.raise_if_stopped(
                 f"{len(files)} pictures are read, and kept. To go on, type the same command again, without "
                 f"--restart"
             )
-            at.progress.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
+            caller.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
             if n_tried == len(crops):
                 crops.append(_outcome(paths[i], how, most_bytes))
             outcome = crops[n_tried]
@@ -125,7 +130,7 @@ def draw_crops(
             records.append(n_tried - 1)
             files.append(_spelt(paths[i].relative_to(folder.root)))
             labels.append(k)
-            is_val.append(n_read >= draw.shots)
+            is_val.append(n_read >= few_shot.shots)
             n_read += 1
         if n_read == 0:
             raise ImagesError(
@@ -133,28 +138,30 @@ def draw_crops(
                 f"({len(paths)} files). Every class needs at least one JPEG, PNG or other picture. "
                 f"Add pictures, or remove the folder"
             )
-        if n_read < draw.shots:
+        if n_read < few_shot.shots:
             few.append(f"{folder.folders[k]} ({n_read})")
     said = []
     if few:
         rest = f", and {len(few) - FEW_SHOWN} more classes" * (len(few) > FEW_SHOWN)
-        said.append(f"fewer than {draw.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}")
-    return Drawn(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said)), records
+        said.append(
+            f"fewer than {few_shot.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}"
+        )
+    return Split(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said)), records
 
 
-def crops_journal(at: Workplace, key: str, how: Preprocess) -> Journal:
+def crops_journal(work: WorkFolder, key: str, how: Preprocess) -> Journal:
     """The outcomes of reading pictures, one after another."""
     largest = max(_crop_bytes(how), LONGEST_REASON) + 1
-    return at.journal(CROPS_FILE, key, largest, partial(_is_outcome, how))
+    return work.journal(work.crops, key, largest, partial(_is_outcome, how))
 
 
 def crop_of(record: bytes, how: Preprocess) -> NDArray[np.uint8]:
-    """The crop (height, width, 3) in a record of crops.journal that holds one."""
+    """The crop (height, width, 3) in a record of the journal that holds one."""
     return np.frombuffer(record, np.uint8, offset=1).reshape(*how.size, 3)
 
 
 def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
-    """A record of crops.journal: the crop, or why there is none."""
+    """A record of the journal: the crop, or why there is none."""
     try:
         return IS_CROP + read_crop(path, how, most_bytes).tobytes()
     except UnreadablePictureError as reason:

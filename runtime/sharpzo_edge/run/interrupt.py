@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP become a flag that a loop reads at a moment of its choice."""
+"""SIGINT, SIGTERM and SIGHUP become a flag that a work asks for at moments of its choice.
+
+For the command line alone: a library must not change the signals of the program that uses it.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,16 @@ class Interrupt:
         self.received = 0
         self._before: dict[signal.Signals, Any] = {}
 
-    @property
-    def name(self) -> str:
-        return signal.Signals(self.received).name
+    def is_received(self) -> bool:
+        """What a work asks as its `stop`."""
+        return self.received != 0
 
-    def raise_if_received(self, what_is_kept: str) -> None:
-        """Raises InterruptedRunError, once a signal has come."""
-        if self.received:
-            raise InterruptedRunError(f"Stopped by {self.name}. {what_is_kept}", self.received)
+    def named(self, stopped: InterruptedRunError) -> InterruptedRunError:
+        """The same error, with the signal's name and exit code where a signal was the reason."""
+        if not self.received:
+            return stopped
+        text = str(stopped).replace("Stopped.", f"Stopped by {signal.Signals(self.received).name}.", 1)
+        return InterruptedRunError(text, 128 + self.received)
 
     def __enter__(self) -> Self:
         for number in SIGNALS:

@@ -1,95 +1,75 @@
-"""What the user sees while a run goes on, and its log.
+"""What a long work tells its caller while it goes on, and how its caller stops it.
 
-On a terminal one line is redrawn; otherwise plain lines, now and then. The log is JSON lines, one
-event each, and is never read back. Neither may end a run: a log that cannot be written is said once and
-given up, a terminal that has gone is written to no more.
+The work knows neither terminal nor signals. It tells a function, and asks another one now and then whether
+it should stop.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from ..errors import SharpzoError
-from ..process_memory import rss_mib
-from .files import Appended
-
-PLAIN_LINE_SECONDS = 5.0
-REDRAW_SECONDS = 0.2
+from ..errors import InterruptedRunError
 
 
+@dataclass(frozen=True)
 class Progress:
-    """Lines on `stream` (standard error, so that --json keeps standard output), events in `log`."""
+    """One piece of news.
 
-    def __init__(self, log: Path | None = None, stream: TextIO | None = None):
-        self._stream = sys.stderr if stream is None else stream
-        self._terminal = self._stream.isatty()
-        self._last = -PLAIN_LINE_SECONDS
-        self._drawn = ""
-        self._log: Appended | None = None
-        if log:
-            try:
-                self._log = Appended(log)
-            except SharpzoError as error:
-                self._give_up_log(error)
+    kind:  "said", a line to keep; "status", a line that the next one replaces; "evaluation", what the
+           prompt is worth at this moment; "done", the end of a run
+    text:  for people
+    figures: the same in numbers: of an evaluation where, queries, seconds, and for train and val loss and
+           accuracy; of the end what `tune --json` prints
+    is_first: the first evaluation of a run: show it, however little time has passed
+    """
 
-    def say(self, line: str) -> None:
+    kind: Literal["said", "status", "evaluation", "done"]
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    is_first: bool = False
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asked for the work: is told of it, and may stop it.
+
+    listeners: are told everything, in their order
+    stop:      is asked before every picture and after every batch of queries; True ends the work there
+    """
+
+    listeners: tuple[OnProgress, ...] = ()
+    stop: Callable[[], bool] | None = None
+
+    def tell(self, progress: Progress) -> None:
+        for listener in self.listeners:
+            listener(progress)
+
+    def say(self, text: str) -> None:
         """A line that stays."""
-        self._clear()
-        self._show(f"{line}\n")
-        self.event("said", text=line)
+        self.tell(Progress("said", text))
 
-    def status(self, line: str, always: bool = False) -> None:
-        """A line that the next one replaces (on a terminal), or that comes every few seconds."""
-        now = time.monotonic()
-        line = f"{line}  rss {rss_mib():.0f} MiB"
-        pause = REDRAW_SECONDS if self._terminal else PLAIN_LINE_SECONDS
-        if not always and now - self._last < pause:
-            return
-        self._last = now
-        if self._terminal:
-            self._show("\r" + line.ljust(len(self._drawn)))
-            self._drawn = line
-        else:
-            self._show(f"{line}\n")
+    def status(self, text: str) -> None:
+        """A line that the next one replaces."""
+        self.tell(Progress("status", text))
 
-    def event(self, kind: str, **values: Any) -> None:
-        if self._log:
-            try:
-                self._log.append(f"{json.dumps({'event': kind, **values})}\n".encode())
-            except SharpzoError as error:
-                self._give_up_log(error)
+    @property
+    def wants_to_stop(self) -> bool:
+        return self.stop is not None and self.stop()
 
-    def __enter__(self) -> Self:
-        return self
+    def raise_if_stopped(self, what_is_kept: str) -> None:
+        """Raises InterruptedRunError, when the caller wants to stop."""
+        if self.wants_to_stop:
+            raise InterruptedRunError(f"Stopped. {what_is_kept}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._clear()
-        if self._log:
-            self._log.close()
 
-    def _clear(self) -> None:
-        if self._drawn:
-            self._show("\r" + " " * len(self._drawn) + "\r")
-            self._drawn = ""
-
-    def _show(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            self._stream.write(text)
-            self._stream.flush()
-
-    def _give_up_log(self, error: SharpzoError) -> None:
-        if self._log:
-            self._log.close()
-            self._log = None
-        self.say(f"note: the run goes on without its log. {error}")
+def caller_of(on_progress: OnProgress | None, stop: Callable[[], bool] | None) -> Caller:
+    """The caller that these two functions make; None: nobody listens, nobody stops it."""
+    return Caller((on_progress,) if on_progress else (), stop)
 
 
 def duration(seconds: float) -> str:

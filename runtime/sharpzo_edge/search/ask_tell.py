@@ -49,6 +49,14 @@ class Optimiser(Protocol):
         """Its class features (K, E), when they are known already; the state's own, not to be written to."""
 
     @property
+    def n_updates(self) -> int:
+        """How many updates were made: generations, steps or rounds."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to ask."""
+
+    @property
     def between_updates(self) -> bool:
         """Whether no answer has been told since the last update."""
 

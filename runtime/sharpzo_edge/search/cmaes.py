@@ -36,6 +36,7 @@ from .estimators import (
 )
 
 FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
+EIGEN_MATRICES = 11  # d x d doubles alive while a full C is decomposed, its states included
 CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
 
@@ -219,6 +220,16 @@ class SharpnessAwareCMAES:
     def solution_features(self) -> None:
         """Not known: the candidates' answers are losses."""
         return None
+
+    @property
+    def n_updates(self) -> int:
+        """Generations made so far."""
+        return self._state.generation
+
+    @property
+    def finished(self) -> bool:
+        """Never: there is always a next generation. See stop_reasons."""
+        return False
 
     @property
     def between_updates(self) -> bool:
@@ -570,6 +581,11 @@ def sampled(state: State, settings: Settings, generator: np.random.Generator) ->
         directions=orthonormal_rows(generator.standard_normal((n_directions, settings.dim))),
         rng=dict(generator.bit_generator.state),
     )
+
+
+def peak_bytes(settings: Settings) -> int:
+    """The most at one moment, states included: while a full C is decomposed."""
+    return EIGEN_MATRICES * settings.dim**2 * 8 if settings.covariance == "full" else 0
 
 
 # The search distribution's shape: C^(1/2) and C^(-1/2) for the three kinds of covariance.

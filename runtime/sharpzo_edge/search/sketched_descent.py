@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Doubles, Floats, Halves, class_blocks
+from . import gauss_newton
 from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
 from .estimators import SKETCH_STEP, FeatureSketch, no_finite_features, orthonormal_rows, reach, slopes
-from .losses import FeatureLoss, LinearModel, minimum_in_ball
+from .gauss_newton import LinearModel, minimum_in_ball
+from .losses import FeatureLoss
 from .sparse_zo import Mask, keep_mask, pruning_score
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
@@ -32,6 +34,24 @@ REJECTED = 0.25  # factor of delta when no step lowers the loss
 SMALLEST_FALL = 1e-5  # of the loss: less is round-off in float32
 TINY = 1e-300  # keeps a step of length 0 from dividing
 FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: from a = 0, and from the ball before
+
+
+DIRECTION_COPIES = 3  # beside a round's own, while the next begins: the kept ones, the new ones, all of them
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """How many directions are new in a round, and of how many rounds the columns are kept; rank 0: none."""
+
+    rank: int
+    kept_rounds: int
+
+    @property
+    def n_columns(self) -> int:
+        return self.rank * (1 + self.kept_rounds)
+
+
+NO_SKETCH = Sketch(0, 0)
 
 
 @dataclass(frozen=True)
@@ -169,6 +189,11 @@ class SketchedDescent:
     def solution_features(self) -> Floats:
         """Class features (K, E) at the present w: always known; the state's own, not to be written to."""
         return self._state.class_features
+
+    @property
+    def n_updates(self) -> int:
+        """Rounds made so far."""
+        return self._state.step
 
     @property
     def between_updates(self) -> bool:
@@ -424,3 +449,32 @@ def _check_shapes(settings: Settings, state: State) -> None:
         "trials": (len(state.trials), settings.dim),
     }
     require_shapes(state, expected, "--dim, --rank, --kept-rounds, --prune-interval and --prune-ratio")
+
+
+# What a sketch takes.
+
+
+def held_bytes(sketch: Sketch, dim: int, n_classes: int, embed_dim: int) -> int:
+    """Of a whole sketch, which stays from update to update: columns in float16, directions in float64."""
+    return _columns_bytes(sketch, dim, n_classes, embed_dim) + _directions_bytes(sketch, dim)
+
+
+def peak_bytes(sketch: Sketch, dim: int, n_classes: int, embed_dim: int) -> int:
+    """The most at one moment between two passes, beside that: the minimum is sought, or a round begins.
+
+    An interrupted run's columns are copied once, which is more than those that a new round keeps.
+    """
+    n_columns = min(sketch.n_columns, dim)
+    if not n_columns:
+        return 0
+    columns = _columns_bytes(sketch, dim, n_classes, embed_dim)
+    next_round = columns + DIRECTION_COPIES * _directions_bytes(sketch, dim)
+    return max(gauss_newton.peak_bytes(n_columns, n_classes, embed_dim), next_round)
+
+
+def _columns_bytes(sketch: Sketch, dim: int, n_classes: int, embed_dim: int) -> int:
+    return 2 * min(sketch.n_columns, dim) * n_classes * embed_dim
+
+
+def _directions_bytes(sketch: Sketch, dim: int) -> int:
+    return 8 * min(sketch.n_columns, dim) * dim

@@ -134,6 +134,11 @@ class SparseZOSGD:
         return None
 
     @property
+    def n_updates(self) -> int:
+        """Steps made so far."""
+        return self._state.step
+
+    @property
     def between_updates(self) -> bool:
         """No answer of the present step has been told yet."""
         return self._state.answered == 0

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..search.losses import Score, cross_entropies, logits_of, picture_block
+from ..search.losses import SCORING_BYTES, Score, logits_of, picture_block, scores_of
 from ..types import Doubles, Floats, LabelledFeatures
 
 HEADS = ("none", "gda")
@@ -27,6 +27,8 @@ HEADS = ("none", "gda")
 WEIGHTS = (0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Mean squared distance of unit features from their class's mean: below it pictures are one and the same.
 ROUND_OFF = 1e-10
+HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
+HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
 BLOCK_ROWS = 256  # pictures whose features are doubles at once
 
 
@@ -60,7 +62,7 @@ def gda(shots: LabelledFeatures, n_classes: int) -> Head:
 def class_means(shots: LabelledFeatures, n_classes: int) -> Doubles:
     """mu: (K, E) float64."""
     totals = np.zeros((n_classes, shots.features[:1].shape[1]))
-    for X, y in _blocks(shots):
+    for X, y in _in_doubles(shots):
         np.add.at(totals, y, X)
     means: Doubles = totals / np.bincount(shots.labels, minlength=n_classes)[:, np.newaxis]
     return means
@@ -69,7 +71,7 @@ def class_means(shots: LabelledFeatures, n_classes: int) -> Doubles:
 def within_scatter(shots: LabelledFeatures, means: Doubles) -> Doubles:
     """S: (E, E) float64."""
     scatter = np.zeros((means.shape[1], means.shape[1]))
-    for X, y in _blocks(shots):
+    for X, y in _in_doubles(shots):
         X -= means[y]
         scatter += X.T @ X
     return scatter
@@ -109,23 +111,23 @@ def with_best_weight(
     sure of itself, right or wrong. Of equal losses too, the smaller weight; so a head is never less accurate
     there than the prompt alone.
     """
-    totals, right = np.zeros(len(WEIGHTS)), np.zeros(len(WEIGHTS), int)
-    step = picture_block(*class_features.shape)
-    for start in range(0, len(validation), step):
-        rows = slice(start, start + step)
-        features, labels = validation.features[rows], validation.labels[rows]
+
+    def answers(features: Floats) -> Iterator[Floats]:
         logits, z = logits_of(features, class_features, logit_scale), head_logits(features, head)
-        for i, weight in enumerate(WEIGHTS):
-            blended = blend(logits, z, weight)
-            totals[i] += cross_entropies(blended, labels).sum()
-            right[i] += (blended.argmax(axis=1) == labels).sum()
-    best = min(range(len(WEIGHTS)), key=lambda i: (-right[i], totals[i]))
-    n = len(validation)
-    return replace(head, weight=WEIGHTS[best]), Score(float(totals[best] / n), float(right[best] / n))
+        for weight in WEIGHTS:
+            yield blend(logits, z, weight)
+
+    found = scores_of(answers, len(WEIGHTS), validation, picture_block(*class_features.shape))
+    best = min(range(len(WEIGHTS)), key=lambda i: (-found[i].accuracy, found[i].loss))
+    return replace(head, weight=WEIGHTS[best]), found[best]
 
 
-def _blocks(pictures: LabelledFeatures) -> Iterator[tuple[Doubles, NDArray[np.int64]]]:
+def peak_bytes(n_classes: int, embed_dim: int) -> int:
+    """While a head is fitted and its weight chosen, beside the features."""
+    return SCORING_BYTES + 8 * embed_dim * (HEAD_MATRICES * embed_dim + HEAD_MEANS * n_classes)
+
+
+def _in_doubles(pictures: LabelledFeatures) -> Iterator[tuple[Doubles, NDArray[np.int64]]]:
     """Features as doubles (b, E), of the caller's own, and labels (b,)."""
-    for start in range(0, len(pictures), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        yield pictures.features[rows].astype(np.float64), pictures.labels[rows]
+    for features, labels in pictures.blocks(BLOCK_ROWS):
+        yield features.astype(np.float64), labels

@@ -1,49 +1,170 @@
-"""What is known of a tune before its work begins; it reads the bundle and lists the pictures."""
+"""What is known of a tune before its work begins: the request is checked, settings are final, a plan is made.
+
+It reads the bundle and lists the pictures. It opens no picture and runs no tower.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..clip.bundle import Bundle
-from ..clip.class_prompts import ClassPrompts, checked_token_ids, prompts_of
-from ..clip.towers import plan_towers
-from ..memory.plan import Plan, Work
+from ..clip.class_prompts import (
+    ClassPrompts,
+    checked_token_ids,
+    context_from_words,
+    prompts_of,
+    random_context,
+)
+from ..clip.sessions import check_threads, onnxruntime_version
+from ..errors import UsageError
+from ..memory.budget import budget_of
+from ..memory.plan import Plan, Work, make_plan
+from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
+from ..requests import TuneRequest
+from ..search import cmaes
+from ..seeds import stream
 from ..types import Floats
-from .presets import TuneSettings
-from .request import TuneRequest
+from . import heads
+from .objective import projection_bytes
+from .presets import TuneSettings, overrides_of, settings_for
+from .resume import made_for
+from .stopping import Limits
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """context: (m, D), the initial one; settings: the user's, for this context; the plan has both towers."""
+    """settings: of this run: for this context, and with the sketch that the plan has room for.
+    wanted_columns: of the sketch that was asked for
+    context: (m, D) float32, the initial one; context_words: that it spells, or None for random vectors
+    made_for: what decides the run's numbers, by the names that the user types
+    notes: for the user
+    """
 
     bundle: Bundle
     folder: LabelledFolder
+    few_shot: FewShot
     context: Floats
+    context_words: str | None
     settings: TuneSettings
+    wanted_columns: int
+    limits: Limits
     plan: Plan
     prompts: ClassPrompts
+    made_for: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def prepare(request: TuneRequest) -> Prepared:
-    """Read the bundle, the folder and the names, and plan. Raises BudgetError when no plan fits."""
-    bundle = Bundle.open(request.bundle)
-    folder = read_folder(request.images, request.class_names)
-    context = request.initial_context(bundle)
+    """Read the bundle, the folder and the names, and plan. The request was checked, see check.
+
+    Raises UsageError's children for what the user can change, BudgetError when no plan fits.
+    """
+    asked, notes = settings_for(request.preset, overrides_of(request))
+    bundle = Bundle.open(Path(request.bundle))
+    folder = read_folder(Path(request.images), Path(request.class_names) if request.class_names else None)
+    words = initial_words(request, bundle)
+    context = initial_context(request, bundle, words)
     name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
-    settings = request.settings.for_context(context.size)
+    settings = asked.for_context(context.size)
+    few_shot = FewShot(
+        request.shots,
+        request.val,
+        stream(request.seed, "split"),
+        request.views,
+        stream(request.seed, "views"),
+    )
+    limits = Limits(
+        asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
+    )
+    n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
+    is_projected = settings.is_projected(context.size)
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
-        n_features=request.draw.n_rows(folder),
-        dim=settings.dim,
-        projected=settings.is_projected(context.size),
-        full_covariance=settings.stage1().covariance == "full",
-        sketches=settings.sketches,
-        head=request.head != "none",
+        n_features=few_shot.n_rows(folder),
         threads=request.threads,
+        dim=settings.dim,
+        sketches=settings.sketches,
+        search_bytes=cmaes.peak_bytes(settings.stage1()),
+        projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
+        head_bytes=0 if request.head == "none" else heads.peak_bytes(n_classes, embed_dim),
     )
-    plan = plan_towers(bundle, work, request.memory_budget)
-    prompts = prompts_of(bundle, folder.names, name_ids, len(context), plan.chunk_rows)
-    return Prepared(bundle, folder, context, settings, plan, prompts)
+    budget = budget_of(request.memory_budget, onnxruntime_version())
+    plan = make_plan(bundle.manifest, work, budget)
+    budget.require_floor()
+    return Prepared(
+        bundle=bundle,
+        folder=folder,
+        few_shot=few_shot,
+        context=context,
+        context_words=words if request.context_tokens is None else None,
+        settings=settings.with_sketch(plan.sketch),
+        wanted_columns=settings.sketches[0].n_columns,
+        limits=limits,
+        plan=plan,
+        prompts=prompts_of(bundle, folder.names, name_ids, len(context), plan.text.chunk_rows),
+        made_for=made_for(request, asked, limits, words, bundle, folder, plan, budget),
+        notes=tuple(notes),
+    )
+
+
+def initial_words(request: TuneRequest, bundle: Bundle) -> str:
+    return bundle.manifest.initial_context if request.context_init is None else request.context_init
+
+
+def initial_context(request: TuneRequest, bundle: Bundle, words: str) -> Floats:
+    """(m, D): the words', or random vectors."""
+    if request.context_tokens is not None:
+        rng = np.random.default_rng(stream(request.seed, "context"))
+        return random_context(bundle, request.context_tokens, rng)
+    return context_from_words(bundle, words)
+
+
+def check(request: TuneRequest) -> None:
+    """Raises UsageError for what no bundle and no pictures could make right."""
+    for option, value, least in (
+        ("--shots", request.shots, 1),
+        ("--val", request.val, 0),
+        ("--views", request.views, 1),
+        ("--seed", request.seed, 0),
+        ("--max-queries", request.max_queries, 1),
+        ("--max-minutes", request.max_minutes, 0),
+        ("--checkpoint-seconds", request.checkpoint_seconds, 0),
+    ):
+        if value is not None and not least <= value < math.inf:
+            what = "too small" if value < least else "not a finite number"
+            raise UsageError(
+                f"{option} {value} is {what}. It takes {least} or more. Try {option} {max(least, 1)}"
+            )
+    check_threads(request.threads)
+    if request.output_path.is_dir():
+        raise UsageError(
+            f"The output {request.output} is a folder. The tuned prompt is one file. "
+            f"Try --output {request.output_path / 'prompt.safetensors'}"
+        )
+    if request.head not in heads.HEADS:
+        raise UsageError(
+            f"--head {request.head} is not known. It takes one of: {', '.join(heads.HEADS)}. Try --head gda"
+        )
+    if request.head != "none":
+        check_validated(request.val)
+    if request.context_init is not None and request.context_tokens is not None:
+        raise UsageError(
+            "--context-init and --context-tokens exclude each other. The context starts from words or from "
+            "a number of random vectors. Leave one of them out"
+        )
+
+
+def check_validated(n_val: int) -> None:
+    """A head's weight is chosen on validation pictures."""
+    if n_val == 0:
+        raise UsageError(
+            "--head gda has no validation pictures (--val 0, or no class has more pictures than --shots). "
+            "Its weight is chosen on one or more of them. Try --val 4 with fewer --shots, or leave --head out"
+        )

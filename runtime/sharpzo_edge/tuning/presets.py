@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -15,10 +16,12 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from ..errors import UsageError
-from ..memory.plan import NO_SKETCH, Sketch
+from ..requests import TuneRequest
 from ..search import cmaes, sketched_descent, sparse_zo
+from ..search.sketched_descent import NO_SKETCH, Sketch
 from ..types import Floats
 from .objective import projection
+from .stopping import Limits
 
 AUTO = "auto"
 CONTEXT = "context"  # as a number of dimensions: as many as the context has
@@ -28,6 +31,7 @@ Covariance = Literal["full", "diagonal", "identity"]
 SMALLEST_MU_FP32 = 1e-3
 # Directions of the sketch that stage 1 takes its sharpness-aware direction from.
 SHARPNESS_RANK = 16
+STEPS_AN_EVALUATION = 100  # stage-2 steps of the paper between two evaluations
 NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
 # Of stage 2, where memory is too small for the rank that was asked for.
 SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
@@ -38,8 +42,8 @@ class TuneSettings(ABC):
     """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
 
     population, dim, sigma0, rho: stage 1, see cmaes.Settings. change_point: generations of stage 1,
-    or "auto". prune_interval, prune_ratio: of stage 2. patience: looks without improvement that end stage 2;
-    0: none do.
+    or "auto". prune_interval, prune_ratio: of stage 2. patience: evaluations without improvement that end
+    stage 2; 0: none do.
     Raises UsageError for a value that cannot be used.
     """
 
@@ -73,6 +77,24 @@ class TuneSettings(ABC):
     def default_queries(self) -> int | None:
         """The queries that end a run when the user sets no limit; None: the stages' own lengths do."""
         return None
+
+    @property
+    def n_generations(self) -> int:
+        """Length of stage 1; with an automatic change of stage, as if it took all the steps there are."""
+        return sys.maxsize if self.change_point == AUTO else int(self.change_point)
+
+    @property
+    def queries_a_generation(self) -> int:
+        """The sweep or the sketch, the population and an evaluation, which is the sketch's first point."""
+        stage1 = self.stage1()
+        n_sweep = cmaes.n_sweep(stage1)
+        shared = stage1.sketch_rank is not None and n_sweep > 0
+        return n_sweep + self.population + 1 - shared
+
+    @property
+    def expected_queries(self) -> float:
+        """Of a whole run without a limit, the opening ones included; infinite when it has no end."""
+        return math.inf
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
@@ -143,6 +165,17 @@ class PaperSettings(TuneSettings):
     def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
         return projection(seed, initial_context.size, self.dim, self.projection_std)
 
+    @property
+    def n_generations(self) -> int:
+        return min(super().n_generations, self.steps)
+
+    @property
+    def expected_queries(self) -> float:
+        steps = self.steps - self.n_generations
+        sweeps = math.ceil(steps / self.prune_interval) if self.prune_ratio > 0 else 0
+        stage2 = 2 * steps + sweeps * 2 * self.dim + steps // STEPS_AN_EVALUATION
+        return Limits().opening_queries + self.n_generations * self.queries_a_generation + stage2
+
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeSettings(TuneSettings):
@@ -153,7 +186,7 @@ class EdgeSettings(TuneSettings):
     learnt of the search's covariance: C stays the identity.
     dim:             of w; 0 for the context itself: m D numbers, and A is a multiple of the identity
     rank, kept_rounds: of the sketches in stage 2, see sketched_descent.Settings
-    label_smoothing: of the loss that sketches descend on; stage 1, looks and results have none
+    label_smoothing: of the loss that sketches descend on; stage 1, evaluations and results have none
     queries:         of the whole run, unless the user limits them
     """
 
@@ -221,6 +254,11 @@ class EdgeSettings(TuneSettings):
         return self.queries
 
     @property
+    def queries_a_round(self) -> int:
+        """Of stage 2: the new directions, and the trials."""
+        return min(self.rank, self.dim) + len(sketched_descent.FACTORS)
+
+    @property
     def sketches(self) -> tuple[Sketch, ...]:
         """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy. Where
         even the fewest are too many with kept ones, as many as there is room for without.
@@ -278,6 +316,12 @@ PRESETS: dict[str, TuneSettings] = {
         for name, (sigma0, mu, t_c, eta, std) in _PAPER_VALUES.items()
     },
 }
+
+
+def overrides_of(request: TuneRequest) -> dict[str, Any]:
+    """What the request says in place of a preset's values; None keeps the preset's."""
+    names = {f.name for preset in (PAPER, EDGE) for f in dataclasses.fields(preset)} - {*NOT_OPTIONS}
+    return {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name in names}
 
 
 def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, list[str]]:
@@ -366,17 +410,17 @@ def _dim(value: int | str, preset: TuneSettings) -> int:
 
 
 def _patience(value: int | str) -> int:
-    """Looks; `none` is 0: no patience that could be lost."""
+    """Evaluations; `none` is 0: no patience that could be lost."""
     try:
-        looks = 0 if value == "none" else int(value)
+        n = 0 if value == "none" else int(value)
     except ValueError:
-        looks = -1
-    if looks < 0:
+        n = -1
+    if n < 0:
         raise UsageError(
-            f"--patience {value} is not a number of looks. It takes 1 or more; 0 or none for a run that "
-            f"goes its length. Try --patience 10"
+            f"--patience {value} is not a number of evaluations. It takes 1 or more; 0 or none for a run "
+            f"that goes its length. Try --patience 10"
         )
-    return looks
+    return n
 
 
 def _bounds(value: float | str | None) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class TunedPrompt:
     class_features: NDArray[np.float32]
     about: dict[str, Any]
     head: Head | None = None
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> TunedPrompt:
+        """Read and check a prompt file. Raises PromptFileError."""
+        return load_prompt(Path(path))
 
     @property
     def class_names(self) -> list[str]:

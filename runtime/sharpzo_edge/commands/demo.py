@@ -1,0 +1,105 @@
+"""`demo`: tune the shipped small CLIP on shipped pictures. It walks the user's own way: eval, tune, eval."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..demo import BUNDLE, DEFAULT_TASK, TASKS, task_names
+from ..errors import InterruptedRunError, UsageError
+from ..process_memory import peak_rss_mib
+from ..requests import DemoRequest, TuneRequest, by_keywords
+from ..run.progress import caller_of
+from ..tuning.prepare import check
+from .evaluate import EvaluateResult, evaluate
+from .tune import tune_or_repeat
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Accuracies are fractions, on pictures held out of everything; seconds: of all three steps."""
+
+    task: str
+    n_classes: int
+    n_images: int
+    zero_shot_accuracy: float
+    tuned_accuracy: float
+    queries: int
+    stage1_queries: int
+    stage2_queries: int
+    seconds: float
+    peak_rss_mib: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def demo_request(request: DemoRequest) -> DemoResult:
+    """Works in a temporary folder, which it removes.
+
+    Raises UsageError for an unknown task or a seed that is none.
+    """
+    task = request.task or DEFAULT_TASK
+    folder = TASKS / task
+    if task not in task_names():
+        raise UsageError(
+            f"--task {task} is not shipped. It takes one of: {', '.join(task_names())}. "
+            f"Try --task {DEFAULT_TASK}"
+        )
+    caller = caller_of(request.on_progress, request.stop)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-") as work:
+        tuning = TuneRequest(
+            bundle=BUNDLE,
+            images=folder / "train",
+            output=Path(work) / "prompt.safetensors",
+            preset="demo",
+            seed=request.seed,
+            threads=request.threads,
+            memory_budget=request.memory_budget,
+            on_progress=request.on_progress,
+            stop=request.stop,
+        )
+        check(tuning)
+        caller.say(f"zero-shot, on pictures held out of everything ({task})")
+        try:
+            before = _evaluated(tuning, folder / "test", prompt=None)
+            caller.say("tuning the prompt, forward passes alone")
+            tuned, _ = tune_or_repeat(tuning)
+            caller.say("with the tuned prompt, on the same pictures")
+            after = _evaluated(tuning, folder / "test", prompt=tuning.output_path)
+        except InterruptedRunError as stopped:
+            raise InterruptedRunError(
+                "Stopped. The demo keeps nothing. Begin again with: sharpzo-edge demo", stopped.exit_code
+            ) from stopped
+    return DemoResult(
+        task=task,
+        n_classes=after.n_classes,
+        n_images=after.n_images,
+        zero_shot_accuracy=before.accuracy,
+        tuned_accuracy=after.accuracy,
+        queries=tuned.queries,
+        stage1_queries=tuned.stage1_queries,
+        stage2_queries=tuned.stage2_queries,
+        seconds=round(time.monotonic() - started, 3),
+        peak_rss_mib=round(peak_rss_mib(), 1),
+    )
+
+
+demo = by_keywords(DemoRequest)(demo_request)
+
+
+def _evaluated(tuning: TuneRequest, images: Path, prompt: Path | None) -> EvaluateResult:
+    return evaluate(
+        tuning.bundle,
+        images,
+        prompt=prompt,
+        threads=tuning.threads,
+        memory_budget=tuning.memory_budget,
+        on_progress=tuning.on_progress,
+        stop=tuning.stop,
+    )

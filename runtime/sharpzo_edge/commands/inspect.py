@@ -1,0 +1,30 @@
+"""`inspect`: what a bundle or a tuned prompt is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..clip.bundle import Bundle
+from ..tuning.tuned_prompt import TunedPrompt, load_prompt
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """found: a Bundle when the path is a folder, otherwise a TunedPrompt."""
+
+    path: Path
+    found: Bundle | TunedPrompt
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.found
+        if isinstance(found, Bundle):
+            return {"kind": "bundle", "checksum": found.checksum, **dataclasses.asdict(found.manifest)}
+        return {"kind": "prompt", "context_shape": list(found.context.shape), **found.about}
+
+
+def inspect(path: Path) -> Inspection:
+    """Raises BundleError or PromptFileError when it is neither."""
+    return Inspection(path, Bundle.open(path) if path.is_dir() else load_prompt(path))

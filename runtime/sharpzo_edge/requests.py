@@ -1,0 +1,192 @@
+"""What a user may ask of each command: the names, the defaults, the help. Nothing else says them.
+
+Every field with a help text is an option of the command line and a keyword argument of the library's
+function. A path may be a string. This file imports nothing heavy, so that `--help` comes at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, dataclass_transform
+
+from .run.files import CHECKPOINT_SECONDS
+from .run.progress import OnProgress
+
+AnyPath = str | os.PathLike[str]
+P = ParamSpec("P")
+Q = TypeVar("Q")
+T = TypeVar("T")
+
+# Help that several commands share.
+BUNDLE = "Folder that export wrote."
+IMAGES = "Folder of pictures, one folder a class."
+CLASS_NAMES = "JSON object: folder name to the words to use."
+STRICT = "Fail when a picture cannot be read, instead of passing it over."
+SEED = "Decides the few-shot split and all randomness."
+THREADS = "Threads of the towers; 0: one a physical core."
+BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: no limit."
+
+
+def option(help: str, *spellings: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is an option. spellings: where they are others than --the-name."""
+    return field(default=default, metadata={"help": help, "spellings": spellings})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(option, field))
+def request(kind: type[T]) -> type[T]:
+    """A frozen dataclass whose fields may be options."""
+    return dataclass(frozen=True)(kind)
+
+
+@request
+class Call:
+    """What only a program can ask.
+
+    on_progress: is told how the work goes on; see Progress
+    stop: is asked now and then; when it returns True, the work ends with InterruptedRunError, and what it had
+        done is kept
+    """
+
+    _: KW_ONLY
+    on_progress: OnProgress | None = field(default=None, compare=False, repr=False)
+    stop: Callable[[], bool] | None = field(default=None, compare=False, repr=False)
+
+
+@request
+class TuneRequest(Call):
+    """Of `tune`. Fields that are None by default have the preset's value."""
+
+    bundle: AnyPath = option(BUNDLE)
+    images: AnyPath = option(IMAGES)
+    output: AnyPath = option("File to write the tuned prompt to.")
+    _: KW_ONLY
+    shots: int = option("Pictures a class to tune on.", default=16)
+    val: int = option("Further pictures a class to validate on.", default=4)
+    views: int = option("Encode every shot so often: as it is, and as random parts of it.", default=1)
+    preset: str = option(
+        "Settings to begin with: edge; demo; paper, or paper:eurosat and its like.", default="edge"
+    )
+    context_init: str | None = option('Words that the context starts from: "a photo of a".', default=None)
+    context_tokens: int | None = option("Start from so many random vectors instead.", default=None)
+    class_names: AnyPath | None = option(CLASS_NAMES, default=None)
+    head: str = option(
+        "Add a head made of the shots' features: gda; its weight is by validation.", default="none"
+    )
+    seed: int = option(SEED, default=0)
+    max_queries: int | None = option("Stop after so many queries.", default=None)
+    max_minutes: float | None = option("Stop after so many minutes of tuning.", default=None)
+    patience: int | str | None = option(
+        "Stop after so many evaluations of stage 2 without improvement; 0 or none: go on.", default=None
+    )
+    restart: bool = option("Start over; replace the output.", default=False)
+    checkpoint_seconds: float = option(
+        "Save the run so often; 0: after every batch of queries.", default=CHECKPOINT_SECONDS
+    )
+    strict: bool = option(STRICT, default=False)
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+    population: int | None = option("Candidates a generation (S).", default=None)
+    dim: int | str | None = option(
+        "Size of the tuned vector w (d). edge also takes: context, to tune all of it.", default=None
+    )
+    sigma0: float | None = option("First step size of CMA-ES.", default=None)
+    rho: float | None = option("Radius of the sharpness-aware step; 0: plain CMA-ES.", default=None)
+    mu_cge: float | None = option("paper: finite-difference step of sweeps.", default=None)
+    mu_rge: float | None = option("paper: finite-difference step of stage 2.", default=None)
+    projection_std: float | None = option("paper: spread of A's entries.", default=None)
+    bounds: float | str | None = option("paper: box [-b, b] for w in stage 1, or none.", default=None)
+    covariance: str | None = option("paper: full, diagonal or identity.", default=None)
+    change_point: int | str | None = option("Generations of stage 1 (T_c), or auto.", default=None)
+    steps: int | None = option("paper: generations and steps of stage 2 (T).", default=None)
+    prune_interval: int | None = option("Steps (edge: rounds) between two masks.", default=None)
+    prune_ratio: float | None = option(
+        "Share of coordinates left out; 0: none. edge keeps no earlier rounds with it.", default=None
+    )
+    eta: float | None = option("paper: learning rate of stage 2.", default=None)
+    rank: int | None = option("edge: directions of a sketch in stage 2 (r).", default=None)
+    kept_rounds: int | None = option("edge: earlier rounds whose columns stay in the sketch.", default=None)
+    label_smoothing: float | None = option(
+        "edge: share of the target spread over all classes in stage 2.", default=None
+    )
+
+    @property
+    def output_path(self) -> Path:
+        return Path(self.output)
+
+
+@request
+class ExportRequest:
+    """Of `export`."""
+
+    model: str = option("open_clip's model name, or local-dir:FOLDER.")
+    output: AnyPath = option("Folder to write the bundle to.")
+    _: KW_ONLY
+    pretrained: str | None = option("open_clip's tag, a checkpoint file, or none.", default=None)
+    vocabulary: AnyPath | None = option("JSON list of the token ids to keep.", default=None)
+    quickgelu: bool | None = option(
+        "For checkpoint files: which GELU they want.", "--quickgelu/--no-quickgelu", default=None
+    )
+    weights: str = option(
+        "Precision of the linear layers: fp32, int8 or int4; all else is fp32.", default="fp32"
+    )
+
+
+@request
+class EvaluateRequest(Call):
+    """Of `eval`."""
+
+    bundle: AnyPath = option(BUNDLE)
+    images: AnyPath = option(IMAGES)
+    _: KW_ONLY
+    prompt: AnyPath | None = option("Tuned prompt; without it: zero-shot.", default=None)
+    classes: Sequence[str] | None = option(
+        "Names to choose among: a,b,c, or a text file with one a line.", default=None
+    )
+    class_names: AnyPath | None = option(CLASS_NAMES, default=None)
+    strict: bool = option(STRICT, default=False)
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+
+
+@request
+class PredictRequest(Call):
+    """Of `predict`."""
+
+    pictures: Sequence[AnyPath] = option("Pictures to label.", "IMAGE...")
+    bundle: AnyPath = option(BUNDLE)
+    prompt: AnyPath = option("Tuned prompt.")
+    _: KW_ONLY
+    top: int = option("Labels a picture.", default=5)
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+
+
+@request
+class DemoRequest(Call):
+    """Of `demo`."""
+
+    _: KW_ONLY
+    seed: int = option(SEED, default=0)
+    task: str | None = option("Which of the shipped tasks.", default=None)
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+
+
+def by_keywords(kind: Callable[P, Q]) -> Callable[[Callable[[Q], T]], Callable[P, T]]:
+    """Turn a function of a request into one that takes the request's fields as its own arguments."""
+
+    def decorate(do: Callable[[Q], T]) -> Callable[P, T]:
+        @functools.wraps(do)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return do(kind(*args, **kwargs))
+
+        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        return call
+
+    return decorate

@@ -1,0 +1,111 @@
+"""The work folder, OUTPUT.work: every file in it, and its lock.
+
+lock                    held while a process works on the output
+log.jsonl               what happened, for people and pages; never read back
+run.json                the command that the folder is for, and its result once there is one
+crops.journal           pictures that were read, or why they could not be; until all are encoded
+features.journal        image features, batch by batch; until all are encoded
+features.npy            all image features
+pictures.json           which pictures features.npy was made of
+checkpoint.safetensors  the run at its last save; until it is finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+from .files import CHECKPOINT_SECONDS, OpenFile, cannot, make_folder, remove
+from .journal import Journal
+
+LOCK, LOG = "lock", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """checkpoint_seconds: the most work that a power cut takes."""
+
+    path: Path
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    @classmethod
+    def of(cls, output: Path, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> WorkFolder:
+        """The one beside an output."""
+        return cls(output.with_name(f"{output.name}.work"), checkpoint_seconds)
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def crops(self) -> Path:
+        return self.path / "crops.journal"
+
+    @property
+    def encoded(self) -> Path:
+        return self.path / "features.journal"
+
+    @property
+    def features(self) -> Path:
+        return self.path / "features.npy"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.safetensors"
+
+    def make(self) -> None:
+        """Make the folder unless it is there. Raises UsageError."""
+        try:
+            make_folder(self.path)
+        except OSError as error:
+            raise UsageError(
+                f"Cannot make the work folder {self.path} ({error.strerror}). The output's folder must "
+                f"exist and be writable. Make it, or choose another --output"
+            ) from error
+
+    def clear(self) -> None:
+        """Remove an earlier run; the lock stays, and the log, which is open."""
+        for path in self.path.iterdir():
+            if path.name not in (LOCK, LOG) and not path.is_dir():
+                remove(path)
+
+    def journal(self, path: Path, key: str, largest: int, fits: Callable[[int, bytes], bool]) -> Journal:
+        """One of the journals; see Journal."""
+        return Journal(path, key, largest, self.checkpoint_seconds, fits)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock: one process at a time. The system forgets the lock of a process that has ended.
+
+        The lock's file stays: a second one of that name would be another lock.
+        Raises UsageError when another process holds it, SharpzoError where there can be none.
+        """
+        path = self.path / LOCK
+        try:
+            file = OpenFile(path, os.O_RDWR)
+        except OSError as error:
+            raise cannot("write", path, error) from error
+        with file:
+            try:
+                fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"Another process is at work on this output: it holds {path}. One process at a time may "
+                    f"tune into a file. Wait until it has ended, or choose another --output"
+                ) from error
+            except OSError as error:
+                raise cannot("lock", path, error) from error
+            yield

@@ -1,0 +1,207 @@
+"""The loss in the subspace of a sketch, and its minimum in a ball. Costs no query.
+
+A sketch is a few columns J_j of the class features' Jacobian. With them
+
+    T(a)_k  = r_k / |r_k|,  r(a) = T + sum_j a_j J_j         the linear model, rows unit again
+
+and a -> L_s(T(a)) is minimised by damped Gauss-Newton: the Hessian is the logits' own (convex) one between
+the derivatives of the logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, Halves, class_blocks
+from .estimators import slopes
+from .losses import BLOCK_BYTES, FeatureLoss, empty_gradient, kept_dtype, log_softmax
+
+COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
+
+
+SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
+
+
+STEP_HALVINGS = 6
+
+
+SMALLEST_SHARE = 0.1  # of 1 / K: probabilities below it hardly bend the loss
+
+
+ENOUGH_FALL = 1e-3  # of the loss: below it Gauss-Newton stops
+
+
+@dataclass(frozen=True, eq=False)
+class RowChanges:
+    """dT_k/da_j of the linear model at one a, made class by class.
+
+    T:       (K, E) unit rows T(a)_k
+    lengths: (K,) |r_k| before they were made unit
+    columns: (r, K, E), J in any precision
+    """
+
+    T: Floats | Doubles
+    lengths: Doubles
+    columns: Floats | Halves
+
+    @property
+    def rank(self) -> int:
+        return len(self.columns)
+
+    def of_class(self, k: int) -> Floats:
+        """(r, E): (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a unit vector."""
+        J, T = self.columns[:, k].astype(np.float32), self.T[k].astype(np.float32)
+        J -= np.outer(J @ T, T)
+        J /= np.float32(self.lengths[k])
+        return J
+
+    def slopes(self, gradient: Floats | Doubles) -> Doubles:
+        """Of the loss whose gradient by T is (K, E): (r,), by a. Time: K r E. Memory: a block of classes."""
+        total = np.zeros(self.rank)
+        for block in class_blocks(gradient.shape):
+            G, T = gradient[block].astype(np.float64), self.T[block].astype(np.float64)
+            G -= np.sum(G * T, axis=1, keepdims=True) * T  # T stays unit
+            G /= self.lengths[block, np.newaxis]
+            total += slopes(self.columns[:, block], G)
+        return total
+
+
+def gauss_newton(loss: FeatureLoss, T: Floats | Doubles, changes: RowChanges) -> tuple[Doubles, Doubles]:
+    """Gradient (r,) and Gauss-Newton matrix (r, r) of the loss at T(a), by a.
+
+    D_nk = s (x_n . dT_k/da_j)_j;  g = sum_k dL_s/dT_k . dT_k/da
+    H = mean_n [ sum_k p_nk D_nk D_nk^T - (sum_k p_nk D_nk)(...)^T ],  positive semidefinite
+    H leaves out the p_nk below SMALLEST_SHARE / K, and is computed in float32: it only shapes a step
+    that the loss itself has to confirm. Without them it is still positive semidefinite.
+    Time: K r E for each block of pictures, and r (E + r) for each p_nk that counts: N K of them at most.
+    Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
+    """
+    n, r, n_classes = len(loss.pictures), changes.rank, len(T)
+    H, total = np.zeros((r, r)), empty_gradient(T)
+    least = SMALLEST_SHARE / n_classes
+    for X, Y in loss.blocks(T.shape, r):
+        p = np.exp(log_softmax(loss.logits(X, T)))
+        loss.add_gradient(total, p, X, Y)
+        X32, mean = X.astype(np.float32), np.zeros((len(X), r), np.float32)
+        for k in range(n_classes):
+            seen = np.flatnonzero(p[:, k] >= least)
+            if len(seen):
+                D = X32[seen] @ (np.float32(loss.logit_scale) * changes.of_class(k)).T
+                weighted = p[seen, k, np.newaxis].astype(np.float32) * D
+                H += weighted.T @ D
+                mean[seen] += weighted
+        H -= mean.T @ mean
+    return changes.slopes(total), (H + H.T) / (2 * n)
+
+
+class LinearModel:
+    """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
+
+    Memory: J (r, K, E), which is the caller's, float16 where it is large; T(a) (K, E), float32 where it is
+    large; a block of pictures and a few of classes.
+    loss:           of class features
+    class_features: (K, E), T(w)
+    columns:        (r, K, E), J in any precision; kept where they are many, copied to float32 where few
+    """
+
+    def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> None:
+        self._loss = loss
+        self._T = class_features
+        # numpy converts half precision slowly, and every look at the model reads all columns.
+        is_small = 4 * columns.size <= COLUMNS_IN_MEMORY
+        self._columns = columns.astype(np.float32) if is_small else columns
+
+    @property
+    def rank(self) -> int:
+        return len(self._columns)
+
+    def value(self, a: Doubles) -> float:
+        """Time: K E (r + N)."""
+        return float(self._loss.values(self._features(a)[0][np.newaxis])[0])
+
+    def gauss_newton(self, a: Doubles) -> tuple[Doubles, Doubles]:
+        """Gradient (r,) and Gauss-Newton matrix (r, r) at a."""
+        T, lengths = self._features(a)
+        return gauss_newton(self._loss, T, RowChanges(T, lengths, self._columns))
+
+    def _features(self, a: Doubles) -> tuple[Floats | Doubles, Doubles]:
+        """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
+        shape = self._T.shape
+        result: Floats | Doubles = np.empty(shape, kept_dtype(shape))
+        lengths = np.empty(len(self._T))
+        for block in class_blocks(shape):
+            rows = self._T[block].astype(np.float64)
+            for a_j, column in zip(a, self._columns[:, block], strict=True):
+                rows += a_j * column
+            lengths[block] = np.maximum(np.linalg.norm(rows, axis=1), SMALLEST_LENGTH)
+            np.divide(rows, lengths[block, np.newaxis], out=result[block], casting="same_kind")
+        return result, lengths
+
+
+def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
+    """argmin over |a| <= radius of g . a + a^T H a / 2, for a positive semidefinite H: (r,).
+
+    a = -(H + mu I)^-1 g with the smallest mu >= 0 that keeps it in the ball (More & Sorensen 1983);
+    along axes of H without curvature a singular H gets a tiny one. Time: r^3.
+    """
+    curvatures, axes = np.linalg.eigh(hessian)
+    slopes = axes.T @ gradient
+    curvatures = np.maximum(curvatures, 1e-10 * max(curvatures[-1], 0.0))
+    largest = float(np.linalg.norm(slopes))
+    if largest == 0:
+        return np.zeros_like(gradient)
+
+    def at(mu: float) -> Doubles:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a: Doubles = np.where(slopes == 0, 0.0, -slopes / (curvatures + mu))
+        return a
+
+    inside = 0.0
+    if not np.linalg.norm(at(0.0)) <= radius:
+        inside = largest / radius  # |a| <= |g| / mu
+        outside = inside * 1e-16
+        while inside > outside * (1 + 1e-12):
+            middle = (inside * outside) ** 0.5
+            if np.linalg.norm(at(middle)) > radius:
+                outside = middle
+            else:
+                inside = middle
+    a: Doubles = axes @ at(inside)
+    return a
+
+
+def minimum_in_ball(model: LinearModel, radius: float, start: Doubles, iterations: int) -> Doubles:
+    """A minimum of the model on |a| <= radius by damped Gauss-Newton from `start` (r,), inside the ball.
+
+    Each iteration minimises the quadratic model exactly on the ball, and halves the way there until the
+    loss falls. The loss at the result is never above that at `start`.
+    Time: `iterations` times gauss_newton and one to seven values.
+    """
+    a, loss = start, model.value(start)
+    for _ in range(iterations):
+        gradient, hessian = model.gauss_newton(a)
+        way = ball_minimum(gradient - hessian @ a, hessian, radius) - a
+        for halving in range(STEP_HALVINGS):
+            tried = a + 0.5**halving * way
+            value = model.value(tried)
+            if value < loss:
+                break
+        else:
+            break
+        fall, a, loss = loss - value, tried, value
+        if fall < ENOUGH_FALL * abs(loss):
+            break
+    return a
+
+
+def peak_bytes(n_columns: int, n_classes: int, embed_dim: int) -> int:
+    """While a minimum is sought, beside the columns themselves: their copy in float32 where they are few,
+    the model's class features and the loss's gradient by them, a block of pictures and two of classes.
+    """
+    class_bytes = 4 * n_classes * embed_dim
+    single = n_columns * class_bytes
+    copied = single if single <= COLUMNS_IN_MEMORY else 0
+    model = 2 * min(2 * class_bytes, max(CLASS_BLOCK_BYTES, class_bytes))
+    return copied + model + BLOCK_BYTES + 2 * CLASS_BLOCK_BYTES

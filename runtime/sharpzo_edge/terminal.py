@@ -1,0 +1,67 @@
+"""What a person sees while a command works: a listener of the library's progress, for standard error.
+
+On a terminal one line is redrawn; otherwise plain lines come now and then. A terminal that has gone is
+written to no more, and never ends a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+from .process_memory import rss_mib
+from .run.progress import Progress
+
+PLAIN_LINE_SECONDS = 5.0
+REDRAW_SECONDS = 0.2
+
+
+class Terminal:
+    """A listener (see Caller) that writes to `stream`, standard error by default. A context manager."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = sys.stderr if stream is None else stream
+        self._redraws = self._stream.isatty()
+        self._last = -PLAIN_LINE_SECONDS
+        self._drawn = ""
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.kind == "said":
+            self._clear()
+            self._write(f"{progress.text}\n")
+        elif progress.kind in ("status", "evaluation"):
+            self._status(progress.text, progress.is_first)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+
+    def _status(self, line: str, always: bool) -> None:
+        now = time.monotonic()
+        pause = REDRAW_SECONDS if self._redraws else PLAIN_LINE_SECONDS
+        if not always and now - self._last < pause:
+            return
+        self._last = now
+        line = f"{line}  rss {rss_mib():.0f} MiB"
+        if self._redraws:
+            self._write("\r" + line.ljust(len(self._drawn)))
+            self._drawn = line
+        else:
+            self._write(f"{line}\n")
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._write("\r" + " " * len(self._drawn) + "\r")
+            self._drawn = ""
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+            self._stream.flush()

@@ -1,0 +1,160 @@
+"""Whether a command goes on with an earlier run: what a work folder is for, and what it holds.
+
+run.json in the work folder says which command the folder was made for, and the result once there is one. The
+same command goes on, or repeats the result; another one is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..clip.bundle import Bundle
+from ..errors import UsageError
+from ..memory.budget import Budget, spelt
+from ..memory.plan import Plan, tower_json
+from ..pictures.few_shot import pictures_checksum
+from ..pictures.folder import LabelledFolder
+from ..requests import TuneRequest
+from ..run.files import file_checksum, read_checked_json, write_checked_json
+from ..run.folder import WorkFolder
+from ..run.typed_json import read_dataclass
+from .presets import NOT_OPTIONS, TuneSettings
+from .result import TuneResult
+from .stopping import Limits
+
+TIME_LIMIT = "--max-minutes"
+LONGEST_SHOWN = 40  # characters of a value that a message shows
+# What differs where a value is a checksum, which tells a reader nothing.
+BEHIND_A_CHECKSUM = {
+    "--bundle": "it is another bundle",
+    "--images": "the files of the folder have changed (names, sizes or times)",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """made_for: by the names that the user types, what decides the result.
+    output: checksum of the output file, as the run found it (None: there was none) or as it wrote it.
+    result: None while the run goes on.
+    """
+
+    made_for: dict[str, Any]
+    output: str | None
+    result: TuneResult | None
+
+
+def save_record(work: WorkFolder, record: Record) -> None:
+    """Raises SharpzoError when the disk does not take it."""
+    write_checked_json(work.record, dataclasses.asdict(record))
+
+
+def load_record(work: WorkFolder) -> Record | None:
+    """None when there is none, or a damaged one."""
+    try:
+        return read_dataclass(Record, read_checked_json(work.record))
+    except ValueError:
+        return None
+
+
+def made_for(
+    request: TuneRequest,
+    settings: TuneSettings,
+    limits: Limits,
+    words: str,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    plan: Plan,
+    budget: Budget,
+) -> dict[str, Any]:
+    """What decides the run's numbers, by the names the user types, in the order in which they are compared.
+
+    settings: as they were asked for
+    The plan too: a product's last bits depend on how many rows it has, and on the threads.
+    """
+    options = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in NOT_OPTIONS
+    }
+    return {
+        "--bundle": bundle.checksum,
+        "--images": pictures_checksum(folder),
+        "--class-names": list(folder.names),
+        "--seed": request.seed,
+        "--preset": settings.preset,
+        "--shots": request.shots,
+        "--val": request.val,
+        "--views": request.views,
+        "--head": request.head,
+        "--context-init": words,
+        "--context-tokens": request.context_tokens,
+        **options,
+        "--max-queries": limits.max_queries,
+        TIME_LIMIT: limits.max_minutes,
+        "--memory-budget": spelt(budget.limit_mib),
+        "--threads": request.threads,
+        "plan": [
+            tower_json(plan.text.tower),
+            tower_json(plan.image.tower),
+            plan.text.chunk_rows,
+            dataclasses.asdict(plan.sketch),
+        ],
+    }
+
+
+def without(made_for: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """An unfinished run may go on under another time limit; of a finished one it has decided the result."""
+    return {name: value for name, value in made_for.items() if name not in names}
+
+
+def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) -> TuneResult | None:
+    """The result of this very command, when it was brought to its end before.
+
+    Raises UsageError when the work folder belongs to another command, finished or not, and for an output
+    that this work folder did not make.
+    """
+    record = load_record(work)
+    has_checkpoint = work.checkpoint.exists()
+    found = file_checksum(output)
+    if record and found and record.output == found and record.result is not None:
+        refuse_another_command(f"The finished {output}", record.made_for, asked)
+        return dataclasses.replace(record.result, prompt=str(output))
+    if record and (record.result is None or has_checkpoint):
+        # Before the first checkpoint pictures may be mended: there is nothing to go on with but crops.
+        left_out = (TIME_LIMIT,) if has_checkpoint else (TIME_LIMIT, "--images")
+        refuse_another_command(
+            f"The interrupted run in {work.path}",
+            without(record.made_for, *left_out),
+            without(asked, *left_out),
+        )
+    if output.exists() and not (record and (has_checkpoint or record.output == found)):
+        raise exists_already(output)
+    return None
+
+
+def exists_already(output: Path) -> UsageError:
+    return UsageError(
+        f"The output {output} exists already. Tuning replaces no prompt that it did not make. "
+        f"Choose another --output, or start over with --restart"
+    )
+
+
+def refuse_another_command(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UsageError, naming the first in `now`'s order, when `what` was made for something else."""
+    nothing = object()
+    for name in dict.fromkeys((*now, *before)):
+        if before.get(name, nothing) != now.get(name, nothing):
+            values = f"{_shown(before.get(name))}, now {_shown(now.get(name))}"
+            raise UsageError(
+                f"{what} was made with another {name}: {BEHIND_A_CHECKSUM.get(name, values)}. "
+                f"It belongs to the command that began it. Repeat that command, or start over with --restart"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
