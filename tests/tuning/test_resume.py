@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sharpzo_edge.run.lock import LOCK_FILE, locked
+from sharpzo_edge.tuning.record import RECORD_FILE, load_record
+from sharpzo_edge.tuning.request import TuneRequest
 
 import sharpzo_edge
 from sharpzo_edge.clip import towers
@@ -25,9 +28,6 @@ from sharpzo_edge.pictures import features
 from sharpzo_edge.pictures.few_shot import CROPS_FILE
 from sharpzo_edge.run.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
 from sharpzo_edge.run.interrupt import Interrupt
-from sharpzo_edge.run.lock import LOCK_FILE, locked
-from sharpzo_edge.tuning.record import RECORD_FILE, load_record
-from sharpzo_edge.tuning.request import TuneRequest
 from support import disk
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]

@@ -232,7 +232,7 @@ class Loop:
         if self._patience_is_out():
             watched = "validation" if self.state.latest.val else "the loss on the shots"
             n = self._method.settings.patience
-            return f"{watched} has not improved for {n} look{'s'[: n > 1]}"
+            return f"{watched} has not improved for {n} evaluation{'s'[: n > 1]}"
         if self.state.stage == FINISHED:
             return self._method.why_stage2_ends
         if self._limits.is_out_of_time(self.seconds):
