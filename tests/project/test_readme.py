@@ -1,4 +1,7 @@
-"""The README says what is so: its commands exist, and its tables come from the results beside them."""
+"""The README and the pages under docs/ say what is so.
+
+Commands and options exist, links lead somewhere, and tables come from the results beside them.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,24 @@ from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "runtime" / "sharpzo_edge"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    for line in block.splitlines()
-]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def typed_lines(page: Path) -> list[str]:
+    """What a page's reader types."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")  # a command over several lines is one
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def links(page: Path) -> list[str]:
+    """The files that a page links to, as it spells them."""
+    return re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8"))
+
+
+COMMANDS = sorted({line for page in PAGES for line in typed_lines(page)})
 
 
 def bench(name: str) -> ModuleType:
@@ -42,17 +57,17 @@ def bench(name: str) -> ModuleType:
 
 
 def test_the_first_code_is_the_demo_that_the_tests_run() -> None:
-    assert LINES[0] == "make demo"
+    assert typed_lines(ROOT / "README.md")[0] == "make demo"
     recipe = MAKEFILE.split("\ndemo:")[1].split("\n\n")[0]
     assert "bin/sharpzo-edge demo\n" in f"{recipe}\n"
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make ")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("make ")])
 def test_every_make_command_is_a_target_with_a_word_of_help(line: str) -> None:
     assert re.search(rf"^{line.split()[1]}:.*## ", MAKEFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("sharpzo-edge ")])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if re.match("sharpzo-edge [a-z]", line)])
 def test_every_command_line_has_options_that_exist(line: str) -> None:
     _, command, *arguments = shlex.split(line)
     options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
@@ -133,11 +148,16 @@ def test_the_demo_models_tasks_are_of_every_size() -> None:
     assert len(sizes) >= 4 and sizes[0] >= 10 and 50 <= sizes[-1] <= 60
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/bundle.md", "docs/demo-model.md", "docs/fidelity.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
-        assert (ROOT / page).parent.joinpath(target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert [target for target in links(page) if not page.parent.joinpath(target).exists()] == []
+
+
+def test_every_page_is_in_the_index_once() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = [target for target in links(index) if not target.startswith("..")]
+    assert len(listed) == len(set(listed))
+    assert {page.name for page in DOCS} - {index.name} <= set(listed)
 
 
 def test_the_fidelity_page_names_what_is_in_the_code() -> None:
