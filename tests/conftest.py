@@ -31,3 +31,9 @@ def pictures(tmp_path: Path) -> Path:
             noise = rng.integers(level, level + 50, (20, 24, 3)).astype(np.uint8)
             Image.fromarray(noise).save(folder / f"{i}.png")
     return tmp_path / "photos"
+
+
+@pytest.fixture(autouse=True)
+def ungoverned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that runs the command line in this process does not change what the next one finds."""
+    monkeypatch.setattr("sharpzo_edge.process_memory._governed", False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -61,7 +61,7 @@ def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callabl
     """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
+        own = list(signature(run, eval_str=True).parameters.values())[1:]
         fields = [f for f in dataclasses.fields(kind) if "help" in f.metadata]  # type: ignore[arg-type]
         hints = typing.get_type_hints(kind)
 
@@ -70,8 +70,8 @@ def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callabl
             run(kind(**given), **rest)
 
         parameters = [_parameter(f, hints[f.name]) for f in fields]
-        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        parameters += [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own]
+        call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         call.__doc__, call.__name__ = run.__doc__, run.__name__
         app.command(name=name)(call)
@@ -80,20 +80,20 @@ def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callabl
     return decorate
 
 
-def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
     """A field of a request as a parameter that typer understands."""
     spellings, about = field.metadata["spellings"], field.metadata["help"]
     default = DEFAULTS.get(field.name, field.default)
     if default is dataclasses.MISSING:
-        default = inspect.Parameter.empty
+        default = Parameter.empty
     if spellings and not spellings[0].startswith("-"):
         said: Any = typer.Argument(metavar=spellings[0], help=about)
     elif hint is bool:
         said = typer.Option(f"--{field.name.replace('_', '-')}", help=about)
     else:
         said = typer.Option(*spellings, help=about)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
+    kind = Parameter.KEYWORD_ONLY
+    return Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
 
 
 def _typed(hint: Any) -> Any:
@@ -224,8 +224,8 @@ def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result.to_json(), predict_lines(result))
 
 
-@app.command(name="inspect")
-def inspect_path(
+@app.command()
+def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle's folder or a tuned prompt.")],
     as_json: JsonOption = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from sharpzo_edge.run.workplace import Workplace
 
 from accuracy.features import pool
 from accuracy.tasks import folder_task
@@ -18,7 +19,6 @@ from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json
 from sharpzo_edge.run.interrupt import Interrupt
 from sharpzo_edge.run.progress import Progress
-from sharpzo_edge.run.workplace import Workplace
 from sharpzo_edge.seeds import stream
 
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sharpzo_edge.clip.bundle import MANIFEST_FILE, Bundle
 from sharpzo_edge.clip.manifest import FORMAT_VERSION, Manifest, Preprocess
 from sharpzo_edge.errors import BundleError
-from sharpzo_edge.run.typed_json import from_json
+from sharpzo_edge.run.typed_json import read_dataclass
 
 
 def test_a_manifest_survives_json(bundle):
     manifest = bundle.manifest
-    again = from_json(Manifest, json.loads(manifest.to_json()))
+    again = read_dataclass(Manifest, json.loads(manifest.to_json()))
     assert again == manifest
     assert again.to_json() == (bundle.folder / MANIFEST_FILE).read_text()
 
@@ -92,7 +92,7 @@ def test_a_mutated_manifest_is_valid_or_a_bundle_error(bundle_copy, short_manife
         except BundleError:
             outcomes["refused"] += 1
         else:
-            assert from_json(Manifest, json.loads(manifest.to_json())) == manifest
+            assert read_dataclass(Manifest, json.loads(manifest.to_json())) == manifest
             # Nothing but the value of a leaf can differ: not a key, not a type.
             assert json.loads(manifest.to_json()).keys() == mutant.keys()
             outcomes["valid"] += 1

@@ -5,9 +5,9 @@ import pytest
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words, random_context
+from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, ImagePlan, TextPlan, TowerPlan
 from sharpzo_edge.clip.towers import ImageTower, TextTower
 from sharpzo_edge.errors import BundleError, NumericsError
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED, TowerPlan
 
 NAMES = ["red apple and green leaf", "cat", "hot dog", "dog", "a small yellow car", "flag"]
 # Unit features in float32: one unit in the last place is 6e-8, and a GEMM of another shape sums in
@@ -18,27 +18,35 @@ ACROSS_BATCHES = 2e-6
 pytestmark = pytest.mark.oldest_onnxruntime
 
 
+def text(tower: TowerPlan) -> TextPlan:
+    return TextPlan(tower, chunk_rows=256, threads=1)
+
+
+def image(tower: TowerPlan) -> ImagePlan:
+    return ImagePlan(tower, decoding_bytes=float("inf"), threads=1)
+
+
 @pytest.fixture(scope="module")
 def resident(bundle: Bundle):
-    with TextTower(bundle, RESIDENT, threads=1) as tower:
+    with TextTower(bundle, text(RESIDENT)) as tower:
         yield tower
 
 
 @pytest.fixture(scope="module")
 def mapped(bundle: Bundle):
-    with TextTower(bundle, TowerPlan("mapped", group=2, together=2), threads=1) as tower:
+    with TextTower(bundle, text(TowerPlan("mapped", micro_batch=2, batch=2))) as tower:
         yield tower
 
 
 @pytest.fixture(scope="module")
 def streamed(bundle: Bundle):
-    with TextTower(bundle, TowerPlan("streamed", group=3, together=8), threads=1) as tower:
+    with TextTower(bundle, text(TowerPlan("streamed", micro_batch=3, batch=8))) as tower:
         yield tower
 
 
 @pytest.fixture(scope="module")
 def frugal(bundle: Bundle):
-    with TextTower(bundle, TowerPlan("frugal", group=3, together=8), threads=1) as tower:
+    with TextTower(bundle, text(TowerPlan("frugal", micro_batch=3, batch=8))) as tower:
         yield tower
 
 
@@ -120,7 +128,7 @@ def test_the_same_input_twice_gives_the_same_bits(bundle, tower):
 
 def test_a_new_tower_gives_the_same_bits(bundle, resident):
     prompts, context = class_prompts(bundle, NAMES, 4), contexts(bundle, 3, 4)
-    with TextTower(bundle, RESIDENT, threads=1) as again:
+    with TextTower(bundle, text(RESIDENT)) as again:
         assert (
             again.class_features(context, prompts).tobytes()
             == resident.class_features(context, prompts).tobytes()
@@ -131,7 +139,7 @@ def test_a_new_tower_gives_the_same_bits(bundle, resident):
 def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle, plan):
     how = bundle.manifest.preprocess
     pixels = np.random.default_rng(0).standard_normal((4, 3, *how.size)).astype(np.float32)
-    with ImageTower(bundle, plan, threads=1) as tower:
+    with ImageTower(bundle, image(plan)) as tower:
         together = tower.image_features([pixels])
         alone = tower.image_features(pixels[i : i + 1] for i in range(4))
     assert together.shape == (4, bundle.manifest.embed_dim) and together.dtype == np.float32
@@ -143,7 +151,7 @@ def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle, plan):
 # Damage -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tower", [TextTower, ImageTower])
+@pytest.mark.parametrize("tower", ["text", "image"])
 @pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_a_damaged_graph_is_a_bundle_error(bundle_copy, tower, plan, cut):
@@ -153,13 +161,15 @@ def test_a_damaged_graph_is_a_bundle_error(bundle_copy, tower, plan, cut):
         data = (bundle_copy.folder / name).read_bytes()
         bundle_copy.replace(name, [data[: len(data) // 2], b"", b"no graph"][cut])
     with pytest.raises(BundleError, match=r"sharpzo-edge doctor --bundle"):
-        tower(bundle_copy.open(), plan)
+        TextTower(bundle_copy.open(), text(plan)) if tower == "text" else ImageTower(
+            bundle_copy.open(), image(plan)
+        )
 
 
 def test_a_graph_of_another_tower_is_a_bundle_error(bundle_copy):
     bundle_copy.replace("image.onnx", (bundle_copy.folder / "text_head.onnx").read_bytes())
     pixels = np.zeros((1, 3, 64, 64), np.float32)
-    with pytest.raises(BundleError), ImageTower(bundle_copy.open(), RESIDENT) as tower:
+    with pytest.raises(BundleError), ImageTower(bundle_copy.open(), image(RESIDENT)) as tower:
         tower.image_features([pixels])
 
 
@@ -170,16 +180,16 @@ def test_features_of_another_width_than_the_manifests_are_a_bundle_error(bundle_
     bundle_copy.set_manifest(manifest)
     opened = bundle_copy.open()
     said = r"gives 128 numbers .* its manifest says 127\. .* Copy the bundle again"
-    with TextTower(opened, plan) as tower, pytest.raises(BundleError, match=said):
+    with TextTower(opened, text(plan)) as tower, pytest.raises(BundleError, match=said):
         tower.class_features(contexts(opened, 1, 4), class_prompts(opened, NAMES, 4))
-    with ImageTower(opened, plan) as tower, pytest.raises(BundleError, match=said):
+    with ImageTower(opened, image(plan)) as tower, pytest.raises(BundleError, match=said):
         tower.image_features([np.zeros((1, 3, 64, 64), np.float32)])
 
 
 def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
     opened = bundle_copy.open()
     data = bundle_copy.folder / "text.data"
-    with TextTower(opened, STREAMED) as tower:
+    with TextTower(opened, text(STREAMED)) as tower:
         data.write_bytes(data.read_bytes()[:-400_000])  # a copy that broke off after the check
         with pytest.raises(BundleError, match=r"text\.data"):
             tower.class_features(contexts(opened, 1, 4), class_prompts(opened, NAMES, 4))
@@ -188,7 +198,7 @@ def test_short_weights_are_a_bundle_error_when_streamed(bundle_copy):
 def test_short_weights_are_a_bundle_error_when_resident(bundle_copy):
     bundle_copy.replace("text.data", (bundle_copy.folder / "text.data").read_bytes()[:-400_000])
     with pytest.raises(BundleError, match=r"text\.(onnx|data)"):
-        TextTower(bundle_copy.open(), RESIDENT)
+        TextTower(bundle_copy.open(), text(RESIDENT))
 
 
 def test_a_tower_that_cannot_be_streamed_says_so(bundle_copy):
@@ -196,7 +206,7 @@ def test_a_tower_that_cannot_be_streamed_says_so(bundle_copy):
     manifest["image"]["steps"] = []
     bundle_copy.set_manifest(manifest)
     with pytest.raises(BundleError, match="no steps for its image tower"):
-        ImageTower(bundle_copy.open(), STREAMED)
+        ImageTower(bundle_copy.open(), image(STREAMED))
 
 
 def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
@@ -205,7 +215,7 @@ def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
 
     monkeypatch.setattr("onnxruntime.InferenceSession", starved)
     with pytest.raises(MemoryError):
-        TextTower(bundle, RESIDENT)
+        TextTower(bundle, text(RESIDENT))
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
@@ -215,11 +225,18 @@ def test_onnxruntime_never_sees_a_graph_that_is_not_the_manifests(bundle_copy, p
     data[len(data) // 2] ^= 1
     (bundle_copy.folder / graph).write_bytes(data)
     monkeypatch.setattr("onnxruntime.InferenceSession.__init__", lambda *_, **__: pytest.fail("it saw one"))
-    with pytest.raises(BundleError, match=f"{graph} has sha256"), TextTower(bundle_copy.open(), plan, 1):
+    with pytest.raises(BundleError, match=f"{graph} has sha256"), TextTower(bundle_copy.open(), text(plan)):
         pass
 
 
 def test_image_features_that_are_not_finite_are_an_error(bundle):
     h, w = bundle.manifest.preprocess.size
-    with ImageTower(bundle, RESIDENT, 1) as tower, pytest.raises(NumericsError, match="NaN among"):
+    with ImageTower(bundle, image(RESIDENT)) as tower, pytest.raises(NumericsError, match="NaN among"):
         tower.image_features([np.full((1, 3, h, w), np.nan, np.float32)])
+
+
+def test_a_closed_tower_answers_no_more(bundle):
+    with TextTower(bundle, text(RESIDENT)) as tower:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        tower.class_features(contexts(bundle, 1, 4), class_prompts(bundle, NAMES, 4))

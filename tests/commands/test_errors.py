@@ -28,7 +28,7 @@ SENTENCE_END = re.compile(r"[.…:](?: |$)")
 WHAT_NEXT = re.compile(
     r"--\w|pip install|\b(Try|Update|Begin|Correct|Rename|Add|Check|Copy|Make|Type)\b|same command"
 )
-STOPPED = "Stopped by X. X"  # whoever stops adds what is kept, and what to type
+STOPPED = "Stopped. X"  # whoever stops adds what is kept, and what to type
 
 
 def messages() -> Iterator[tuple[str, str]]:

@@ -7,25 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpzo_edge.clip.class_prompts import chunk_sizes, chunked_rows
 from sharpzo_edge.clip.manifest import BundledFile, Manifest, Step, Tensor
 from sharpzo_edge.errors import BudgetError, UsageError
-from sharpzo_edge.memory.plan import (
-    FLOORS,
-    MIB,
-    NO_SKETCH,
-    Floor,
-    Sketch,
-    Work,
-    chunk_sizes,
-    chunked_rows,
-    floor_of,
-    make_plan,
-    parse_budget,
-    span,
-)
+from sharpzo_edge.memory.budget import FLOORS, Budget, Floor, floor_of, parse_budget
+from sharpzo_edge.memory.plan import Work, make_plan, plan_images, plan_text
+from sharpzo_edge.process_memory import MIB
+from sharpzo_edge.search.cmaes import Settings, peak_bytes
+from sharpzo_edge.search.sketched_descent import NO_SKETCH, Sketch
+from sharpzo_edge.tuning.objective import projection_bytes
 from sharpzo_edge.tuning.presets import EDGE
 
-FLOOR = Floor(imports=80.0, work=60.0)
+
+def within(mib: float) -> Budget:
+    return Budget(mib, Floor(imports=80.0, work=60.0), bounds_process=True)
 
 
 # Chunks -------------------------------------------------------------------------------------------
@@ -122,7 +117,7 @@ works = st.builds(
     n_context=st.integers(1, 16),
     n_features=st.integers(0, 20_000),
     dim=st.sampled_from([0, 32, 512]),
-    full_covariance=st.booleans(),
+    search_bytes=st.sampled_from([0, peak_bytes(Settings(dim=512))]),
     sketches=st.sampled_from([(NO_SKETCH,), (Sketch(32, 0),), EDGE.sketches]),
     threads=st.integers(1, 4),
 )
@@ -133,12 +128,12 @@ works = st.builds(
 def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, factor):
     manifest = manifest_of(bundle.manifest, *sizes)
     try:
-        small = make_plan(manifest, work, budget, FLOOR)
+        small = make_plan(manifest, work, within(budget))
     except BudgetError:
         return
-    large = make_plan(manifest, work, budget * factor, FLOOR)
+    large = make_plan(manifest, work, within(budget * factor))
     assert small.peak_mib <= budget and large.peak_mib <= budget * factor
-    largest = make_plan(manifest, work, math.inf, FLOOR)
+    largest = make_plan(manifest, work, within(math.inf))
     assert largest.sketch == work.sketches[0]
     for less, more in ((small, large), (large, largest)):
         places = [work.sketches.index(plan.sketch) for plan in (less, more)]
@@ -151,59 +146,61 @@ def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, 
 def test_a_refusal_names_a_budget_that_is_accepted_and_none_smaller_is(bundle, sizes, work, budget):
     manifest = manifest_of(bundle.manifest, *sizes)
     try:
-        make_plan(manifest, work, budget, FLOOR)
+        make_plan(manifest, work, within(budget))
     except BudgetError as error:
         assert error.exit_code == 3
         smallest = int(str(error).rsplit("--memory-budget ")[-1].removesuffix("MiB"))
         assert smallest > budget
-        assert make_plan(manifest, work, smallest, FLOOR).peak_mib <= smallest
+        assert make_plan(manifest, work, within(smallest)).peak_mib <= smallest
         with pytest.raises(BudgetError):
-            make_plan(manifest, work, smallest - 1.01, FLOOR)
+            make_plan(manifest, work, within(smallest - 1.01))
 
 
 def test_the_same_work_gives_the_same_plan(bundle):
     work = Work(name_lengths=(3, 4, 5), dim=32, threads=2)
-    assert make_plan(bundle.manifest, work, 128, FLOOR) == make_plan(bundle.manifest, work, 128, FLOOR)
+    assert make_plan(bundle.manifest, work, within(128)) == make_plan(bundle.manifest, work, within(128))
 
 
 def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
     work = Work(name_lengths=(4,) * 10_000, dim=512, sketches=EDGE.sketches, threads=2)
-    sketches = [make_plan(bundle.manifest, work, budget, FLOOR).sketch for budget in (300, 600, math.inf)]
+    sketches = [make_plan(bundle.manifest, work, within(budget)).sketch for budget in (300, 600, math.inf)]
     small, middle, large = (sketch.n_columns for sketch in sketches)
     assert small < middle < large and sketches[2] == EDGE.sketches[0]
 
 
 def test_of_a_long_context_the_matrix_or_the_directions_are_planned(bundle):
     def mib(**of_w):
-        work = Work((4,) * 5, threads=2, **of_w)
-        return make_plan(bundle.manifest, work, math.inf, FLOOR).phases["text tower"]
+        work = Work(name_lengths=(4,) * 5, threads=2, **of_w)
+        return make_plan(bundle.manifest, work, within(math.inf)).phases["text tower"]
 
     edge = EDGE.for_context(16_384)
-    without = mib(dim=512, projected=False)
+    without = mib(dim=512)
     directions = edge.sketches[0].n_columns * 16_384 * 8 / MIB
-    sketched = mib(dim=edge.dim, projected=edge.is_projected(16_384), sketches=edge.sketches)
+    sketched = mib(dim=edge.dim, sketches=edge.sketches)
     assert sketched - without > 3 * directions
     n_numbers = 4 * bundle.manifest.text.width
-    assert mib(dim=512) - without == pytest.approx(n_numbers * 512 * 4 / MIB)
+    projected = mib(dim=512, projection_bytes=projection_bytes(n_numbers, 512))
+    assert projected - without == pytest.approx(n_numbers * 512 * 4 / MIB)
 
 
 @pytest.mark.parametrize(("n_features", "on_disk"), [(1_000, False), (20_000, True)])
 def test_a_thousand_classes_fit_the_default(bundle, n_features, on_disk):
     """Of RN50, whose class features are the widest of the backbones that must run in 128 MiB."""
     manifest = replace(manifest_of(bundle.manifest, 512, 12, 150, 10), embed_dim=1024)
-    work = Work((5,) * 1_000, n_features=n_features, dim=512, sketches=EDGE.sketches, threads=4)
-    plan = make_plan(manifest, work, 128, FLOOR)
+    work = Work(name_lengths=(5,) * 1_000, n_features=n_features, dim=512, sketches=EDGE.sketches, threads=4)
+    plan = make_plan(manifest, work, within(128))
     assert plan.sketch.rank >= 4 and plan.features_on_disk == on_disk
 
 
-def test_what_is_not_asked_for_is_not_planned(bundle):
-    pictures = make_plan(bundle.manifest, Work(threads=1), 200, FLOOR)
-    assert pictures.text is None and pictures.image
-    words = make_plan(bundle.manifest, Work(name_lengths=(3,), images=False, threads=1), 200, FLOOR)
-    assert words.image is None and words.text
+def test_a_tower_alone_runs_as_beside_the_other(bundle):
+    work = Work(name_lengths=(3, 4), threads=1)
+    both = make_plan(bundle.manifest, work, within(200))
+    assert plan_text(bundle.manifest, work, within(200)) == both.text
+    alone = plan_images(bundle.manifest, 1, within(200))
+    assert alone.tower == both.image.tower and alone.decoding_bytes >= both.image.decoding_bytes
 
 
 def test_a_step_without_weights_spans_nothing():
-    assert span(Step("stem.onnx", ())) == (0, 0)
+    assert Step("stem.onnx", ()).span == (0, 0)
     weights = (Tensor("a", "float32", (4,), 64), Tensor("b", "uint8", (3,), 128))
-    assert span(Step("block.onnx", weights)) == (64, 67)
+    assert Step("block.onnx", weights).span == (64, 67)

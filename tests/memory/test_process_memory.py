@@ -10,9 +10,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.memory.plan import (
-    parse_budget,
-)
+from sharpzo_edge.memory.budget import parse_budget
 from sharpzo_edge.process_memory import (
     anonymous_mib,
     peak_rss_mib,

@@ -14,10 +14,9 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.towers import ImageTower
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import InterruptedRunError, NumericsError
-from sharpzo_edge.pictures.encode import ENCODED_FILE, stream_features
-from sharpzo_edge.pictures.few_shot import CROPS_FILE
+from sharpzo_edge.pictures.encode import stream_features
 from sharpzo_edge.pictures.folder import Skipped, read_folder
-from support.encoding import PASSES, PLAN, TRAIN, TWICE, Power, encode, same
+from support.encoding import BATCHES, PLAN, TRAIN, TWICE, Stop, encode, same
 
 
 @pytest.mark.parametrize("looks", [7, 29, 31, 34])
@@ -25,25 +24,25 @@ def test_no_picture_is_read_or_encoded_again_after_an_interruption(
     looks: int, tmp_path: Path, counted: Counter[str]
 ) -> None:
     (tmp_path / "whole").mkdir()
-    whole = encode(tmp_path / "whole", plan=PASSES)
+    whole = encode(tmp_path / "whole", plan=BATCHES)
     assert counted == {"read": 30, "encoded": 30 + TWICE}
     counted.clear()
     with pytest.raises(InterruptedRunError, match=r"\d+( of 30)? pictures are (read|encoded), and kept"):
-        encode(tmp_path, interrupt=Power(looks), plan=PASSES)
-    again = encode(tmp_path, plan=PASSES)
+        encode(tmp_path, stop=Stop(looks), plan=BATCHES)
+    again = encode(tmp_path, plan=BATCHES)
     assert counted == {"read": 30, "encoded": 30 + TWICE}
     assert same(again, whole) and again.checksum == whole.checksum
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "zeros"])
-@pytest.mark.parametrize("name", [CROPS_FILE, ENCODED_FILE])
+@pytest.mark.parametrize("name", ["crops.journal", "features.journal"])
 def test_a_torn_journal_costs_its_end_and_nothing_else(
     name: str, damage: str, tmp_path: Path, counted: Counter[str]
 ) -> None:
     (tmp_path / "whole").mkdir()
-    whole = encode(tmp_path / "whole", plan=PASSES)
+    whole = encode(tmp_path / "whole", plan=BATCHES)
     with pytest.raises(InterruptedRunError):
-        encode(tmp_path, interrupt=Power(33), plan=PASSES)
+        encode(tmp_path, stop=Stop(33), plan=BATCHES)
     data = bytearray((tmp_path / name).read_bytes())
     middle = 2 * len(data) // 3
     if damage == "cut":
@@ -54,7 +53,7 @@ def test_a_torn_journal_costs_its_end_and_nothing_else(
         data[middle:] = bytes(len(data) - middle)
     (tmp_path / name).write_bytes(data)
     counted.clear()
-    assert same(encode(tmp_path, plan=PASSES), whole)
+    assert same(encode(tmp_path, plan=BATCHES), whole)
     assert 0 < counted["read"] + counted["encoded"] < 30 + 30
 
 
@@ -65,11 +64,12 @@ def test_a_journal_of_another_command_or_other_pictures_is_not_used(
     shutil.copytree(TRAIN, photos)
     for change in ("seed", "plan", "picture"):
         with pytest.raises(InterruptedRunError):
-            encode(tmp_path, interrupt=Power(33), plan=PASSES, images=photos)
+            encode(tmp_path, stop=Stop(33), plan=BATCHES, images=photos)
         counted.clear()
         if change == "picture":
             os.utime(next(photos.glob("*/*.png")), ns=(1, 1))
-        encode(tmp_path, seed=int(change == "seed"), plan=PLAN if change == "plan" else PASSES, images=photos)
+        plan = PLAN if change == "plan" else BATCHES
+        encode(tmp_path, seed=int(change == "seed"), plan=plan, images=photos)
         assert (counted["read"], counted["encoded"]) == (0 if change == "plan" else 30, 30 + TWICE)
 
 
@@ -94,12 +94,11 @@ def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: P
     bad.write_bytes(b"no picture")
     files = [good[0], bad, *good[1:], bad]
     skipped = Skipped()
-    parts = list(stream_features(Bundle.open(BUNDLE), files, skipped, PLAN, threads=1))
+    parts = list(stream_features(Bundle.open(BUNDLE), files, skipped, PLAN))
     numbers = [n for batch, _ in parts for n in batch]
     assert numbers == [i for i, path in enumerate(files) if path is not bad]
     assert skipped.counts == {"not a picture": 2}
     one_by_one = [
-        next(stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN, threads=1))[1][0]
-        for path in good[:3]
+        next(stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN))[1][0] for path in good[:3]
     ]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6

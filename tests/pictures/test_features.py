@@ -10,9 +10,9 @@ import pytest
 
 from sharpzo_edge.errors import InterruptedRunError
 from sharpzo_edge.pictures import features, few_shot
-from sharpzo_edge.pictures.features import FEATURES_FILE, PICTURES_FILE
 from sharpzo_edge.run.files import file_checksum, read_checked_json, write_checked_json
-from support.encoding import TWICE, Power, encode, same
+from sharpzo_edge.run.folder import WorkFolder
+from support.encoding import TWICE, Stop, encode, same
 
 
 def test_what_was_encoded_is_used_again_without_a_look_at_the_pictures(
@@ -30,7 +30,7 @@ def test_an_interrupted_encoding_is_never_taken_for_another(looks: int, tmp_path
     """First seed 0; then seed 1 stops somewhere; then seed 0 again must be as at first."""
     first = encode(tmp_path)
     try:
-        encode(tmp_path, seed=1, interrupt=Power(looks))
+        encode(tmp_path, seed=1, stop=Stop(looks))
     except InterruptedRunError as stopped:
         assert "same command" in str(stopped)
     again = encode(tmp_path)
@@ -47,7 +47,7 @@ def test_a_kill_between_the_two_files_is_noticed(tmp_path: Path, monkeypatch: py
     assert np.array_equal(first.train.features, encode(tmp_path).train.features)
 
 
-@pytest.mark.parametrize("name", [FEATURES_FILE, PICTURES_FILE])
+@pytest.mark.parametrize("name", ["features.npy", "pictures.json"])
 def test_damaged_features_are_made_again(name: str, tmp_path: Path, counted: Counter[str]) -> None:
     first = encode(tmp_path)
     data = bytearray((tmp_path / name).read_bytes())
@@ -59,9 +59,9 @@ def test_damaged_features_are_made_again(name: str, tmp_path: Path, counted: Cou
 
 def test_features_of_another_shape_are_not_believed_either(tmp_path: Path) -> None:
     first = encode(tmp_path)
-    kept = read_checked_json(tmp_path / PICTURES_FILE)
+    kept = read_checked_json(WorkFolder(tmp_path).pictures)
     for array in (first.train.features[:, :-1], first.train.features[:].astype(np.float64)):
-        np.save(tmp_path / FEATURES_FILE, array)
-        other = kept | {"features": file_checksum(tmp_path / FEATURES_FILE)}
-        write_checked_json(tmp_path / PICTURES_FILE, other)
+        np.save(WorkFolder(tmp_path).features, array)
+        other = kept | {"features": file_checksum(WorkFolder(tmp_path).features)}
+        write_checked_json(WorkFolder(tmp_path).pictures, other)
         assert np.array_equal(first.train.features, encode(tmp_path).train.features)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from sharpzo_edge.errors import ImagesError, SkippedPicturesError
-from sharpzo_edge.pictures.features import PICTURES_FILE
-from sharpzo_edge.pictures.few_shot import CROPS_FILE
 from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json, write_checked_json
+from sharpzo_edge.run.folder import WorkFolder
 from support.encoding import SHOTS, TRAIN, encode
 
 
@@ -40,7 +39,7 @@ def test_shots_and_validation_are_drawn_by_seed_and_disjoint(tmp_path: Path) -> 
     assert np.abs(np.linalg.norm(found.train.features, axis=1) - 1).max() < 1e-5
     # No validation picture is one of the shots.
     assert (found.val.features @ found.train.features.T).max() < 1 - 1e-6
-    assert not (tmp_path / CROPS_FILE).exists()
+    assert not (WorkFolder(tmp_path).crops).exists()
 
 
 def test_strict_makes_a_skipped_picture_an_error_again_and_again(tmp_path: Path) -> None:
@@ -94,12 +93,12 @@ def test_what_was_drawn_is_not_believed_for_a_right_checksum(
     forged: Callable[[dict], object], tmp_path: Path
 ) -> None:
     first = encode(tmp_path)
-    kept = read_checked_json(tmp_path / PICTURES_FILE)
-    write_checked_json(tmp_path / PICTURES_FILE, kept | {"drawn": forged(kept["drawn"])})
+    kept = read_checked_json(WorkFolder(tmp_path).pictures)
+    write_checked_json(WorkFolder(tmp_path).pictures, kept | {"drawn": forged(kept["drawn"])})
     again = encode(tmp_path)
     assert np.array_equal(first.train.features, again.train.features)
     assert np.array_equal(first.val.labels, again.val.labels) and first.checksum == again.checksum
-    assert read_checked_json(tmp_path / PICTURES_FILE) == kept
+    assert read_checked_json(WorkFolder(tmp_path).pictures) == kept
 
 
 def test_dead_links_among_the_classes_are_said_and_strict_refuses_them(

@@ -12,18 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import sharpzo_edge
-from sharpzo_edge.commands import tune as tuning
-from sharpzo_edge.commands.tune import tune
+from sharpzo_edge.commands.tune import tune_request as tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import SharpzoError, UsageError
 from sharpzo_edge.run import files
-from sharpzo_edge.run.lock import locked
-from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.run.folder import WorkFolder
+from sharpzo_edge.run.log import Log
+from sharpzo_edge.run.progress import Caller, Progress
 from support import disk
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
@@ -66,9 +65,11 @@ def test_a_full_disk_at_any_change_is_our_error_and_nothing_is_lost(
                 survived += 1
             except SharpzoError as error:
                 assert "No space left" in str(error) and "--output" in str(error)
-        assert tune(full)["queries"] > 10
-        assert full.output.read_bytes() == request.output.read_bytes()
-        assert not list(folder.glob(".*.part")) and not list(full.work.glob(".*.part"))
+        assert tune(full).queries > 10
+        assert full.output_path.read_bytes() == request.output_path.read_bytes()
+        assert not list(folder.glob(".*.part")) and not list(
+            WorkFolder.of(full.output_path).path.glob(".*.part")
+        )
     # Only the log may fail without an end to the run.
     assert survived < n_changes / EVERY["full disk"] / 2
 
@@ -92,36 +93,33 @@ def test_a_kill_at_any_change_loses_nothing(preset: str, images: Path) -> None:
 
 @pytest.mark.parametrize("site", [1, 2, 3])
 def test_a_log_that_cannot_be_written_is_said_once_and_given_up(
-    site: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    site: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "os", disk.FailingOs(site, disk.full_disk))
-    with Progress(tmp_path / "log") as progress:
+    said: list[Progress] = []
+    caller = Caller((said.append,))
+    with Log(tmp_path / "log", caller) as log:
         for line in "abc":
-            progress.say(line)
-    lines = capsys.readouterr().err.splitlines()
+            replace(caller, listeners=(*caller.listeners, log)).say(line)
+    lines = [progress.text for progress in said]
     assert [line for line in lines if len(line) == 1] == ["a", "b", "c"]
     (note,) = set(lines) - set("abc")
     assert "goes on without its log. Cannot write" in note
 
 
 @pytest.mark.parametrize("gone", ["work", "everything"])
-def test_a_folder_that_vanishes_is_our_error(
-    gone: str, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_vanishes_is_our_error(gone: str, images: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=images.parent))
     request = disk.tiny("edge", BUNDLE, images, folder / "prompt")
-    to_the_end = tuning.Run.to_the_end
 
-    def vanished(*given: Any) -> Any:
-        shutil.rmtree(request.work if gone == "work" else folder)
-        return to_the_end(*given)
+    def vanish(progress: Progress) -> None:
+        if progress.is_first:
+            shutil.rmtree(WorkFolder.of(request.output_path).path if gone == "work" else folder)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tuning.Run, "to_the_end", vanished)
-        with pytest.raises(SharpzoError, match=r"Cannot write .*: No such file or directory.*--output"):
-            tune(request)
+    with pytest.raises(SharpzoError, match=r"Cannot write .*: No such file or directory.*--output"):
+        tune(replace(request, on_progress=vanish))
     folder.mkdir(exist_ok=True)
-    assert tune(request)["queries"] > 10
+    assert tune(request).queries > 10
 
 
 def test_a_mistyped_output_makes_no_folders(images: Path, tmp_path: Path) -> None:
@@ -136,7 +134,7 @@ def test_what_was_refused_is_called_by_its_name(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(SharpzoError, match=r"Cannot read .*journal: Bad file descriptor"):
         file.read(0, 1)
     monkeypatch.setattr(fcntl, "flock", lambda *_: disk.full_disk("lock"))
-    with pytest.raises(SharpzoError, match=r"Cannot lock .*lock: No space"), locked(tmp_path):
+    with pytest.raises(SharpzoError, match=r"Cannot lock .*lock: No space"), WorkFolder(tmp_path).locked():
         pass
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge.search.losses import FeatureLoss, LinearModel, ball_minimum, minimum_in_ball
+from sharpzo_edge.search.gauss_newton import LinearModel, ball_minimum, minimum_in_ball
+from sharpzo_edge.search.losses import FeatureLoss
 from support.features import SCALE, R, features_and_columns, pictures
 
 seeds = st.integers(0, 2**32 - 1)

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from sharpzo_edge import types
-from sharpzo_edge.search import losses
+from sharpzo_edge.search import gauss_newton, losses
+from sharpzo_edge.search.gauss_newton import LinearModel, minimum_in_ball
 from sharpzo_edge.search.losses import (
     FeatureLoss,
-    LinearModel,
     cross_entropies,
     logits_of,
-    minimum_in_ball,
     scores,
 )
 from sharpzo_edge.types import LabelledFeatures
@@ -83,7 +82,7 @@ def test_gradients_are_those_of_differences(smoothing):
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_the_gauss_newton_matrix_is_that_of_its_definition(monkeypatch, share):
-    monkeypatch.setattr(losses, "SMALLEST_SHARE", share)
+    monkeypatch.setattr(gauss_newton, "SMALLEST_SHARE", share)
     loss, (T, columns) = FeatureLoss(pictures(), SCALE, 0.1), features_and_columns()
     X = pictures().features[:].astype(np.float64)
     a, h = np.array([0.2, -0.1, 0.3]), 1e-6

@@ -16,17 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sharpzo_edge.commands.tune import tune
+from sharpzo_edge.commands.tune import tune_request
+from sharpzo_edge.requests import TuneRequest
 from sharpzo_edge.run import files
-from sharpzo_edge.tuning.presets import EdgeSettings, PaperSettings
-from sharpzo_edge.tuning.request import TuneRequest
 
 CHANGES = ("open", "write", "fsync", "ftruncate", "replace", "unlink", "mkdir")
-TINY = {
-    "paper": PaperSettings(
-        preset="paper", dim=3, population=4, rho=0.1, change_point=1, steps=3, prune_interval=2
-    ),
-    "edge": EdgeSettings(preset="edge", dim=3, population=4, change_point=1, rank=2, queries=24),
+TINY: dict[str, dict[str, Any]] = {
+    "paper": {"dim": 3, "population": 4, "rho": 0.1, "change_point": 1, "steps": 3, "prune_interval": 2},
+    "edge": {"dim": 3, "population": 4, "change_point": 1, "rank": 2, "max_queries": 24},
 }
 
 
@@ -72,12 +69,13 @@ def tiny(preset: str, bundle: Path, images: Path, output: Path) -> TuneRequest:
         bundle,
         images,
         output,
-        TINY[preset],
+        preset=preset,
         shots=2,
         val=1,
         threads=1,
         memory_budget="none",
         checkpoint_seconds=0,
+        **TINY[preset],
     )
 
 
@@ -85,7 +83,7 @@ def changes_of(request: TuneRequest) -> int:
     """How many changes of the disk a run makes from its beginning to its end."""
     files.os = watched = FailingOs(None, power_cut)  # type: ignore[assignment]
     try:
-        tune(request)
+        tune_request(request)
     finally:
         files.os = os
     return watched.n_changes
@@ -96,19 +94,19 @@ def kills(request: TuneRequest, sites: Iterable[int]) -> list[int]:
 
     This process must not have run a tower: children of it are forked.
     """
-    folder = request.output.parent
+    folder = request.output_path.parent
     whole = replace(request, output=folder / "whole")
-    assert _in_child(lambda: tune(whole)) == 0
+    assert _in_child(lambda: tune_request(whole)) == 0
     lost = []
     for site in sites:
         killed = replace(request, output=folder / f"killed-{site}")
 
         def cut(killed: TuneRequest = killed, site: int = site) -> None:
             files.os = FailingOs(site, power_cut)  # type: ignore[assignment]
-            tune(killed)
+            tune_request(killed)
 
-        ends = _in_child(cut), _in_child(lambda killed=killed: tune(killed))  # type: ignore[misc]
-        if ends != (-signal.SIGKILL, 0) or killed.output.read_bytes() != whole.output.read_bytes():
+        ends = _in_child(cut), _in_child(lambda killed=killed: tune_request(killed))  # type: ignore[misc]
+        if ends != (-signal.SIGKILL, 0) or killed.output_path.read_bytes() != whole.output_path.read_bytes():
             lost.append(site)
     return lost
 

@@ -2,59 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.towers import plan_towers
+from sharpzo_edge.clip.tower_plan import ImagePlan, TowerPlan
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.errors import InterruptedRunError
-from sharpzo_edge.memory.plan import Plan, TowerPlan, Work
+from sharpzo_edge.memory.budget import budget_of
+from sharpzo_edge.memory.plan import plan_images
 from sharpzo_edge.pictures.features import TrainingFeatures, training_features
-from sharpzo_edge.pictures.few_shot import Draw
+from sharpzo_edge.pictures.few_shot import FewShot
 from sharpzo_edge.pictures.folder import read_folder
-from sharpzo_edge.run.interrupt import Interrupt
-from sharpzo_edge.run.progress import Progress
-from sharpzo_edge.run.workplace import Workplace
+from sharpzo_edge.run.folder import WorkFolder
+from sharpzo_edge.run.progress import Caller
 
 TRAIN = TASKS / DEFAULT_TASK / "train"
 SHOTS, N_VAL = 2, 1
-PLAN = plan_towers(Bundle.open(BUNDLE), Work(threads=1), "none")
-PASSES = replace(PLAN, image=TowerPlan("packed", group=2, together=6))  # five passes for 30 pictures
+PLAN = plan_images(Bundle.open(BUNDLE).manifest, 1, budget_of(None, ""))
+BATCHES = replace(PLAN, tower=TowerPlan("packed", micro_batch=2, batch=6))  # five for 30 pictures
 
 
-class Power:
-    """An interrupt that never comes, or at the n-th look."""
+class Stop:
+    """A `stop` that comes when it is asked for the n-th time, or never."""
 
-    def __init__(self, looks: float = float("inf")) -> None:
-        self.looks = looks
+    def __init__(self, n: float = float("inf")) -> None:
+        self.n = n
 
-    def raise_if_received(self, what_is_kept: str) -> None:
-        self.looks -= 1
-        if self.looks < 0:
-            raise InterruptedRunError(what_is_kept, 15)
+    def __call__(self) -> bool:
+        self.n -= 1
+        return self.n < 0
 
 
 def encode(
     work: Path,
     seed: int = 0,
-    interrupt: Power | Interrupt | None = None,
+    stop: Callable[[], bool] | None = None,
     n_views: int = 1,
     *,
     images: Path = TRAIN,
-    plan: Plan = PLAN,
+    plan: ImagePlan = PLAN,
     shots: int = SHOTS,
     strict: bool = False,
 ) -> TrainingFeatures:
     return training_features(
         Bundle.open(BUNDLE),
         read_folder(images),
-        Draw(shots, N_VAL, np.random.SeedSequence(seed), n_views, np.random.SeedSequence(7)),
+        FewShot(shots, N_VAL, np.random.SeedSequence(seed), n_views, np.random.SeedSequence(7)),
         plan,
-        1,
-        Workplace(work, Progress(), interrupt or Power()),
+        WorkFolder(work),
+        Caller(stop=stop),
         strict=strict,
     )
 

@@ -20,7 +20,6 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,22 +29,26 @@ from PIL import Image
 from sharpzo_edge import cli
 from sharpzo_edge.clip import class_prompts, preprocess, tokenizer, towers
 from sharpzo_edge.clip.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
-from sharpzo_edge.clip.towers import TextTower, plan_towers
-from sharpzo_edge.commands import tune
+from sharpzo_edge.clip.tower_plan import ImagePlan, TextPlan, TowerPlan
+from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.commands.inspect import inspect
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import ImagesError
-from sharpzo_edge.memory.plan import TowerPlan, Work
+from sharpzo_edge.memory.budget import budget_of
+from sharpzo_edge.memory.plan import Work, make_plan
 from sharpzo_edge.pictures import encode, features
 from sharpzo_edge.pictures import folder as folders
-from sharpzo_edge.pictures.few_shot import CROPS_FILE, Draw
+from sharpzo_edge.pictures.few_shot import FewShot
+from sharpzo_edge.printing import inspect_lines, tune_lines
 from sharpzo_edge.run import checkpoint, files
-from sharpzo_edge.run.interrupt import Interrupt
-from sharpzo_edge.run.progress import Progress
-from sharpzo_edge.run.workplace import Workplace
+from sharpzo_edge.run.folder import WorkFolder
+from sharpzo_edge.run.progress import Caller
+from sharpzo_edge.run.typed_json import take_arrays
 from sharpzo_edge.search.losses import softmax
-from sharpzo_edge.tuning import record
+from sharpzo_edge.tuning import resume
 from sharpzo_edge.tuning.heads import Head, blended_logits
-from sharpzo_edge.tuning.loop import RunState
+from sharpzo_edge.tuning.loop import State
+from sharpzo_edge.tuning.result import HeadResult, TuneResult
 from sharpzo_edge.tuning.tuned_prompt import METADATA_KEY, TunedPrompt, check_fits, load_prompt, save_prompt
 from sharpzo_edge.types import Floats
 from support.mutants import Reader, mutate_bytes, mutate_json, mutate_json_file, mutate_safetensors, spelt
@@ -88,7 +91,6 @@ def manifest(folder: Path) -> Reader:
     real = tokenizer.Tokenizer(BUNDLE / MERGES_FILE).encode
     known = functools.cache(lambda text: real([text])[0])
     towers.release_library_pages = towers.return_freed_blocks = lambda: None
-    towers.rss_mib = lambda: 0.0
     class_prompts.Tokenizer.encode = lambda _, texts: [known(text) for text in texts]  # type: ignore[method-assign]
 
     def read(data: bytes) -> Any:
@@ -104,22 +106,23 @@ def _used(path: Path) -> Any:
     bundle = Bundle.open(path)
     context = class_prompts.context_from_words(bundle, bundle.manifest.initial_context)
     ids = class_prompts.checked_token_ids(bundle, NAMES, len(context))
-    plan = plan_towers(bundle, Work(tuple(map(len, ids)), n_context=len(context), threads=1), "1GiB")
-    prompts = class_prompts.class_prompts(bundle, NAMES, len(context), plan.chunk_rows)
-    assert plan.text is not None
+    work = Work(name_lengths=tuple(map(len, ids)), n_context=len(context), threads=1)
+    plan = make_plan(bundle.manifest, work, budget_of("1GiB", ""))
+    prompts = class_prompts.class_prompts(bundle, NAMES, len(context), plan.text.chunk_rows)
     found = [bundle.manifest.to_json(), dataclasses.asdict(plan)]
-    for tower_plan in (plan.text, TowerPlan("streamed", 1, 1)):
-        with TextTower(bundle, tower_plan, 1) as tower:
+    for text_plan in (plan.text, TextPlan(TowerPlan("streamed", 1, 1), plan.text.chunk_rows, 1)):
+        with TextTower(bundle, text_plan) as tower:
             found.append(tower.class_features(context[np.newaxis], prompts).tobytes())
     return found
 
 
 def _shown(path: Path) -> None:
     """What `inspect` prints of it, to where a terminal would be."""
+    result = inspect(path)
     for as_json in (True, False):
         out = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")
         with contextlib.redirect_stdout(out):
-            cli.inspect(path, as_json=as_json)
+            cli._print(as_json, result.to_json(), inspect_lines(result))
 
 
 def graph(folder: Path) -> Reader:
@@ -129,7 +132,7 @@ def graph(folder: Path) -> Reader:
 
     def read(data: bytes) -> Any:
         _replace(path / name, data)
-        with TextTower(Bundle.open(path), TowerPlan("packed", 1, 1), 1):
+        with TextTower(Bundle.open(path), TextPlan(TowerPlan("packed", 1, 1), 256, 1)):
             return data
 
     return Reader((path / name).read_bytes(), mutate_bytes, read, is_covered=True)
@@ -245,9 +248,9 @@ def _checkpoint(reseal: bool) -> Callable[[Path], Reader]:
 
         def read(data: bytes) -> Any:
             path.write_bytes(data)
-            state, made_for = checkpoint.load_state(path, RunState)  # type: ignore[misc]
+            state, made_for = checkpoint.load_state(path, State)  # type: ignore[misc]
             arrays: dict[str, np.ndarray] = {}
-            tree = checkpoint._take_arrays(state, "", arrays)
+            tree = take_arrays(state, arrays)
             return [tree, made_for, {n: (a.dtype.str, a.shape, a.tobytes()) for n, a in arrays.items()}]
 
         mutate = functools.partial(
@@ -260,17 +263,19 @@ def _checkpoint(reseal: bool) -> Callable[[Path], Reader]:
     return make
 
 
-def _a_state() -> RunState:
+def _a_state() -> State:
     from sharpzo_edge.search import cmaes
     from sharpzo_edge.search.losses import Score
-    from sharpzo_edge.tuning.loop import Look
+    from sharpzo_edge.tuning.objective import Evaluation
     from sharpzo_edge.tuning.presets import PRESETS
+    from sharpzo_edge.tuning.stopping import Patience, Plateau
 
     settings = dataclasses.replace(PRESETS["paper"], dim=3).stage1()
     origin, seed = np.zeros(3), np.random.SeedSequence(0)
     search = cmaes.SharpnessAwareCMAES.start(settings, origin, seed, lambda T: T)
-    look = Look(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None)
-    return RunState(1, search.state, None, 7, 0, 0.5, look, look, 1, 0.5, 0.5, 0, None, 0, 1.5)
+    first = Evaluation(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None)
+    patience = Patience.start(first)
+    return State(1, search.state, 0, 9, 2, None, 0.5, first, first, 1, patience, Plateau(), 1.5)
 
 
 def _resealed_checkpoint(data: bytes) -> bytes:
@@ -300,25 +305,23 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
     def make(folder: Path) -> Reader:
         output = folder / "prompt"
         output.write_bytes(b"a prompt")
-        request = SimpleNamespace(work=folder, output=output)
+        work = WorkFolder(folder)
         made_for = {"--seed": 3, "--images": "x", "plan": [None, 256]}
-        head = record.Head("gda", 0.5, 0.75, 0.6)
-        result = record.Result(
-            9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head
-        )
-        record.save_record(folder, record.Record(made_for, files.file_checksum(output), result))
+        head = HeadResult("gda", 0.5, 0.75, 0.6)
+        result = TuneResult(9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head)
+        resume.save_record(work, resume.Record(made_for, files.file_checksum(output), result))
 
         def read(data: bytes) -> Any:
-            (folder / record.RECORD_FILE).write_bytes(data)
-            found = tune._recorded(request, made_for)  # type: ignore[arg-type]
+            work.record.write_bytes(data)
+            found = resume.finished_result(output, work, made_for)
             if found is not None:  # else the record says that the run is not finished
                 with contextlib.redirect_stdout(io.StringIO()):
-                    cli._print(True, found, [])
-                    cli._print(False, found, cli._tuned_lines(found, BUNDLE, True))
-            return found
+                    cli._print(True, found.to_json(), [])
+                    cli._print(False, {}, tune_lines(found, BUNDLE, True))
+            return found and found.to_json()
 
         mutate = _mutate_checked if reseal else mutate_json_file
-        return Reader((folder / record.RECORD_FILE).read_bytes(), mutate, read, is_covered=not reseal)
+        return Reader(work.record.read_bytes(), mutate, read, is_covered=not reseal)
 
     return make
 
@@ -360,31 +363,28 @@ def _kept_pictures(name: str, reseal: bool = False) -> Callable[[Path], Reader]:
                 Image.fromarray(noise).save(folder / "pictures" / class_ / f"{i}.png")
         (folder / "pictures" / "cat" / "note.txt").write_text("no picture")
         bundle = Bundle.open(BUNDLE)
-        plan = dataclasses.replace(
-            plan_towers(bundle, Work(threads=1), "none"), image=TowerPlan("packed", 1, 2)
-        )
+        plan = ImagePlan(TowerPlan("packed", 1, 2), float("inf"), 1)
         labelled = folders.read_folder(folder / "pictures")
-        asked = Draw(2, 1, np.random.SeedSequence(1), 1, np.random.SeedSequence(1))
+        asked = FewShot(2, 1, np.random.SeedSequence(1), 1, np.random.SeedSequence(1))
         encode.ImageTower = _NoTower  # type: ignore[misc, assignment]
         files.os = _UnsyncedOs()  # type: ignore[assignment]
         bundle.manifest = dataclasses.replace(bundle.manifest, embed_dim=96)
         assert bundle.manifest.preprocess.size == (64, 64)
         work = folder / "work"
         work.mkdir()
+        at = WorkFolder(work)
         kept: dict[str, bytes] = {}
 
         def whole(remove: Callable[[Path], None]) -> Any:
-            with contextlib.redirect_stderr(io.StringIO()), Progress() as progress:
-                features.remove = remove
-                at = Workplace(work, progress, Interrupt())
-                made = features.training_features(bundle, labelled, asked, plan, 1, at)
+            features.remove = remove
+            made = features.training_features(bundle, labelled, asked, plan, at, Caller())
             rows = [made.train.features[:].tobytes(), made.val.features[:].tobytes()]
             return [*rows, made.train.labels.tolist(), made.val.labels.tolist(), made.checksum]
 
         whole(lambda path: kept.update({path.name: path.read_bytes()}))
         kept |= {path.name: path.read_bytes() for path in work.iterdir()}
-        journals = (CROPS_FILE, encode.ENCODED_FILE)
-        present = [*journals, name] if name in journals else [features.FEATURES_FILE, features.PICTURES_FILE]
+        journals = (at.crops.name, at.encoded.name)
+        present = [*journals, name] if name in journals else [at.features.name, at.pictures.name]
 
         def read(data: bytes) -> Any:
             for path in work.iterdir():
@@ -421,7 +421,7 @@ def _words(
             if is_json:
                 names: Any = folders.read_folder(folder / "pictures", path).names
             else:
-                names = cli._names(str(path))
+                names = cli.class_list(str(path))
             return [names, class_prompts.checked_token_ids(bundle, names, 4)]
 
         return Reader(original, mutate, read)
@@ -557,11 +557,11 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "checkpoint_resealed": _checkpoint(reseal=True),
     "record": _record(reseal=False),
     "record_resealed": _record(reseal=True),
-    "pictures_json": _kept_pictures(features.PICTURES_FILE),
-    "pictures_json_resealed": _kept_pictures(features.PICTURES_FILE, reseal=True),
-    "features": _kept_pictures(features.FEATURES_FILE),
-    "crops_journal": _kept_pictures(CROPS_FILE),
-    "features_journal": _kept_pictures(encode.ENCODED_FILE),
+    "pictures_json": _kept_pictures("pictures.json"),
+    "pictures_json_resealed": _kept_pictures("pictures.json", reseal=True),
+    "features": _kept_pictures("features.npy"),
+    "crops_journal": _kept_pictures("crops.journal"),
+    "features_journal": _kept_pictures("features.journal"),
     "class_names": _words(CLASS_NAMES, mutate_json_file, is_json=True),
     "classes": _words(CLASSES, mutate_bytes, is_json=False),
     "jpeg": _pictures(_jpegs, mutate_bytes),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
-from sharpzo_edge.memory.plan import RESIDENT
 from sharpzo_edge.search.losses import scores
 from sharpzo_edge.tuning.objective import LabelledFeatures, Objective, projection
 
@@ -107,7 +107,7 @@ def test_the_real_tower_answers_as_the_formula_says(bundle):
     A = projection(np.random.SeedSequence(0), p0.size, 16, 0.05)
     pictures = LabelledFeatures(unit(9, bundle.manifest.embed_dim), np.arange(9) % 3)
     w = np.random.default_rng(3).standard_normal(16)
-    with TextTower(bundle, RESIDENT, threads=1) as tower:
+    with TextTower(bundle, TextPlan(RESIDENT, 256, 1)) as tower:
         box = Objective(tower, prompts, p0, A, pictures, bundle.manifest.logit_scale, batch=2)
         at_zero, at_w = box.losses(np.stack([np.zeros(16), w]))
         context = p0 + (A.astype(np.float64) @ w).reshape(p0.shape).astype(np.float32)

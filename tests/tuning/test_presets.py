@@ -7,7 +7,6 @@ import pytest
 
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.memory.plan import NO_SKETCH, Sketch
-from sharpzo_edge.tuning.loop import expected_queries, stage1_queries
 from sharpzo_edge.tuning.presets import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
 
 # SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
@@ -90,7 +89,8 @@ def test_every_preset_can_be_run(preset):
     assert PRESETS[preset].preset == preset
     second = settings.stage2(7) if isinstance(settings, PaperSettings) else settings.stage2()
     assert settings.stage1().dim == second.dim == settings.dim
-    assert 0 < stage1_queries(settings) < expected_queries(settings)
+    stage1_queries = settings.n_generations * settings.queries_a_generation
+    assert 0 < stage1_queries < settings.expected_queries
     A = settings.projection(np.random.SeedSequence(0), np.full((4, 8), 0.02, np.float32))
     assert A.shape == ((32, 512) if isinstance(settings, PaperSettings) else ()) and A.dtype == np.float32
 

@@ -10,24 +10,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sharpzo_edge.run.lock import LOCK_FILE, locked
-from sharpzo_edge.tuning.record import RECORD_FILE, load_record
-from sharpzo_edge.tuning.request import TuneRequest
 
 import sharpzo_edge
-from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.commands import tune as tuning
-from sharpzo_edge.commands.tune import CHECKPOINT_FILE, tune
+from sharpzo_edge.commands.tune import tune_request as tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
 from sharpzo_edge.pictures import features
-from sharpzo_edge.pictures.few_shot import CROPS_FILE
+from sharpzo_edge.requests import TuneRequest
 from sharpzo_edge.run.files import JSON_LIMIT_BYTES, read_checked_json, write_checked_json
-from sharpzo_edge.run.interrupt import Interrupt
+from sharpzo_edge.run.folder import WorkFolder
+from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.tuning.resume import load_record
 from support import disk
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
@@ -46,19 +43,21 @@ def request_(images: Path, tmp_path: Path) -> TuneRequest:
     return replace(disk.tiny("edge", BUNDLE, images, tmp_path / "prompt"), checkpoint_seconds=30)
 
 
-def interrupted(request: TuneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that a signal stops at its first batch."""
-    with monkeypatch.context() as patch:
-        to_the_end = tuning.Run.to_the_end
+def work_of(request: TuneRequest) -> WorkFolder:
+    return WorkFolder.of(request.output_path)
 
-        def stopped(run: Any, interrupt: Interrupt) -> Any:
-            interrupt.received = 15
-            return to_the_end(run, interrupt)
 
-        patch.setattr(tuning.Run, "to_the_end", stopped)
-        with pytest.raises(InterruptedRunError, match="type the same command again"):
-            tune(request)
-    assert (request.work / CHECKPOINT_FILE).exists() and not request.output.exists()
+def interrupted(request: TuneRequest) -> None:
+    """A run that is stopped at its first batch."""
+    evaluated: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.kind == "evaluation":
+            evaluated.append(progress)
+
+    with pytest.raises(InterruptedRunError, match="type the same command again"):
+        tune(replace(request, on_progress=watch, stop=lambda: bool(evaluated)))
+    assert work_of(request).checkpoint.exists() and not request.output_path.exists()
 
 
 def no_work(*_: object) -> None:
@@ -71,31 +70,33 @@ def no_work(*_: object) -> None:
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(
     request_: TuneRequest, tmp_path: Path
 ) -> None:
-    request_.work.mkdir()
+    work = work_of(request_)
+    work.path.mkdir()
     code = (
-        "import sys; from pathlib import Path; from sharpzo_edge.run.lock import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from sharpzo_edge.run.folder import WorkFolder\n"
+        "with WorkFolder(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(request_.work)]
+    command = [sys.executable, "-c", code, str(work.path)]
     paths = os.environ | {"PYTHONPATH": str(RUNTIME)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=paths) as other:
         assert other.stdout and other.stdout.readline() == b"held\n"
-        kept = request_.work / "kept"
+        kept = work.path / "kept"
         kept.touch()
         for restart in (False, True):
-            with pytest.raises(UsageError, match=rf"Another process.*{request_.work / LOCK_FILE}"):
+            with pytest.raises(UsageError, match=rf"Another process.*{work.path / 'lock'}"):
                 tune(replace(request_, restart=restart))
-        assert kept.exists() and not (request_.work / RECORD_FILE).exists()
+        assert kept.exists() and not work.record.exists()
         other.kill()
         other.wait()
-    assert tune(replace(request_, restart=True))["queries"] > 10
+    assert tune(replace(request_, restart=True)).queries > 10
     assert not kept.exists()
 
 
 def test_the_lock_outlives_what_restart_clears(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        tuning._clear(tmp_path)
-        with pytest.raises(UsageError), locked(tmp_path):
+    work = WorkFolder(tmp_path)
+    with work.locked():
+        work.clear()
+        with pytest.raises(UsageError), WorkFolder(tmp_path).locked():
             pass
 
 
@@ -106,24 +107,24 @@ def test_the_same_command_again_repeats_the_result(
     request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tune(request_)
-    before = request_.output.read_bytes(), request_.output.stat().st_mtime_ns
+    before = request_.output_path.read_bytes(), request_.output_path.stat().st_mtime_ns
     monkeypatch.setattr(tuning, "training_features", no_work)
     assert tune(request_) == first
     assert tune(replace(request_, checkpoint_seconds=1, strict=True)) == first
-    assert (request_.output.read_bytes(), request_.output.stat().st_mtime_ns) == before
+    assert (request_.output_path.read_bytes(), request_.output_path.stat().st_mtime_ns) == before
 
 
 def test_a_damaged_record_or_another_prompt_is_never_taken_for_it(request_: TuneRequest) -> None:
     tune(request_)
-    record = request_.work / RECORD_FILE
+    record = work_of(request_).record
     whole = record.read_bytes()
     for damaged in (b"", whole[:-9], whole.replace(b'"queries":', b'"queries":1'), b"[" * 10**5, b"null"):
         record.write_bytes(damaged)
-        assert load_record(request_.work) is None
+        assert load_record(work_of(request_)) is None
         with pytest.raises(UsageError, match=r"exists already.*--restart"):
             tune(request_)
     record.write_bytes(whole)
-    request_.output.write_bytes(request_.output.read_bytes() + b" ")
+    request_.output_path.write_bytes(request_.output_path.read_bytes() + b" ")
     with pytest.raises(UsageError, match=r"exists already.*--restart"):
         tune(request_)
 
@@ -132,12 +133,12 @@ def test_a_result_that_was_moved_away_can_be_made_again_and_another_in_its_place
     request_: TuneRequest,
 ) -> None:
     first = tune(request_)
-    made = request_.output.read_bytes()
-    os.rename(request_.output, request_.output.with_name("kept"))
-    assert tune(replace(request_, seed=1))["train_loss"] != first["train_loss"]
-    request_.output.unlink()
-    assert tune(request_)["train_loss"] == first["train_loss"]
-    assert request_.output.read_bytes() == made
+    made = request_.output_path.read_bytes()
+    os.rename(request_.output_path, request_.output_path.with_name("kept"))
+    assert tune(replace(request_, seed=1)).train_loss != first.train_loss
+    request_.output_path.unlink()
+    assert tune(request_).train_loss == first.train_loss
+    assert request_.output_path.read_bytes() == made
 
 
 def test_a_restart_that_was_stopped_goes_on_without_restart(
@@ -145,14 +146,14 @@ def test_a_restart_that_was_stopped_goes_on_without_restart(
 ) -> None:
     tune(request_)
     other = replace(request_, seed=1)
-    before = request_.output.read_bytes()
+    before = request_.output_path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(tuning, "training_features", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tune(replace(other, restart=True))
-    assert request_.output.read_bytes() == before
+    assert request_.output_path.read_bytes() == before
     tune(other)
-    assert request_.output.read_bytes() != before
+    assert request_.output_path.read_bytes() != before
 
 
 def test_pictures_that_were_read_are_not_lost_to_another_command(
@@ -163,13 +164,13 @@ def test_pictures_that_were_read_are_not_lost_to_another_command(
         patch.setattr(features, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tune(request_)
-    crops = request_.work / CROPS_FILE
+    crops = work_of(request_).crops
     kept = crops.read_bytes()
-    assert kept and not (request_.work / CHECKPOINT_FILE).exists()
+    assert kept and not work_of(request_).checkpoint.exists()
     with pytest.raises(UsageError, match=r"interrupted run .*another --seed: 0, now 1.*--restart"):
         tune(replace(request_, seed=1))
     assert crops.read_bytes() == kept
-    assert tune(request_)["queries"] > 10
+    assert tune(request_).queries > 10
 
 
 def test_repeating_with_strict_remembers_the_pictures_that_were_skipped(
@@ -188,10 +189,7 @@ def test_repeating_with_strict_remembers_the_pictures_that_were_skipped(
 # Differences.
 
 
-def test_equal_commands_in_other_words_are_equal(
-    request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(towers, "rss_mib", lambda: 0.0)  # this process has run other tests
+def test_equal_commands_in_other_words_are_equal(request_: TuneRequest) -> None:
     request = replace(request_, memory_budget="512MiB")
     first = tune(request)
     assert tune(replace(request, memory_budget="0.5GiB", max_queries=24)) == first
@@ -207,14 +205,14 @@ def another_bundle(folder: Path) -> Bundle:
 CHANGES: dict[str, Callable[[TuneRequest], TuneRequest]] = {
     "--bundle": lambda r: r,  # see the test
     "--images": lambda r: r,
-    "--class-names": lambda r: replace(r, class_names=r.output.with_name("names.json")),
+    "--class-names": lambda r: replace(r, class_names=r.output_path.with_name("names.json")),
     "--seed": lambda r: replace(r, seed=1),
-    "--preset": lambda r: replace(r, settings=disk.TINY["paper"]),
+    "--preset": lambda r: replace(r, preset="demo"),
     "--shots": lambda r: replace(r, shots=1),
     "--val": lambda r: replace(r, val=0),
     "--context-init": lambda r: replace(r, context_init="an icon of"),
-    "--sigma0": lambda r: replace(r, settings=replace(r.settings, sigma0=0.1)),
-    "--rank": lambda r: replace(r, settings=replace(r.settings, rank=3)),
+    "--sigma0": lambda r: replace(r, sigma0=0.1),
+    "--rank": lambda r: replace(r, rank=3),
     "--max-queries": lambda r: replace(r, max_queries=23),
     "--max-minutes": lambda r: replace(r, max_minutes=60),
     "--memory-budget": lambda r: replace(r, memory_budget="500MiB"),
@@ -237,12 +235,11 @@ def test_the_first_difference_is_named_in_a_fixed_order(
     request = replace(request_, images=own)
     for state in ("unfinished", "finished"):
         if state == "unfinished":
-            interrupted(request, monkeypatch)
+            interrupted(request)
         else:
             tune(request)
         with monkeypatch.context() as patch:
             patch.setattr(tuning, "training_features", no_work)
-            patch.setattr(towers, "rss_mib", lambda: 0.0)  # this process has run other tests
             for i, name in enumerate(CHANGES):
                 changed = request
                 for other in reversed([*CHANGES][i:]):
@@ -263,7 +260,7 @@ def test_the_first_difference_is_named_in_a_fixed_order(
 
 def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRequest) -> None:
     tune(request_)
-    path = request_.work / RECORD_FILE
+    path = work_of(request_).record
     whole = read_checked_json(path)
     for forged in (
         whole | {"result": {}},
@@ -274,6 +271,6 @@ def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRe
         [],
     ):
         write_checked_json(path, forged)
-        assert load_record(request_.work) is None
+        assert load_record(work_of(request_)) is None
     path.write_bytes(b" " * (JSON_LIMIT_BYTES + 1) + path.read_bytes())
-    assert load_record(request_.work) is None
+    assert load_record(work_of(request_)) is None

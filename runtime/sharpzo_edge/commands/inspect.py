@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clip.bundle import Bundle
-from ..tuning.tuned_prompt import TunedPrompt, load_prompt
+from ..tuning.tuned_prompt import TunedPrompt
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class Inspection:
 
 def inspect(path: Path) -> Inspection:
     """Raises BundleError or PromptFileError when it is neither."""
-    return Inspection(path, Bundle.open(path) if path.is_dir() else load_prompt(path))
+    return Inspection(path, Bundle.open(path) if path.is_dir() else TunedPrompt.open(path))

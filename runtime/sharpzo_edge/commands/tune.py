@@ -41,7 +41,7 @@ from ..tuning.resume import (
 from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
 
-def _tune(request: TuneRequest) -> TuneResult:
+def tune_request(request: TuneRequest) -> TuneResult:
     """Tune a prompt on a folder of labelled pictures, and write it to `output`.
 
     The same call again goes on with a run that was interrupted, and repeats the result of a finished one.
@@ -53,7 +53,7 @@ def _tune(request: TuneRequest) -> TuneResult:
     return tune_or_repeat(request)[0]
 
 
-tune = by_keywords(TuneRequest)(_tune)
+tune = by_keywords(TuneRequest)(tune_request)
 
 
 def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
