@@ -46,14 +46,17 @@ def encode(
     plan: ImagePlan = PLAN,
     shots: int = SHOTS,
     strict: bool = False,
+    said: list[str] | None = None,
 ) -> TrainingFeatures:
+    """said: takes every line that the caller is told."""
+    listeners = () if said is None else (lambda progress: said.append(progress.text),)
     return training_features(
         Bundle.open(BUNDLE),
         read_folder(images),
         FewShot(shots, N_VAL, np.random.SeedSequence(seed), n_views, np.random.SeedSequence(7)),
         plan,
         WorkFolder(work),
-        Caller(stop=stop),
+        Caller(listeners, stop),
         strict=strict,
     )
 

@@ -241,11 +241,11 @@ def test_bounds_that_are_no_box(value):
         settings_for("paper", {"bounds": value})
 
 
-def test_patience_is_a_number_of_looks_or_none():
+def test_patience_is_a_number_or_none():
     assert settings_for("paper", {"patience": "10"})[0].patience == 10
     assert settings_for("edge", {"patience": "none"})[0].patience == 0
     assert settings_for("edge", {"patience": "0"})[0].patience == 0
-    with pytest.raises(UsageError, match="--patience -1 is not a number of looks"):
+    with pytest.raises(UsageError, match="--patience -1 is not a number of evaluations"):
         settings_for("edge", {"patience": "-1"})
     with pytest.raises(UsageError, match="1 or more; 0 or none"):
         settings_for("edge", {"patience": "x"})

@@ -46,7 +46,7 @@ def take_arrays(value: Any, arrays: Arrays, where: str = "") -> Any:
 
 def _value(kind: Any, value: Any, where: str, arrays: Arrays) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
+    if kind in (Any, object):
         return value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(kind, value, where, arrays)
