@@ -13,14 +13,16 @@ from sharpzo_edge.types import LabelledFeatures
 from support.accuracy import moment
 
 
-def test_the_headline_is_the_lowest_validation_loss_then_the_accuracy_and_never_the_test() -> None:
+def test_the_headline_is_by_validation_and_never_by_the_test() -> None:
+    """The lowest validation loss; of equal ones the highest accuracy, and of these the earliest."""
     moments = [moment(1, 2.0, 0.4, 0.9), moment(2, 1.0, 0.6), {**moment(3, 1.5, 0.6), "val_accuracy": 0.7}]
     assert headline(moments)["queries"] == 3
     assert headline([*moments, {**moments[2], "queries": 4}])["queries"] == 3  # equal in both: the earlier
     assert headline([{**m, "val_loss": None} for m in moments])["queries"] == 3
 
 
-def test_a_summary_has_budgets_and_a_thin_curve_that_keeps_the_headline() -> None:
+def test_a_summary_has_budgets_and_a_thin_curve() -> None:
+    """A curve of few points, the headline among them."""
     moments = [moment(10 * i + 1, 1.0, 0.9 if i == 457 else 0.5) for i in range(3_000)]
     found = summary(moments)
     assert found["best"]["queries"] == 4_571 and found["last"]["queries"] == found["queries"] == 29_991

@@ -116,7 +116,7 @@ def test_both_stages_of_sharpzo_learn(problem, name):
     assert run(problem, name, 4_000, **QUICK)[-1].train_loss < 0.9 * zero_shot
 
 
-def test_a_step_that_leaves_the_finite_numbers_ends_a_run_at_the_look_before(problem):
+def test_a_step_to_infinity_ends_a_run_at_the_look_before(problem):
     moments = run(problem, "mezo", eta=1e300)
     assert len(moments) >= 1 and all(np.isfinite(m.train_loss) for m in moments)
 
@@ -140,7 +140,7 @@ def quadratic(x: np.ndarray) -> float:
     return float(x @ (np.arange(1, x.size + 1) * x)) / 2 + x.sum()
 
 
-def test_released_rows_written_out_are_momentum_and_a_smaller_step():
+def test_released_rows_are_momentum_and_a_smaller_step():
     """The released code's S rows, of which the objective sees the mean, against uncleared_descent."""
     S, d, eta, mu, steps = 40, 6, 0.02, 0.1, 12
     start = np.linspace(-1, 1, d)
@@ -238,7 +238,7 @@ def test_gda_of_one_shot_a_class_takes_the_nearest_mean():
 # BlackVIP -----------------------------------------------------------------------------------------
 
 
-def test_black_vip_spends_passes_of_the_image_tower_and_keeps_its_norms(problem):
+def test_black_vip_counts_image_passes_and_keeps_its_norms(problem):
     first, *_, last = run(problem, "black_vip", 14)
     assert (first.queries, last.queries) == (1, 12)
     tested = problem.pixels()[:5]

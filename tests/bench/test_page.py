@@ -40,7 +40,8 @@ def test_a_miss_counts_the_whole_budget_and_is_named(tmp_path: Path) -> None:
     assert accuracy_in_full.found == "+5.0 (+5.0, +5.0) over 2 pairs" and accuracy_in_full.verdict == "met"
 
 
-def test_tables_compare_equal_budgets_and_show_full_lengths_in_rows_of_their_own(tmp_path: Path) -> None:
+def test_tables_compare_equal_budgets(tmp_path: Path) -> None:
+    """Runs of the paper's full length have rows of their own."""
     long = [moment(1, 2.0, 0.5, 0.1), moment(7_000, 1.0, 0.6, 0.2), moment(250_000, 0.9, 0.7, 0.9)]
     write_run(tmp_path, Job("paper", "subgroups", 16, 0, FULL), long)
     write_run(tmp_path, Job("edge", "subgroups", 16, 0, QUERIES), [moment(1, 2.0, 0.5, 0.3)])

@@ -88,9 +88,10 @@ def test_results_of_two_occasions_name_the_versions_of_both() -> None:
     assert with_versions_of(now, with_versions_of(now, earlier))["versions"] == wanted
 
 
-def test_the_choice_is_by_validation_then_loss_then_the_grids_order_and_goes_on_where_it_stopped(
+def test_a_choice_is_by_validation_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of equal accuracies the lower loss is chosen, and of equal losses the first of the grid."""
     asked: list[dict[str, Any]] = []
     found = {0.4: (0.5, 1.0), 1.0: (0.7, 1.2), 0.1: (0.7, 1.1), 0.02: (0.7, 1.1)}
 

@@ -79,7 +79,7 @@ def test_a_name_that_is_all_punctuation_is_a_name(bundle):
     assert name_token_ids(bundle, ["..."])[0][-1] == EOT_ID
 
 
-def test_a_name_that_fills_the_context_fits_and_a_longer_one_does_not(bundle):
+def test_a_name_may_fill_the_context_and_not_a_token_more(bundle):
     room = bundle.manifest.text.context_length - 1 - 4
     longest = " ".join(["cat"] * (room - 2))  # and "." and EOT
     chunks = class_prompts(bundle, [longest, "dog"], 4).chunks

@@ -136,7 +136,8 @@ def test_a_new_tower_gives_the_same_bits(bundle, resident):
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, TowerPlan("mapped", 4, 4), STREAMED], ids=lambda p: p.mode)
-def test_image_features_are_unit_vectors_and_pictures_do_not_mix(bundle, plan):
+def test_image_features_are_unit_vectors_and_do_not_mix(bundle, plan):
+    """A picture's features do not depend on the pictures beside it."""
     how = bundle.manifest.preprocess
     pixels = np.random.default_rng(0).standard_normal((4, 3, *how.size)).astype(np.float32)
     with ImageTower(bundle, image(plan)) as tower:
@@ -174,7 +175,8 @@ def test_a_graph_of_another_tower_is_a_bundle_error(bundle_copy):
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
-def test_features_of_another_width_than_the_manifests_are_a_bundle_error(bundle_copy, plan):
+def test_features_of_another_width_are_a_bundle_error(bundle_copy, plan):
+    """Another width than the manifest says."""
     manifest = bundle_copy.manifest()
     manifest["embed_dim"] -= 1
     bundle_copy.set_manifest(manifest)
@@ -219,7 +221,8 @@ def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)
-def test_onnxruntime_never_sees_a_graph_that_is_not_the_manifests(bundle_copy, plan, monkeypatch):
+def test_onnxruntime_never_sees_a_changed_graph(bundle_copy, plan, monkeypatch):
+    """The checksum in the manifest is compared before onnxruntime gets the file."""
     graph = bundle_copy.manifest()["text"]["steps"][0]["graph"] if plan is STREAMED else "text.onnx"
     data = bytearray((bundle_copy.folder / graph).read_bytes())
     data[len(data) // 2] ^= 1

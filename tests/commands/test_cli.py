@@ -265,7 +265,7 @@ def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
     assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
 
 
-def test_a_head_adds_to_the_prompt_and_steps_aside_for_new_classes(tmp_path: Path) -> None:
+def test_a_head_adds_to_the_prompt_but_not_for_new_classes(tmp_path: Path) -> None:
     with_head, without = tmp_path / "a", tmp_path / "b"
     quick = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--max-queries", 200, "--json")
     said = json.loads(run(*quick, "--output", with_head, "--head", "gda").stdout)

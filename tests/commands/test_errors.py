@@ -145,7 +145,7 @@ def test_a_command_that_fails_says_so_twice(
         assert (found, error["kind"]) == (code, kind)
 
 
-def test_a_defect_of_ours_is_one_sentence_and_a_traceback_when_asked(
+def test_a_defect_is_a_sentence_and_a_traceback_when_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def defect(*_: object) -> None:

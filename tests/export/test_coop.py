@@ -63,7 +63,7 @@ def test_coop_counts_a_query_a_step_and_learns(name, monkeypatch):
     assert short[1].train_loss == pytest.approx(moments[1].train_loss)
 
 
-def test_coop_ends_when_its_validation_loss_has_not_fallen_for_long(monkeypatch):
+def test_coop_ends_when_its_validation_loss_falls_no_more(monkeypatch):
     monkeypatch.setattr(coop, "tower_of", lambda bundle: SmoothTower())
     settings = METHODS["coop_w"].grid[0]
     few = problem()

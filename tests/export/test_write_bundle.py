@@ -81,7 +81,7 @@ def test_opset_ir_and_inputs_are_what_old_runtimes_read(exported, recipe, weight
 
 
 @each_way_and_packed
-def test_external_data_lies_inside_the_data_file_without_overlap(exported, recipe, weights):
+def test_weights_lie_inside_the_data_file_without_overlap(exported, recipe, weights):
     it = exported(recipe, weights)
     for name, model in graphs(it.bundle).items():
         ranges = set()
@@ -144,7 +144,7 @@ def test_resnet_is_cut_at_its_blocks_and_its_pools_matrices(exported):
 
 @pytest.mark.parametrize("recipe", ["gelu", "resnet", "custom text with bias, avg pool then norm"])
 @pytest.mark.parametrize("weights", ["fp32", "int4"])
-def test_a_step_takes_first_what_the_one_before_gives_then_its_weights(exported, recipe, weights):
+def test_a_step_takes_the_last_ones_output_then_its_weights(exported, recipe, weights):
     """The rule by which the device streams any tower, without knowing what its steps are."""
     it = exported(recipe, weights)
     models = graphs(it.bundle)
@@ -198,7 +198,8 @@ def test_full_table_is_the_models(exported):
     assert not it.bundle.path("token_ids.npy").exists()
 
 
-def test_vocabulary_keeps_its_tokens_and_what_every_prompt_needs(exported, tmp_path):
+def test_a_vocabulary_keeps_what_every_prompt_needs(exported, tmp_path):
+    """Beside the tokens that were asked for."""
     it = exported("gelu")
     tokenizer = SimpleTokenizer()
     wanted = [*tokenizer.encode("cat snow leopard"), 7, 7, 49000]

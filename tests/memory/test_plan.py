@@ -143,7 +143,7 @@ def test_a_larger_budget_never_gives_a_slower_plan(bundle, sizes, work, budget, 
 
 @settings(max_examples=60, deadline=None)
 @given(manifests, works, st.floats(1, 4000))
-def test_a_refusal_names_a_budget_that_is_accepted_and_none_smaller_is(bundle, sizes, work, budget):
+def test_a_refusal_names_the_smallest_budget_that_is_accepted(bundle, sizes, work, budget):
     manifest = manifest_of(bundle.manifest, *sizes)
     try:
         make_plan(manifest, work, within(budget))
@@ -168,7 +168,7 @@ def test_a_sketch_has_fewer_directions_where_memory_is_small(bundle):
     assert small < middle < large and sketches[2] == EDGE.sketches[0]
 
 
-def test_of_a_long_context_the_matrix_or_the_directions_are_planned(bundle):
+def test_a_long_contexts_matrix_or_directions_are_planned(bundle):
     def mib(**of_w):
         work = Work(name_lengths=(4,) * 5, threads=2, **of_w)
         return make_plan(bundle.manifest, work, within(math.inf)).phases["text tower"]

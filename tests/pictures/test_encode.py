@@ -20,9 +20,10 @@ from support.encoding import BATCHES, PLAN, TRAIN, TWICE, Stop, encode, same
 
 
 @pytest.mark.parametrize("looks", [7, 29, 31, 34])
-def test_no_picture_is_read_or_encoded_again_after_an_interruption(
+def test_after_an_interruption_no_picture_is_encoded_again(
     looks: int, tmp_path: Path, counted: Counter[str]
 ) -> None:
+    """None is read again either."""
     (tmp_path / "whole").mkdir()
     whole = encode(tmp_path / "whole", plan=BATCHES)
     assert counted == {"read": 30, "encoded": 30 + TWICE}
@@ -57,9 +58,7 @@ def test_a_torn_journal_costs_its_end_and_nothing_else(
     assert 0 < counted["read"] + counted["encoded"] < 30 + 30
 
 
-def test_a_journal_of_another_command_or_other_pictures_is_not_used(
-    tmp_path: Path, counted: Counter[str]
-) -> None:
+def test_a_journal_of_another_command_or_pictures_is_not_used(tmp_path: Path, counted: Counter[str]) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(TRAIN, photos)
     for change in ("seed", "plan", "picture"):
@@ -87,7 +86,7 @@ def test_a_tower_that_does_not_repeat_itself_is_an_error(
         encode(tmp_path)
 
 
-def test_streaming_gives_the_same_features_and_passes_over_bad_files(tmp_path: Path) -> None:
+def test_streams_give_the_same_features_without_bad_files(tmp_path: Path) -> None:
     folder = read_folder(TRAIN)
     good = [paths[0] for paths in folder.files]
     bad = tmp_path / "bad.png"

@@ -15,9 +15,8 @@ from sharpzo_edge.run.folder import WorkFolder
 from support.encoding import TWICE, Stop, encode, same
 
 
-def test_what_was_encoded_is_used_again_without_a_look_at_the_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_encoded_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a look at the pictures."""
     first = encode(tmp_path)
     monkeypatch.setattr(few_shot, "read_crop", None)
     again = encode(tmp_path)

@@ -16,7 +16,7 @@ from sharpzo_edge.run.folder import WorkFolder
 from support.encoding import SHOTS, TRAIN, encode
 
 
-def test_views_follow_the_plain_shots_and_leave_them_and_validation_as_they_are(tmp_path: Path) -> None:
+def test_views_follow_the_plain_shots_and_change_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     one, three = encode(tmp_path / "one"), encode(tmp_path, n_views=3)
     n = len(one.train)
@@ -42,7 +42,7 @@ def test_shots_and_validation_are_drawn_by_seed_and_disjoint(tmp_path: Path) -> 
     assert not (WorkFolder(tmp_path).crops).exists()
 
 
-def test_strict_makes_a_skipped_picture_an_error_again_and_again(tmp_path: Path) -> None:
+def test_strict_makes_a_skipped_picture_an_error_each_time(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(TRAIN, photos)
     for folder in photos.iterdir():
@@ -100,7 +100,7 @@ def test_what_was_drawn_is_not_believed_for_a_right_checksum(
     assert read_checked_json(WorkFolder(tmp_path).pictures) == kept
 
 
-def test_dead_links_among_the_classes_are_said_and_strict_refuses_them(tmp_path: Path) -> None:
+def test_dead_links_among_classes_are_said_or_refused(tmp_path: Path) -> None:
     shutil.copytree(TRAIN, tmp_path / "images")
     (tmp_path / "images" / "circle").symlink_to("circle")
     (tmp_path / "work").mkdir()

@@ -22,7 +22,7 @@ def make(root, *files):
     return root
 
 
-def test_classes_and_pictures_are_sorted_and_hidden_ones_passed_over(tmp_path):
+def test_classes_and_pictures_are_sorted_without_hidden_ones(tmp_path):
     make(tmp_path, "hot_dog/b.jpg", "hot_dog/a.png", "hot_dog/.c.jpg", "apple/1.jpg", ".git/1.jpg", "x.txt")
     make(tmp_path, "hot_dog/deeper/1.jpg")
     folder = read_folder(tmp_path)
@@ -80,7 +80,8 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path):
             read_folder(path)
 
 
-def test_links_are_followed_listed_when_they_lead_nowhere_and_never_into_folders(tmp_path):
+def test_links_are_followed_but_never_into_folders(tmp_path):
+    """A link that leads nowhere is listed, so that reading it can say so."""
     make(tmp_path, "elsewhere.jpg", "photos/cat/1.jpg", "photos/dog/1.jpg")
     cat = tmp_path / "photos" / "cat"
     (cat / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
@@ -110,7 +111,7 @@ def test_skipped_pictures_are_counted_by_reason(tmp_path):
     assert second.startswith("skipped 1 picture: truncated")
 
 
-def test_a_link_in_place_of_a_class_folder_that_leads_nowhere_is_said(tmp_path):
+def test_a_class_folder_that_is_a_dead_link_is_said(tmp_path):
     make(tmp_path, "cat/1.jpg", "dog/1.jpg")
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "gone").symlink_to("nowhere")

@@ -52,7 +52,8 @@ def tops(module: str) -> set[str]:
     return {name.partition(".")[0] for name, _ in imports_of(module)}
 
 
-def test_only_the_export_command_knows_the_workstation_and_only_lazily():
+def test_only_the_export_command_knows_the_workstation():
+    """It imports the workstation's modules only when it runs."""
     found = [
         (module, name, lazy)
         for module in MODULES

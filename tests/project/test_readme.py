@@ -117,7 +117,7 @@ def test_a_measured_page_is_the_one_that_the_bench_wrote(name: str) -> None:
     assert (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") == bench(name).page(results)
 
 
-def test_the_soaks_page_is_the_one_that_the_soak_wrote_and_lost_nothing() -> None:
+def test_the_soaks_page_is_the_soaks_own_and_nothing_was_lost() -> None:
     results = json.loads((ROOT / "bench" / "results" / "soak" / "soak.json").read_text(encoding="utf-8"))
     assert (ROOT / "docs" / "soak.md").read_text(encoding="utf-8") == bench("soak").page(results)
     assert results["losses"] == []

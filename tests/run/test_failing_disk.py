@@ -49,9 +49,10 @@ def images(quick_disk: Path) -> Path:
 
 
 @pytest.mark.parametrize("preset", disk.TINY)
-def test_a_full_disk_at_any_change_is_our_error_and_nothing_is_lost(
+def test_a_full_disk_at_any_change_loses_nothing(
     preset: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The run ends with one of our errors, and the same command goes on with it."""
     folder = Path(tempfile.mkdtemp(dir=images.parent))
     request = disk.tiny(preset, BUNDLE, images, folder / "whole")
     n_changes = disk.changes_of(request)

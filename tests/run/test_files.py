@@ -20,7 +20,7 @@ def test_the_new_bytes_take_the_old_ones_place(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_block_that_raises_leaves_the_old_bytes_and_nothing_else(tmp_path, error):
+def test_a_block_that_raises_leaves_the_old_bytes_alone(tmp_path, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(error), replacing(path) as out:

@@ -7,7 +7,8 @@ from pathlib import Path
 from sharpzo_edge.run.journal import Journal
 
 
-def test_records_of_another_form_are_cut_off_whatever_their_seal(tmp_path: Path) -> None:
+def test_records_of_another_form_are_cut_off(tmp_path: Path) -> None:
+    """Though their checksums are right."""
     path = tmp_path / "journal"
     for number, record in enumerate((b"four", b"fore", b"fi", b"last")):
         with Journal(path, "a" * 64, 9, 30) as journal:

@@ -120,7 +120,7 @@ def test_a_long_path_stalls_p_c_as_in_pycma(monkeypatch):
     assert (worst < 1e-9).all(), worst
 
 
-def test_sharpness_aware_cmaes_tells_unperturbed_samples_with_shifted_losses():
+def test_unperturbed_samples_get_the_losses_of_shifted_ones():
     """The ellipsoid is quadratic, so that a central difference is exact up to round-off."""
     worst, _ = in_step_with_pycma(12, 16, 50, rho=0.1)
     assert (worst < 1e-9).all(), worst
@@ -212,7 +212,8 @@ def test_only_full_covariance_holds_matrices():
 # The sharpness-aware step, seen from outside.
 
 
-def test_points_are_a_sweep_at_the_mean_then_candidates_shifted_by_rho_along_the_gradient():
+def test_a_sweep_at_the_mean_then_shifted_candidates():
+    """Shifted by rho along the gradient."""
     slope = np.arange(1.0, 7.0)
     search = start(rho=0.3, mu_cge=0.25, x0=np.zeros(6))
     sweep = search.ask(100).points
@@ -223,7 +224,8 @@ def test_points_are_a_sweep_at_the_mean_then_candidates_shifted_by_rho_along_the
     np.testing.assert_allclose(asked - search.state.candidates, np.tile(eps, (8, 1)), atol=1e-14)
 
 
-def test_a_step_of_length_rho_and_none_where_the_gradient_is_zero():
+def test_the_sharpness_step_has_length_rho_or_0():
+    """0 where the gradient is 0."""
     for g in (np.array([3.0, -4.0]), np.array([3e-200, -4e-200]), np.array([3e200, -4e200])):
         np.testing.assert_allclose(sharpness_step(g, 0.1), [0.06, -0.08], rtol=1e-15)
     np.testing.assert_array_equal(sharpness_step(np.zeros(2), 0.1), [0, 0])
@@ -280,7 +282,8 @@ def test_same_seed_same_bits_and_another_seed_others():
     assert (a.solution != c.solution).all()
 
 
-def test_asking_again_gives_the_same_points_and_phases_do_not_mix():
+def test_asking_again_gives_the_same_points():
+    """A sweep's points and candidates are never in one answer."""
     search = start(rho=0.1)
     assert search.between_updates
     sweep = search.ask(1000).points
@@ -338,7 +341,7 @@ def test_a_box_that_is_never_reached_changes_nothing():
     assert_same_bits(free.state, boxed.state)
 
 
-def test_candidates_without_a_finite_loss_rank_last_and_are_never_recombined():
+def test_candidates_without_a_finite_loss_are_not_recombined():
     """Of 8 candidates 4 have positive weights; 2 finite ones leave 2 of these without a taker."""
     weights = rates(Settings(dim=6, population=8)).weights
     losses = np.array([np.nan, 5.0, np.inf, np.nan, 4.0, -np.inf, np.inf, np.nan])
@@ -363,7 +366,8 @@ def test_a_few_lost_candidates_weigh_like_bad_ones():
     assert lost.solution.tobytes() == bad.solution.tobytes()
 
 
-def test_a_generation_without_any_finite_loss_is_refused_and_leaves_the_state():
+def test_a_generation_without_a_finite_loss_changes_no_state():
+    """It is refused."""
     search = start()
     search.tell([np.nan] * 3)
     before = copy.deepcopy(search.state)
@@ -484,7 +488,8 @@ def answers(asked):
     return linear_features(asked.points) if asked.wants == "features" else [sphere(x) for x in asked.points]
 
 
-def test_a_sketch_at_the_mean_then_candidates_shifted_by_rho_omega_along_its_gradient():
+def test_a_sketch_at_the_mean_then_shifted_candidates():
+    """Shifted by rho omega along the sketch's gradient."""
     own, search = start_sketched()
     sketch = search.ask(1000)
     assert sketch.wants == "features" and len(sketch.points) == 4
@@ -510,7 +515,7 @@ def test_sketch_or_sweep_rho_0_is_plain_cmaes_bit_for_bit():
     assert_same_bits(sketched.state, plain.state)
 
 
-def test_a_sketch_interrupted_at_every_single_answer_changes_no_bit():
+def test_a_sketch_interrupted_at_every_answer_changes_no_bit():
     own, whole = start_sketched()
     while whole.state.generation < 3:
         whole.tell(answers(whole.ask(1000)))
@@ -521,7 +526,7 @@ def test_a_sketch_interrupted_at_every_single_answer_changes_no_bit():
     assert_same_bits(search.state, whole.state)
 
 
-def test_a_sketch_survives_a_lost_direction_and_refuses_a_lost_mean():
+def test_a_sketch_survives_a_lost_direction_but_no_lost_mean():
     _, search = start_sketched()
     told = answers(search.ask(1000))
     before = copy.deepcopy(search.state)

@@ -47,7 +47,8 @@ def test_randomised_is_the_mean_projection_on_linear_functions(dim, q, seed, mu)
 
 @given(dim=dims, seed=seeds, step=steps)
 @settings(max_examples=50, deadline=None)
-def test_a_sketch_of_linear_features_is_their_jacobian_along_its_directions(dim, seed, step):
+def test_a_sketch_of_linear_features_is_their_jacobian(dim, seed, step):
+    """Along the sketch's directions."""
     rng = np.random.default_rng(seed)
     centre, jacobian = rng.standard_normal(dim), rng.standard_normal((dim, 3, 2))
     directions = orthonormal_rows(rng.standard_normal((rng.integers(1, dim + 1), dim)))

@@ -74,7 +74,7 @@ def test_rounds_lower_the_loss_and_never_raise_it():
     np.testing.assert_array_equal(tower(descent.solution[np.newaxis])[0], descent.solution_features)
 
 
-def test_a_whole_space_of_directions_finds_the_minimum_of_a_linear_tower():
+def test_directions_of_the_whole_space_find_the_minimum():
     """The sketch's model is then the truth, so one round from a wide region does nearly all there is."""
     columns = np.random.default_rng(3).standard_normal((2, K, E))
 
@@ -121,7 +121,8 @@ def test_pruning_nothing_is_the_unmasked_method_bit_for_bit():
     np.testing.assert_allclose(everything, np.linalg.qr(z.T)[0].T, atol=1e-12)
 
 
-def test_masked_rounds_move_kept_coordinates_only_and_a_mask_can_recover():
+def test_masked_rounds_move_kept_coordinates_only():
+    """A coordinate that was masked can be kept again by a later mask."""
     descent = start(np.full(D, 0.5), prune_ratio=0.5, prune_interval=3)
     masks = []
     for rounds in range(1, 13):
@@ -165,7 +166,8 @@ def test_resuming_at_every_single_answer():
     assert_same_bits(descent.state, whole.state)
 
 
-def test_asking_again_gives_the_same_points_and_phases_do_not_mix():
+def test_asking_again_gives_the_same_points():
+    """A sketch's points and trial steps are never in one answer."""
     descent = start()
     assert descent.between_updates
     first = descent.ask(1000).points
@@ -207,7 +209,7 @@ def breaks_beyond(length):
     return broken
 
 
-def test_steps_that_break_the_tower_are_rejected_and_shorter_ones_taken():
+def test_of_steps_that_break_the_tower_shorter_ones_are_taken():
     descent = start()
     first = loss_at(descent)
     run(descent, 12, breaks_beyond(0.4))
@@ -215,7 +217,7 @@ def test_steps_that_break_the_tower_are_rejected_and_shorter_ones_taken():
     assert np.isfinite(descent.solution_features).all() and loss_at(descent) < first
 
 
-def test_columns_are_kept_and_new_directions_are_orthogonal_to_theirs():
+def test_new_directions_are_orthogonal_to_kept_ones():
     descent = start(kept_rounds=1)
     run(descent, 1)
     U = descent.state.directions
@@ -260,7 +262,8 @@ def test_a_direction_without_a_finite_answer_is_left_out():
     assert np.abs(steps @ points[1]).max() > 0
 
 
-def test_nothing_finite_around_w_is_an_error_that_leaves_the_state():
+def test_nothing_finite_around_w_is_an_error():
+    """It leaves the state as it was."""
     descent = start()
     points = descent.ask(1000).points
     descent.tell(tower(points[:4]) * np.nan)

@@ -47,7 +47,8 @@ def test_score_by_hand():
     np.testing.assert_array_equal(keep_mask(pruning_score(w, g), 0.5), [0, 0, 1, 1])
 
 
-def test_z_score_of_equal_values_is_zero_although_their_std_is_round_off():
+def test_the_z_score_of_equal_values_is_zero():
+    """Although their standard deviation is round-off, and not 0."""
     x = np.full(7, 0.1)
     assert x.std() > 0
     np.testing.assert_array_equal(z_score(x), np.zeros(7))
@@ -133,7 +134,8 @@ def test_parts_and_interruptions_change_no_bit(seed):
     assert_same_bits(descent.state, whole.state)
 
 
-def test_asking_again_gives_the_same_points_and_phases_do_not_mix():
+def test_asking_again_gives_the_same_points():
+    """A sweep's points and a step's points are never in one answer."""
     descent = start()
     assert descent.between_updates
     first = descent.ask(1000).points
@@ -172,7 +174,8 @@ def test_the_callers_arrays_stay_as_they_were():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_loss_that_is_not_finite_is_refused_and_leaves_the_state(value):
+def test_a_loss_that_is_not_finite_changes_no_state(value):
+    """It is refused."""
     descent = start()
     descent.tell(np.zeros(3))
     before = copy.deepcopy(descent.state)

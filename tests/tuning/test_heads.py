@@ -51,7 +51,8 @@ def test_gda_is_the_formula_written_out() -> None:
     assert np.allclose(head.bias, [-m @ precision @ m / 2 for m in means], rtol=1e-5)
 
 
-def test_gda_of_fewer_pictures_than_dimensions_is_finite_and_tells_classes_apart() -> None:
+def test_gda_works_with_fewer_pictures_than_dimensions() -> None:
+    """Its numbers are finite, and it tells classes apart."""
     head, test = gda(pictures(8, 1), K), pictures(300, 2)
     scores = test.features[:] @ head.weights.T + head.bias
     assert (scores.argmax(axis=1) == test.labels).mean() > 0.6
@@ -62,7 +63,8 @@ def test_one_picture_a_class_is_refused() -> None:
         gda(pictures(K, 1), K)
 
 
-def test_copies_of_one_picture_are_refused_though_a_tower_rounds_them_differently() -> None:
+def test_copies_of_one_picture_are_refused() -> None:
+    """Though a tower rounds their features differently."""
     one = pictures(K, 1)
     rng = np.random.default_rng(2)
     features = np.tile(one.features[:], (30, 1)) + 1e-7 * rng.standard_normal((30 * K, E))
@@ -81,9 +83,10 @@ def test_a_weight_of_0_is_the_prompt_alone_bit_for_bit() -> None:
     assert np.allclose(blend, alone + 0.5 * (X @ head.weights.T + head.bias), atol=1e-4)
 
 
-def test_the_weight_never_makes_validation_worse_and_ties_take_the_smaller(
+def test_the_weight_never_makes_validation_worse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of weights that are equally good the smallest is taken."""
     monkeypatch.setattr(losses, "SCORING_BYTES", 1000)  # more than a block
     head, validation = gda(pictures(40, 1), K), pictures(25, 5)
 

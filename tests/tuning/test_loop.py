@@ -245,7 +245,7 @@ def test_our_own_preset_lowers_the_loss_with_both_stages() -> None:
     assert last.train.loss < first.train.loss < loop.state.zero_shot_loss
 
 
-def test_our_own_presets_looks_are_free_where_class_features_are_known() -> None:
+def test_looks_are_free_where_class_features_are_known() -> None:
     loop = make_loop(EDGE)
     loop.run()
     state = loop.state
@@ -309,7 +309,7 @@ def test_auto_goes_on_while_it_gets_better() -> None:
     assert loop.state.generations == 12 and loop.state.stage2_from is None
 
 
-def test_a_candidate_that_breaks_the_tower_is_survived_in_stage_1() -> None:
+def test_stage_1_survives_a_candidate_that_breaks_the_tower() -> None:
     wide = dataclasses.replace(SMALL, sigma0=0.8, rho=0.0, change_point=5, steps=5)
     tower = SmoothTower(breaks_beyond=1.5)
     loop = make_loop(wide, tower=tower)
@@ -334,7 +334,7 @@ def test_a_tower_that_answers_differently_twice_is_an_error() -> None:
         (dataclasses.replace(SMALL, mu_cge=1e6, change_point=0), "is not finite"),
     ],
 )
-def test_a_step_that_explodes_before_anything_is_found_is_an_error(
+def test_a_first_step_that_explodes_is_an_error(
     run_settings: PaperSettings, says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NumericsError, match=says) as first:

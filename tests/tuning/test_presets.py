@@ -38,12 +38,13 @@ SHARED = {
 }
 
 
-def test_a_sketch_has_no_more_directions_than_there_are_dimensions():
+def test_a_sketch_has_at_most_as_many_directions_as_dimensions():
     settings, _ = settings_for("edge", {"dim": 10, "rank": 48})
     assert [sketch.rank for sketch in settings.sketches] == [10, 8, 6, 4, 8, 6, 4]
 
 
-def test_dimensions_are_a_number_or_where_w_can_be_it_the_context():
+def test_dimensions_are_a_number_or_the_contexts():
+    """The context's where w may be the context itself."""
     for whole in ("context", "0", 0):
         assert settings_for("edge", {"dim": whole})[0] == PRESETS["edge"]
     settings = settings_for("edge", {"dim": "16"})[0]
@@ -95,7 +96,8 @@ def test_every_preset_can_be_run(preset):
     assert A.shape == ((32, 512) if isinstance(settings, PaperSettings) else ()) and A.dtype == np.float32
 
 
-def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices():
+def test_our_own_presets_are_limited_and_hold_no_matrices():
+    """They scale the projection A to the context's own size."""
     for preset in ("edge", "demo"):
         settings, notes = settings_for(preset, {})
         settings = settings.for_context(32)
@@ -109,7 +111,8 @@ def test_our_own_presets_are_limited_scale_a_to_the_context_and_hold_no_matrices
     assert PRESETS["paper"].default_queries is None and PRESETS["paper"].sketches == (NO_SKETCH,)
 
 
-def test_a_sketch_holds_what_it_can_use_and_falls_back_to_as_many_directions_without_kept_ones():
+def test_a_sketch_holds_what_it_can_use_or_falls_back():
+    """Where memory is short, it has as many directions and keeps none of earlier rounds."""
     edge = PRESETS["edge"].for_context(2_048)
     assert edge.sketches[0] == Sketch(32, 3)
     assert [s.rank for s in edge.sketches if not s.kept_rounds] == [32, 24, 16, 12, 8, 6, 4]
@@ -134,7 +137,8 @@ def test_an_option_that_another_one_makes_useless_is_refused(given, option):
 @pytest.mark.parametrize(
     ("preset", "option", "value"), [("edge", "eta", 0.1), ("demo", "bounds", "5"), ("paper", "rank", 4)]
 )
-def test_an_option_that_a_preset_does_not_use_is_refused_with_those_it_does(preset, option, value):
+def test_an_option_that_a_preset_does_not_use_is_refused(preset, option, value):
+    """The message names those that it uses."""
     taken = {"edge": "--rank", "demo": "--rank", "paper": "--eta"}[preset]
     known = {"eta": None, "rank": None, "bounds": None, option: value}
     with pytest.raises(
@@ -145,7 +149,7 @@ def test_an_option_that_a_preset_does_not_use_is_refused_with_those_it_does(pres
         settings_for(preset, {option: value})
 
 
-def test_options_replace_what_they_name_and_none_keeps_the_preset():
+def test_options_replace_what_they_name_and_nothing_else():
     settings, notes = settings_for("paper:eurosat", {"eta": 0.5, "rho": 0.0, "sigma0": None})
     assert settings == dataclasses.replace(PRESETS["paper:eurosat"], eta=0.5, rho=0.0)
     assert notes == []
@@ -205,8 +209,8 @@ def test_change_points_that_are_none(given):
         ("projection_std", float("nan")),
     ],
 )
-def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value):
-    """Not after the pictures are encoded, or when stage 2 begins hours later."""
+def test_a_value_that_a_stage_cannot_use_is_refused(option, value):
+    """Before the run begins: not after the pictures are encoded, or when stage 2 begins hours later."""
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} "):
         settings_for("paper", {option: value})
 
@@ -223,7 +227,8 @@ def test_a_value_that_a_stage_cannot_use_is_refused_before_the_run(option, value
         ("prune_ratio", 1.0),
     ],
 )
-def test_a_value_that_our_own_stages_cannot_use_is_refused_before_the_run(option, value):
+def test_a_value_that_edge_cannot_use_is_refused(option, value):
+    """Before the run begins."""
     with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} "):
         settings_for("edge", {option: value})
 

@@ -67,9 +67,7 @@ def no_work(*_: object) -> None:
 # The lock.
 
 
-def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(
-    request_: TuneRequest, tmp_path: Path
-) -> None:
+def test_a_second_process_is_refused_until_the_first_is_dead(request_: TuneRequest, tmp_path: Path) -> None:
     work = work_of(request_)
     work.path.mkdir()
     code = (
@@ -114,7 +112,7 @@ def test_the_same_command_again_repeats_the_result(
     assert (request_.output_path.read_bytes(), request_.output_path.stat().st_mtime_ns) == before
 
 
-def test_a_damaged_record_or_another_prompt_is_never_taken_for_it(request_: TuneRequest) -> None:
+def test_a_damaged_record_or_another_prompt_is_no_result(request_: TuneRequest) -> None:
     tune(request_)
     record = work_of(request_).record
     whole = record.read_bytes()
@@ -129,7 +127,7 @@ def test_a_damaged_record_or_another_prompt_is_never_taken_for_it(request_: Tune
         tune(request_)
 
 
-def test_a_result_that_was_moved_away_can_be_made_again_and_another_in_its_place(
+def test_a_result_that_was_moved_away_can_be_made_again(
     request_: TuneRequest,
 ) -> None:
     first = tune(request_)
@@ -156,7 +154,7 @@ def test_a_restart_that_was_stopped_goes_on_without_restart(
     assert request_.output_path.read_bytes() != before
 
 
-def test_pictures_that_were_read_are_not_lost_to_another_command(
+def test_pictures_that_were_read_outlive_another_command(
     request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no checkpoint yet when a signal comes between two pictures."""
@@ -173,7 +171,7 @@ def test_pictures_that_were_read_are_not_lost_to_another_command(
     assert tune(request_).queries > 10
 
 
-def test_repeating_with_strict_remembers_the_pictures_that_were_skipped(
+def test_repeating_with_strict_remembers_skipped_pictures(
     request_: TuneRequest, images: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own"
