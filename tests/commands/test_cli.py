@@ -392,9 +392,9 @@ def test_the_demo_gains_ten_points_within_its_promises() -> None:
 
 def test_many_classes_are_names_and_not_a_file_with_a_long_name(tmp_path: Path) -> None:
     names = [f"class number {i}" for i in range(60)]
-    assert cli._names(",".join(names)) == names
+    assert cli.class_list(",".join(names)) == names
     (tmp_path / "names").write_text("\n".join(names))
-    assert cli._names(str(tmp_path / "names")) == names
+    assert cli.class_list(str(tmp_path / "names")) == names
     (tmp_path / "names").write_bytes(b"x" * (cli.NAMES_LIMIT_BYTES + 1))
     with pytest.raises(UsageError, match="more than"):
-        cli._names(str(tmp_path / "names"))
+        cli.class_list(str(tmp_path / "names"))

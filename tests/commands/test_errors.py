@@ -59,7 +59,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     """Exit code, standard output, standard error."""
     monkeypatch.setattr(sys, "argv", ["sharpzo-edge", *map(str, words)])
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "return_freed_blocks", lambda: None)
+        patch.setattr(cli, "govern", lambda: None)
         patch.setattr(sys, "stdout", sys.stdout)  # main takes it away from a process that has failed
         with pytest.raises(SystemExit) as ended:
             cli.main()

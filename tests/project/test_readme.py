@@ -75,7 +75,7 @@ def test_every_command_line_has_options_that_exist(line: str) -> None:
     assert {a for a in arguments if a.startswith("--")} <= known
 
 
-def test_the_first_screen_says_what_it_is_and_shows_it_and_installs_it() -> None:
+def test_the_first_screen_says_what_it_is_and_installs_it() -> None:
     assert len(README.splitlines()) < 120
     first = README.splitlines()[:60]
     what = next(i for i, line in enumerate(first) if "Raspberry Pi" in line)
@@ -86,7 +86,7 @@ def test_the_first_screen_says_what_it_is_and_shows_it_and_installs_it() -> None
     assert what < picture < command < install < tune
 
 
-def test_the_picture_of_a_terminal_is_drawn_from_a_run_of_the_demo() -> None:
+def test_the_picture_of_a_terminal_is_of_a_run_of_the_demo() -> None:
     text = (ROOT / "bench" / "results" / "terminal.txt").read_text(encoding="utf-8")
     assert (ROOT / "docs" / "terminal.svg").read_text(encoding="utf-8") == bench("terminal").drawing(text)
     command, *_ = text.splitlines()
