@@ -8,6 +8,7 @@ MINUTES ?= 60
 BEFORE ?= HEAD
 PIP := -m pip install --quiet --disable-pip-version-check
 ACCURACY = PYTHONPATH=bench $(EXPORT)/bin/python -m accuracy
+DEMO_MODEL = PYTHONPATH=export:bench $(EXPORT)/bin/python -m demo_model
 ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
@@ -44,14 +45,14 @@ lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/mypy
 
 demo-model: $(EXPORT)/recipe-installed  ## train a small CLIP from npm's emoji packages, and its tasks (an hour; WORK=folder)
-	PYTHONPATH=export $(EXPORT)/bin/python -m demo_model.recipe --work $(WORK)
+	$(DEMO_MODEL).recipe --work $(WORK)
 
 demo-tasks: $(DEVICE)/recipe-installed  ## render the demo model's few-shot tasks alone, without torch (WORK=folder)
 	PYTHONPATH=export $(DEVICE)/bin/python -m demo_model.prepare --work $(WORK)
 
 ship-demo-model: demo-model  ## put that model and its first task into the package, and write docs/demo-model.md
-	$(EXPORT)/bin/python bench/demo_page.py --work $(WORK)
-	PYTHONPATH=export $(EXPORT)/bin/python -m demo_model.ship --work $(WORK)
+	$(DEMO_MODEL).page --work $(WORK)
+	$(DEMO_MODEL).ship --work $(WORK)
 
 bench-demo: $(DEVICE)/installed  ## run the demo with three seeds, and write the README's table
 	$(DEVICE)/bin/python bench/demo.py
@@ -65,18 +66,18 @@ bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, rand
 bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 weights cost and save, and write docs/precision.md (WORK=folder)
 	$(EXPORT)/bin/python bench/precision.py --work $(WORK)
 
-bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md and the README's table
+bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md
 	$(EXPORT)/bin/python bench/memory.py
 
 bench-accuracy: $(EXPORT)/recipe-installed demo-tasks  ## redo some of the accuracy runs beside those in the repository (under 30 minutes)
-	$(ACCURACY).run run --subset $(ACCURACY_DATA) --results $(ACCURACY_AGAIN) --chosen bench/results/accuracy
-	$(ACCURACY).page --results $(ACCURACY_AGAIN) --page build/accuracy/accuracy.md --against bench/results/accuracy
+	$(ACCURACY).harness.run run --subset $(ACCURACY_DATA) --results $(ACCURACY_AGAIN) --chosen bench/results/accuracy
+	$(ACCURACY).report.page --results $(ACCURACY_AGAIN) --page build/accuracy/accuracy.md --against bench/results/accuracy
 
-bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, task, shots and seed (hours), docs/accuracy.md and the README's table
-	$(ACCURACY).run choose $(ACCURACY_DATA)
-	$(ACCURACY).run run $(ACCURACY_DATA)
-	$(ACCURACY).plot
-	$(ACCURACY).page
+bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, task, shots and seed (hours), and write docs/accuracy.md
+	$(ACCURACY).harness.run choose $(ACCURACY_DATA)
+	$(ACCURACY).harness.run run $(ACCURACY_DATA)
+	$(ACCURACY).report.plot
+	$(ACCURACY).report.page
 
 soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)

@@ -5,38 +5,27 @@ and what a query costs. Accuracy means nothing here: the weights are random.
 
     python bench/backbones.py [--models NAME ...]
 
-Writes bench/results/backbones.json and the table in docs/backbones.md.
+Writes bench/results/backbones.json and docs/backbones.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
+from shared.class_names import EUROSAT
+from shared.command import command
+from shared.inputs import write_pictures
+from shared.machine import ROOT, describe_machine, one_line
+from shared.pages import keep_results, markdown_table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "backbones.json"
-TABLE = HERE.parent / "docs" / "backbones.md"
+RESULTS = ROOT / "bench" / "results" / "backbones.json"
+PAGE = ROOT / "docs" / "backbones.md"
 MODELS = ("RN50", "RN101", "ViT-B-16-quickgelu", "ViT-B-32", "ViT-L-14", "odd")
-EUROSAT = (
-    "annual crop land",
-    "forest",
-    "herbaceous vegetation land",
-    "highway or road",
-    "industrial buildings",
-    "pasture land",
-    "permanent crop land",
-    "residential buildings",
-    "river",
-    "sea or lake",
-)
 QUERIES = 120
 ODD = {
     "embed_dim": 96,
@@ -71,13 +60,12 @@ def main() -> None:
     models = parser.parse_args().models
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder) / "pictures")
+        write_pictures(Path(folder) / "pictures", EUROSAT)
         for model in models:
             rows.append(measure(model, Path(folder)))
             print(json.dumps(rows[-1]), flush=True)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
-    TABLE.write_text(table(json.loads(RESULTS.read_text())))
+    results = {"machine": describe_machine(), "rows": rows}
+    PAGE.write_text(page(keep_results(results, RESULTS)), encoding="utf-8")
 
 
 def measure(model: str, folder: Path) -> dict[str, Any]:
@@ -115,33 +103,17 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
     return row
 
 
-def command(*arguments: object) -> dict[str, Any]:
-    """A command of ours in a process of its own; what --json prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments), "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def page(results: dict[str, Any]) -> str:
+    def cells(row: dict[str, Any]) -> list[str]:
+        stages = ("image_features", "class_features", "class_features_streamed")
+        return [
+            row["model"],
+            f"{row['bundle_mb']} MB",
+            *(f"{row['parity'][stage]:.1e}" for stage in stages),
+            f"{row['seconds_a_query']:.3f}",
+            f"{row['peak_rss_mib']:.0f} MiB",
+        ]
 
-
-def write_pictures(folder: Path) -> None:
-    """Two pictures of noise for every EuroSAT class."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for name in EUROSAT:
-        (folder / name.replace(" ", "_")).mkdir(parents=True)
-        for i in range(2):
-            noise = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((320, 240)).save(folder / name.replace(" ", "_") / f"{i}.png")
-
-
-def table(results: dict[str, Any]) -> str:
-    machine = results["machine"]
     lines = [
         "# Backbones, exported and tuned with random weights",
         "",
@@ -150,20 +122,13 @@ def table(results: dict[str, Any]) -> str:
         f"pass of the text tower over EuroSAT's {len(EUROSAT)} class names. Peak RSS is of a whole `tune`",
         "with every tower resident (`--memory-budget none`), Python included.",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores; "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-        + f"; commit {machine['commit']}.",
+        one_line(results["machine"]),
         "",
-        "| model | bundle | image features | class features | streamed | s a query | peak RSS |",
-        "|---|---|---|---|---|---|---|",
+        *markdown_table(
+            ["model", "bundle", "image features", "class features", "streamed", "s a query", "peak RSS"],
+            map(cells, results["rows"]),
+        ),
     ]
-    for row in results["rows"]:
-        p = row["parity"]
-        lines.append(
-            f"| {row['model']} | {row['bundle_mb']} MB | {p['image_features']:.1e} "
-            f"| {p['class_features']:.1e} | {p['class_features_streamed']:.1e} "
-            f"| {row['seconds_a_query']:.3f} | {row['peak_rss_mib']:.0f} MiB |"
-        )
     return "\n".join(lines) + "\n"
 
 

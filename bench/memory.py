@@ -6,7 +6,7 @@
 The paper's backbones with random weights. Every tune is the command a user types, in a process of its own,
 with 16 pictures of 12 megapixels for each of 10 classes; watched from outside, never from within. With more
 classes only the first passes of pictures are encoded, and random features stand for the rest.
-Writes bench/results/memory.json, docs/memory.md and the README's table.
+Writes bench/results/memory.json and docs/memory.md.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo import replace_between
-from machine import ROOT, describe_machine, one_line, with_versions_of
+from shared.class_names import CONTEXT_WORDS, names_of
+from shared.inputs import BUNDLES, exported
+from shared.machine import ROOT, describe_machine, one_line, with_versions_of
+from shared.pages import keep_results, markdown_table, read_results
 from sharpzo_edge.memory.plan import Sketch
 from sharpzo_edge.tuning.presets import EDGE
-from speed import CONTEXT_WORDS, exported, imagenet, names_of
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "memory.json"
+RESULTS = ROOT / "bench" / "results" / "memory.json"
 PAGE = ROOT / "docs" / "memory.md"
-README = ROOT / "README.md"
-WORK = ROOT / "build" / "bench"
 
 # (model, weights, MiB of budget for the tune); ViT-L-14 with the budget that it was promised.
 MODELS = (
@@ -230,7 +228,7 @@ def pictures_for(n_classes: int, folder: Path) -> tuple[Path, Path]:
     from PIL import Image
 
     root, words = folder / f"pictures-{n_classes}", folder / f"names-{n_classes}.json"
-    names = names_of("EuroSAT's ten") if n_classes == 10 else imagenet(n_classes)
+    names = names_of(n_classes)
     if words.exists():
         return root, words
     shutil.rmtree(root, ignore_errors=True)
@@ -343,15 +341,15 @@ def plain_way(model: str, n_classes: int, folder: Path) -> dict[str, Any]:
 def run_torch(model: str, n_classes: int) -> None:
     import torch
 
+    from shared.torch_text import TorchText
     from sharpzo_export.load_clip import load_clip
-    from torch_text import TorchText
 
     clip = load_clip(model, "none", None)
     size = clip.preprocess["size"]
     height, width = (size, size) if isinstance(size, int) else size
     with torch.inference_mode():
         clip.model.encode_image(torch.zeros(1, 3, height, width), normalize=True)
-    names = names_of("EuroSAT's ten") if n_classes == 10 else imagenet(n_classes)
+    names = names_of(n_classes)
     text = TorchText(clip, names, CONTEXT_WORDS)
     contexts = 0.02 * torch.randn(1, text.n_context, clip.model.positional_embedding.shape[1])
     seconds = []
@@ -371,7 +369,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=labels, choices=labels)
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES, choices=CLASSES)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=BUNDLES)
     parser.add_argument(
         "--add", action="store_true", help="keep what there is of other models, classes and parts"
     )
@@ -382,7 +380,7 @@ def main() -> None:
     rows: dict[tuple[str, str, int], dict[str, Any]] = {}
     described = machine
     if arguments.add:
-        stored = json.loads(RESULTS.read_text())
+        stored = read_results(RESULTS)
         rows = {row_key(row): row for row in stored["rows"]}
         described = with_versions_of(machine, stored["machine"])
     results: dict[str, Any] = {"machine": described, "floor_mib": floor(arguments.work), "rows": []}
@@ -409,15 +407,12 @@ def row_key(row: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def write(results: dict[str, Any]) -> None:
-    """Results and pages, after every row: the rest of the hour may be lost."""
+    """Results and page, after every row: the rest of the hour may be lost."""
     order = [each[:2] for each in MODELS]
     results["rows"].sort(key=lambda row: (order.index((row["model"], row["weights"])), row["classes"]))
     commits = (commit for row in results["rows"] for commit in row["commit"].split(", "))
     results["machine"]["commit"] = ", ".join(dict.fromkeys(commits))
-    results = json.loads(json.dumps(results))
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results), encoding="utf-8")
-    replace_between(README, "memory", table(results))
+    PAGE.write_text(page(keep_results(results, RESULTS)), encoding="utf-8")
 
 
 def measure(
@@ -476,31 +471,28 @@ def label(model: str, weights: str) -> str:
     return model if weights == "fp32" else f"{model}, {weights}"
 
 
-# ------------------------------------------------------------------------------------------ the pages
+# ------------------------------------------------------------------------------------------- the page
 
 
-def table(results: dict[str, Any]) -> str:
-    """The README's part."""
-    machine = results["machine"]
-    lines = [
-        "| model | classes | smallest budget | budget | peak RSS | s a query | torch: peak RSS | s a query |",
-        "|---" * 8 + "|",
-    ]
-    for row in results["rows"]:
-        tuned = row["tune"]
-        plain = row.get("torch")
-        beside = f"{plain['peak_mib']:,.0f} MiB | {plain['seconds_a_query']:.2f}" if plain else "|"
-        lines.append(
-            f"| {label(row['model'], row['weights'])} | {row['classes']:,} | {row['smallest_mib']} MiB "
-            f"| {row['budget_mib']} MiB | {tuned['peak_mib']:.0f} MiB | {tuned['seconds_a_query']:.3f} "
-            f"| {beside} |"
-        )
-    lines += ["", *(f"{line}" for line in limit_said(results)), ""]
-    lines.append(
-        f"Measured on {machine['cores']} cores of an {machine['cpu']} ({machine['architecture']}), "
-        f"onnxruntime {machine['versions']['onnxruntime']}, commit {machine['commit']}."
-    )
-    return "\n".join(lines)
+def short_table(results: dict[str, Any]) -> list[str]:
+    """What each tune takes, torch beside it, and what happened under a hard limit."""
+    header = ["model", "classes", "smallest budget", "budget", "peak RSS", "s a query"]
+    header += ["torch: peak RSS", "s a query"]
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        tuned, plain = row["tune"], row.get("torch")
+        beside = [f"{plain['peak_mib']:,.0f} MiB", f"{plain['seconds_a_query']:.2f}"] if plain else ["", ""]
+        return [
+            label(row["model"], row["weights"]),
+            f"{row['classes']:,}",
+            f"{row['smallest_mib']} MiB",
+            f"{row['budget_mib']} MiB",
+            f"{tuned['peak_mib']:.0f} MiB",
+            f"{tuned['seconds_a_query']:.3f}",
+            *beside,
+        ]
+
+    return [*markdown_table(header, map(cells, results["rows"])), "", *limit_said(results)]
 
 
 def limit_said(results: dict[str, Any]) -> list[str]:
@@ -529,56 +521,59 @@ def page(results: dict[str, Any]) -> str:
     lines = [
         "# Memory of a tune",
         "",
-        "Generated by `make bench-memory`. Random weights; the paper's stage 1 at d = 512. With 10 classes: "
-        f"{SHOTS} JPEGs of 12 megapixels",
-        "each, pictures to prompt, by the command a user types. With more classes: one picture each, of "
-        f"which the first {REAL_PASSES} passes are",
-        "encoded and random features stand for the rest. Peak RSS is seen from outside (wait4), Python "
-        "included; phases are sampled",
-        f"every {SAMPLE_SECONDS * 1e3:.0f} ms. torch: both towers loaded, one candidate at a time, 77 "
-        "positions a class.",
+        "Generated by `make bench-memory`. Random weights; the preset `paper`, stage 1 at d = 512, without",
+        "sharpness sweeps unless a row says so.",
+        "",
+        f"- 10 classes: {SHOTS} 12-megapixel JPEGs each, pictures to prompt, by the command a user types.",
+        f"- More classes: one picture each. The first {REAL_PASSES} passes are encoded, and random features",
+        "  stand for the rest.",
+        "- Peak RSS is seen from outside (wait4), Python included. Phases are sampled every "
+        f"{SAMPLE_SECONDS * 1e3:.0f} ms.",
+        "- torch: both towers loaded, one candidate at a time, 77 positions a class.",
         "",
         f"{one_line(machine)} Peak of the imports alone: {results['floor_mib']:.0f} MiB.",
         "",
-        table(results).split("\n\nMeasured on")[0],
+        *short_table(results),
         "",
         "## Targets",
         "",
-        "| what | found | target | |",
-        "|---" * 4 + "|",
-    ]
-    for what, found, wanted in targets(results):
-        met = "met" if found <= wanted else "**missed**"
-        lines.append(f"| {what} | {found:.0f} MiB | {wanted} MiB | {met} |")
-    lines += ["", "## The edge preset", "", *edge_said(results)]
-    lines += [
+        *markdown_table(["what", "found", "target", ""], map(_judged, targets(results))),
+        "",
+        "## The edge preset",
+        "",
+        *edge_said(results),
         "",
         "## By phase",
         "",
         "MiB at most: anonymous + pages of files, as seen; then what the plan reckoned with. A plan is "
         "broken where more was seen.",
         "",
-        "| tune | " + " | ".join(PHASES) + " | whole, seen | reported | planned | |",
-        "|---" * (5 + len(PHASES)) + "|",
-    ]
-    for row in results["rows"]:
-        for key, said in RUNS.items():
-            if key in row:
-                lines.append(_phase_line(f"{_row_label(row)}{said}", row[key]))
-    lines += [
+        *markdown_table(
+            ["tune", *PHASES, "whole, seen", "reported", "planned", ""],
+            ([what, *_phases(run)] for what, run in every_run(results)),
+        ),
         "",
         "## Plans",
         "",
-        "| tune | image tower | text tower | most rows of names a run |",
-        "|---" * 4 + "|",
+        *markdown_table(
+            ["tune", "image tower", "text tower", "most rows of names a run"],
+            ([what, *_plan(run["plan"])] for what, run in every_run(results)),
+        ),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _judged(target: tuple[str, float, int]) -> list[str]:
+    what, found, wanted = target
+    return [what, f"{found:.0f} MiB", f"{wanted} MiB", "met" if found <= wanted else "**missed**"]
+
+
+def every_run(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every tune with the words for it."""
     for row in results["rows"]:
         for key, said in RUNS.items():
             if key in row:
-                plan = row[key]["plan"]
-                cells = [_tower_said(plan["image"]), _tower_said(plan["text"]), str(plan["chunk_rows"])]
-                lines.append(f"| {_row_label(row)}{said} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+                yield f"{_row_label(row)}{said}", row[key]
 
 
 def edge_said(results: dict[str, Any]) -> list[str]:
@@ -589,18 +584,24 @@ def edge_said(results: dict[str, Any]) -> list[str]:
         "it, where there is room. Seconds a query",
         f"hold the rounds' own arithmetic, on {SHOTS} pictures a class (one where classes are more than 10).",
         "",
-        "| tune | budget | peak | directions a round | columns | queries | s a query |",
-        "|---" * 7 + "|",
     ]
+    rows = []
     for row in results["rows"]:
         if run := row.get("edge"):
             sketch = Sketch(**run["plan"]["sketch"])
-            lines.append(
-                f"| {_row_label(row)} | {row['budget_mib']} MiB | {run['peak_mib']:.0f} MiB | {sketch.rank} "
-                f"| {sketch.n_columns} of {wanted.n_columns} | {run['queries']} "
-                f"| {run['seconds_a_query']:.3f} |"
+            rows.append(
+                [
+                    _row_label(row),
+                    f"{row['budget_mib']} MiB",
+                    f"{run['peak_mib']:.0f} MiB",
+                    str(sketch.rank),
+                    f"{sketch.n_columns} of {wanted.n_columns}",
+                    str(run["queries"]),
+                    f"{run['seconds_a_query']:.3f}",
+                ]
             )
-    return lines
+    header = ["tune", "budget", "peak", "directions a round", "columns", "queries", "s a query"]
+    return [*lines, *markdown_table(header, rows)]
 
 
 RUNS = {
@@ -615,7 +616,7 @@ def _row_label(row: dict[str, Any]) -> str:
     return f"{label(row['model'], row['weights'])}, {row['classes']:,} classes"
 
 
-def _phase_line(what: str, run: dict[str, Any]) -> str:
+def _phases(run: dict[str, Any]) -> list[str]:
     cells = []
     for phase in PHASES:
         seen, planned = run["phases"].get(phase), run["planned_phases_mib"].get(phase)
@@ -626,8 +627,12 @@ def _phase_line(what: str, run: dict[str, Any]) -> str:
         said = f"{seen['anonymous']:.0f} + {seen['file']:.0f}" + (f" of {planned:.0f}" if planned else "")
         cells.append(f"**{said}**" if over else said)
     kept = "kept" if run["peak_mib"] <= run["planned_mib"] else "**broken**"
-    whole = f"{run['peak_mib']:.1f} | {run['reported_mib']:.1f} | {run['planned_mib']:.1f} | {kept}"
-    return f"| {what} | {' | '.join(cells)} | {whole} |"
+    whole = (f"{run[which]:.1f}" for which in ("peak_mib", "reported_mib", "planned_mib"))
+    return [*cells, *whole, kept]
+
+
+def _plan(plan: dict[str, Any]) -> list[str]:
+    return [_tower_said(plan["image"]), _tower_said(plan["text"]), str(plan["chunk_rows"])]
 
 
 def _tower_said(tower: dict[str, Any]) -> str:

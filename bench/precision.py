@@ -21,12 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from backbones import command, write_pictures
-from machine import describe_machine
+from shared.class_names import EUROSAT
+from shared.command import command
+from shared.inputs import write_pictures
+from shared.machine import ROOT, describe_machine
+from shared.pages import keep_results, markdown_table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "precision.json"
-PAGE = HERE.parent / "docs" / "precision.md"
+RESULTS = ROOT / "bench" / "results" / "precision.json"
+PAGE = ROOT / "docs" / "precision.md"
 PRECISIONS = ("fp32", "int8", "int4")
 TASKS = ("subgroups", "nouns", "subgroups_medium")
 LARGE = "ViT-B-16-quickgelu"
@@ -43,16 +45,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         pictures = folder / "pictures"
-        write_pictures(pictures)
+        write_pictures(pictures, EUROSAT)
         for precision in PRECISIONS:
             small[precision] = demo_model(options.work, folder, precision, options.seeds)
             print(json.dumps(small[precision]), flush=True)
             large[precision] = large_model(folder, pictures, precision)
             print(json.dumps(large[precision]), flush=True)
     results = {"machine": describe_machine(), "seeds": options.seeds, "small": small, "large": large}
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    PAGE.write_text(page(keep_results(results, RESULTS)), encoding="utf-8")
 
 
 def demo_model(work: Path, folder: Path, precision: str, n_seeds: int) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def megabytes(folder: Path) -> float:
 def page(results: dict[str, Any]) -> str:
     small, large, machine = results["small"], results["large"], results["machine"]
 
-    def row(label: str, values: list[str]) -> str:
-        return f"| {label} | {' | '.join(values)} |"
+    def row(label: str, values: list[str]) -> list[str]:
+        return [label, *values]
 
     def cosine(figures: dict[str, Any], stage: str) -> list[str]:
         return [
@@ -180,16 +180,7 @@ def page(results: dict[str, Any]) -> str:
         if all(reads)
         else []
     )
-    lines = [
-        "# Precision of the weights",
-        "",
-        "`export --weights int8` or `int4` rounds the matrices of the linear layers, in blocks of 32 with a",
-        "scale and a zero point each. Everything else stays float32, activations above all: so a loss is as",
-        "smooth as before, and finite differences see no staircase. (Levels that round activations are not",
-        "written by export.)",
-        "",
-        "| | fp32 | int8 | int4 |",
-        "|---|---|---|---|",
+    rows = [
         row("demo model: bundle, MB", [f"{small[p]['file_mb']:.1f}" for p in PRECISIONS]),
         row("smallest cosine to fp32, classes", cosine(small, "class")),
         row("smallest cosine to fp32, pictures", cosine(small, "image")),
@@ -206,6 +197,16 @@ def page(results: dict[str, Any]) -> str:
         ),
         *speeds,
         *reading,
+    ]
+    lines = [
+        "# Precision of the weights",
+        "",
+        "`export --weights int8` or `int4` rounds the matrices of the linear layers, in blocks of 32 with a",
+        "scale and a zero point each. Everything else stays float32, activations above all: so a loss is as",
+        "smooth as before, and finite differences see no staircase. (Levels that round activations are not",
+        "written by export.)",
+        "",
+        *markdown_table(["", *PRECISIONS], rows),
         "",
         f"Accuracy: the demo preset, held-out pictures, mean of {results['seeds']} seeds. Speeds: ten class",
         "names of EuroSAT, all threads, by `tune --plan`.",

@@ -30,11 +30,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine, one_line
+from shared.machine import ROOT, describe_machine, one_line
+from shared.pages import keep_results, markdown_table
 
-HERE = Path(__file__).parent
-TESTS = HERE.parent / "tests"
-RESULTS, PAGE = HERE / "results" / "soak", HERE.parent / "docs" / "soak.md"
+TESTS = ROOT / "tests"
+RESULTS, PAGE = ROOT / "bench" / "results" / "soak", ROOT / "docs" / "soak.md"
 NAME = "soak.json"
 WORKERS = 2
 MUTANTS_A_READER = 10_000  # in an hour, at least; fewer in proportion in less
@@ -470,11 +470,9 @@ def _table(title: str, counts: dict[str, int], rows_are: str) -> list[str]:
         "",
         f"## {title}",
         "",
-        f"| {rows_are} | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-        *(
-            f"| {row} | " + " | ".join(f"{counts.get(f'{row}: {c}', 0):,}" for c in columns) + " |"
-            for row in rows
+        *markdown_table(
+            [rows_are, *columns],
+            ([row, *(f"{counts.get(f'{row}: {column}', 0):,}" for column in columns)] for row in rows),
         ),
     ]
 
@@ -497,9 +495,8 @@ def main() -> None:
         print(json.dumps({"counts": alone.tally.counts, "losses": alone.tally.losses}, indent=1))
         raise SystemExit(len(alone.tally.losses) > 0)
     found = soak(given.minutes, given.seed)
-    given.results.mkdir(parents=True, exist_ok=True)
-    (given.results / NAME).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    given.page.write_text(page(json.loads((given.results / NAME).read_text())), encoding="utf-8")
+    found = keep_results(found, given.results / NAME)
+    given.page.write_text(page(found), encoding="utf-8")
     print(f"losses: {len(found['losses'])}")
     raise SystemExit(len(found["losses"]) > 0)
 

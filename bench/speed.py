@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from backbones import EUROSAT, command
-from machine import ROOT, describe_machine, one_line
+from shared.class_names import CONTEXT_WORDS, EUROSAT, imagenet
+from shared.inputs import BUNDLES, exported
+from shared.machine import ROOT, describe_machine, one_line
+from shared.pages import keep_results, markdown_table
 
 RESULTS = ROOT / "bench" / "results" / "speed.json"
 PAGE = ROOT / "docs" / "speed.md"
-WORK = ROOT / "build" / "bench"
-MODEL, CONTEXT_WORDS, N_CONTEXT = "ViT-B-16", "a photo of a", 4
+MODEL, N_CONTEXT = "ViT-B-16", len(CONTEXT_WORDS.split())
 CANDIDATES = 32
 BUDGET_MIB, SHOTS, DIM = 128, 16, 512
 GROUPS = (1, 4, 8, 16, 32)
@@ -37,6 +38,12 @@ PASSES_PROFILED = 3
 ADJECTIVES = ("red", "blue", "green", "old", "new", "small", "large", "dark", "light", "white")
 THINGS = ("house", "boat", "car", "tree", "dog", "cat", "horse", "chair", "table", "door")
 LISTS = ("EuroSAT's ten", "ImageNet's first hundred", "a hundred of seven tokens")
+WAYS = {  # as the results call them, and as the page does
+    "ordinary": "torch, 77",
+    "shared": "torch, shared",
+    "resident": "resident",
+    "streamed": f"{BUDGET_MIB} MiB",
+}
 # Ways by the process that runs them; candidates at once. None: as the plan says.
 TORCH_WAYS = (("ordinary", 1), ("ordinary", CANDIDATES), ("shared", 1), ("shared", CANDIDATES))
 
@@ -52,34 +59,6 @@ def names_of(which: str) -> list[str]:
     return [f"{adjective} {thing} near the river at night" for adjective in ADJECTIVES for thing in THINGS]
 
 
-def imagenet(n: int) -> list[str]:
-    """The first n of open_clip's names for ImageNet's classes. Two of the 1,000 come twice."""
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-    names: list[str] = []
-    for name in IMAGENET_CLASSNAMES[:n]:
-        names.append(f"another {name}" if name in names else name)
-    return names
-
-
-def exported(model: str, weights: str, folder: Path) -> Path:
-    """A bundle of `model` with random weights; exported unless this exporter's is there from before."""
-    from sharpzo_edge.clip.bundle import Bundle
-    from sharpzo_edge.errors import BundleError
-
-    output = folder / f"{model}-{weights}"
-    try:
-        if Bundle.open(output).manifest.image.activation_bytes:
-            return output
-    except BundleError:
-        pass
-    if output.exists():
-        subprocess.run(["rm", "-r", str(output)], check=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    command("export", "--model", model, "--pretrained", "none", "--weights", weights, "--output", output)
-    return output
-
-
 # ------------------------------------------------------------------------------------ worker processes
 
 
@@ -90,8 +69,8 @@ class TorchWorker:
         import numpy as np
         import torch
 
+        from shared.torch_text import TorchText
         from sharpzo_export.load_clip import load_clip
-        from torch_text import TorchText
 
         torch.set_num_threads(threads)
         self.text = TorchText(load_clip(MODEL, "none", None), names, CONTEXT_WORDS)
@@ -327,7 +306,7 @@ def main() -> None:
     parser.add_argument("--lists", nargs="+", default=LISTS, choices=LISTS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", nargs="+", type=int, help="cores, and 1 for the shortest list")
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=BUNDLES)
     parser.add_argument("--no-write", action="store_true", help="print the page; leave results as they are")
     arguments = parser.parse_args()
     bundle = exported(MODEL, "fp32", arguments.work)
@@ -338,12 +317,11 @@ def main() -> None:
         for threads in arguments.threads or sorted(usual, reverse=True):
             rows.append(measure(which, bundle, threads, arguments.rounds))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    results = json.loads(json.dumps({"machine": describe_machine(), "rows": rows}))
+    results = {"machine": describe_machine(), "rows": rows}
     if arguments.no_write:
-        print(page(results))
-        return
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results), encoding="utf-8")
+        print(page(json.loads(json.dumps(results))))
+    else:
+        PAGE.write_text(page(keep_results(results, RESULTS)), encoding="utf-8")
 
 
 def measure(which: str, bundle: Path, threads: int, rounds: int) -> dict[str, Any]:
@@ -486,59 +464,68 @@ def page(results: dict[str, Any]) -> str:
         "",
         "## Milliseconds a candidate",
         "",
-        f"| names | threads | torch, 77 | torch, shared | resident | {BUDGET_MIB} MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in results["rows"]:
-        cells = [f"{best(row, way):.1f}" for way in ("ordinary", "shared", "resident", "streamed")]
-        lines.append(f"| {row['names']} | {row['threads']} | {' | '.join(cells)} |")
-    lines += [
+        *markdown_table(
+            ["names", "threads", *WAYS.values()],
+            (
+                [row["names"], str(row["threads"]), *(f"{best(row, way):.1f}" for way in WAYS)]
+                for row in results["rows"]
+            ),
+        ),
         "",
         "## Token positions a candidate",
         "",
         "Needed: the shared context, and every name up to its end token. Ours pads nothing; it repeats the "
         "context in every chunk of names.",
         "",
-        f"| names | torch, 77 | torch, shared | resident | {BUDGET_MIB} MiB | needed |",
-        "|---|---|---|---|---|---|",
-    ]
-    for which, row in {row["names"]: row for row in results["rows"]}.items():
-        p = row["positions"]
-        cells = [f"{p[k]:,}" for k in ("ordinary", "shared", "resident", "streamed", "needed")]
-        lines.append(f"| {which} | {' | '.join(cells)} |")
-    lines += [
+        *markdown_table(
+            ["names", *WAYS.values(), "needed"],
+            (
+                [which, *(f"{positions[key]:,}" for key in (*WAYS, "needed"))]
+                for which, positions in {row["names"]: row["positions"] for row in results["rows"]}.items()
+            ),
+        ),
         "",
         "## Against the targets",
         "",
-        "| names | threads | ratio | found | target | |",
-        "|---" * 6 + "|",
-    ]
-    for row in results["rows"]:
-        for what, found, wanted in checks(row):
-            met = "met" if found >= wanted else "**missed**"
-            lines.append(f"| {row['names']} | {row['threads']} | {what} | {found:.2f} | {wanted} | {met} |")
-    lines += ["", *(why for row in results["rows"] for why in nothing_to_save(row))]
-    lines += ["## Where the time goes", ""]
-    lines += [
+        *markdown_table(
+            ["names", "threads", "ratio", "found", "target", ""],
+            (
+                [row["names"], str(row["threads"]), *judged(*c)]
+                for row in results["rows"]
+                for c in checks(row)
+            ),
+        ),
+        "",
+        *(why for row in results["rows"] for why in nothing_to_save(row)),
+        "## Where the time goes",
+        "",
         "Milliseconds a candidate by kind of operator, from the profilers of torch and onnxruntime (which "
         "slow small operators: the",
         "sum is above the table's). Per position: microseconds a token position.",
         "",
-    ]
-    for row in results["rows"]:
-        lines += profile_table(row)
-    lines += [
+        *(line for row in results["rows"] for line in profile_table(row)),
         "## Candidates in a run of the resident graph",
         "",
-        "| names | threads | planned | " + " | ".join(map(str, GROUPS)) + " |",
-        "|---" * (3 + len(GROUPS)) + "|",
+        *markdown_table(
+            ["names", "threads", "planned", *map(str, GROUPS)],
+            (
+                [
+                    row["names"],
+                    str(row["threads"]),
+                    str(row["plans"]["resident"]["group"]),
+                    *(f"{row['resident_ms_by_group'][str(group)]:.1f}" for group in GROUPS),
+                ]
+                for row in results["rows"]
+            ),
+        ),
+        "",
+        f"Plans within {BUDGET_MIB} MiB: {plans_said(results)}.",
     ]
-    for row in results["rows"]:
-        cells = [f"{row['resident_ms_by_group'][str(group)]:.1f}" for group in GROUPS]
-        plan = row["plans"]["resident"]["group"]
-        lines.append(f"| {row['names']} | {row['threads']} | {plan} | {' | '.join(cells)} |")
-    lines += ["", f"Plans within {BUDGET_MIB} MiB: " + plans_said(results) + "."]
     return "\n".join(lines) + "\n"
+
+
+def judged(what: str, found: float, wanted: float) -> list[str]:
+    return [what, f"{found:.2f}", str(wanted), "met" if found >= wanted else "**missed**"]
 
 
 def nothing_to_save(row: dict[str, Any]) -> list[str]:
@@ -568,19 +555,16 @@ def products_a_position(row: dict[str, Any], way: str) -> float:
 
 
 def profile_table(row: dict[str, Any]) -> list[str]:
-    ways = ("ordinary", "shared", "resident", "streamed")
-    profiles = {way: row["profile"][way]["ms"] for way in ways}
+    profiles = {way: row["profile"][way]["ms"] for way in WAYS}
     of_ours = profiles["resident"]
     kinds = sorted({k for ms in profiles.values() for k in ms}, key=lambda k: (-of_ours.get(k, 0), k))
+    rows = [[kind, *(f"{ms[kind]:.2f}" if kind in ms else "" for ms in profiles.values())] for kind in kinds]
+    with_weights = [f"{products_a_position(row, way):.0f}" for way in WAYS]
+    rows.append(["products with weights, per position", *with_weights])
+    everything = [f"{sum(ms.values()) * 1e3 / row['positions'][way]:.0f}" for way, ms in profiles.items()]
+    rows.append(["all, per position", *everything])
     title = f"{row['names']}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
-    lines = [f"| {title} | torch, 77 | torch, shared | resident | {BUDGET_MIB} MiB |", "|---" * 5 + "|"]
-    for kind in kinds:
-        cells = [f"{profiles[way][kind]:.2f}" if kind in profiles[way] else "" for way in ways]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    per_position = [f"{products_a_position(row, way):.0f}" for way in ways]
-    lines.append(f"| products with weights, per position | {' | '.join(per_position)} |")
-    per_position = [f"{sum(profiles[way].values()) * 1e3 / row['positions'][way]:.0f}" for way in ways]
-    return [*lines, f"| all, per position | {' | '.join(per_position)} |", ""]
+    return [*markdown_table([title, *WAYS.values()], rows), ""]
 
 
 def plans_said(results: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def check(node_modules: Path) -> None:
             )
 
 
-def attribution(names: tuple[str, ...], changes: str) -> str:
+def attribution(names: Collection[str], changes: str) -> str:
     """Markdown for the pictures of the packages `names`: whose, their licence, what was changed."""
     lines = [
         f"- {p.pictures_by}. From the npm package {p.name} {p.version}." for p in PACKAGES if p.name in names

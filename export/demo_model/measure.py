@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 
 import numpy as np
 import open_clip
@@ -15,21 +14,16 @@ from torch import nn
 from torch.nn import functional
 
 from .architecture import TOKENS_FILE
+from .page import METHODS, task_table
+from .styles import SPLITS
 from .tasks import SHOTS, TABLE_FILE
 
 SEEDS = (0, 1, 2)
 CONTEXT = "a photo of a"
 D_W = 512
-# Chosen once, before any test accuracy was seen, from DESIGN.md and the draft's experiments.
+# Chosen once, by experiments with a draft of the model, before any test accuracy was seen.
 STEPS, RATE_W, RATE_CONTEXT = 200, 0.05, 0.005
 PROBE_PENALTY = 1.0  # of the squared weights, as 1 / (2 C) with scikit-learn's default C
-SPLITS = {"test": "test", "test_line_art": "line art", "test_high_contrast": "high contrast"}
-METHODS = {
-    "zero_shot": "zero-shot",
-    "linear_probe": "linear probe",
-    "coop_w": f"CoOp in w ({D_W})",
-    "coop_context": "CoOp in the context",
-}
 
 
 class Clip:
@@ -83,7 +77,7 @@ def measure(work: Path, model_dir: Path, tasks: Path) -> None:
         results[task]["about"] = table[task]["about"]
         print(task, json.dumps(results[task]["accuracy"]), flush=True)
     (work / "measure.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
-    (work / "measure.md").write_text(as_markdown(results), encoding="utf-8")
+    (work / "measure.md").write_text(task_table(results) + "\n", encoding="utf-8")
 
 
 def measure_task(clip: Clip, folder: Path) -> dict:
@@ -176,20 +170,3 @@ def coop(
     with torch.no_grad():
         tuned = class_features(variable)
         return tuned, functional.cross_entropy(scale * x @ tuned.T, y).item()
-
-
-def as_markdown(results: dict) -> str:
-    """One table: a row for a task and split, a column for a method; mean and spread over the seeds."""
-    lines = [
-        f"| task | classes | shots | pictures | style | {' | '.join(METHODS.values())} |",
-        "|---" * (5 + len(METHODS)) + "|",
-    ]
-    for task, result in results.items():
-        for split, style in SPLITS.items():
-            figures = [result["accuracy"][method][split] for method in METHODS]
-            cells = [f"{mean(f):.1f}" + (f" ± {stdev(f):.1f}" if len(f) > 1 else "") for f in figures]
-            lines.append(
-                f"| {task} | {result['classes']} | {result['shots']:g} | {result['pictures'][split]} "
-                f"| {'Twemoji' if split == 'test' else style} | {' | '.join(cells)} |"
-            )
-    return "\n".join(lines) + "\n"

@@ -23,8 +23,8 @@ from .download import DownloadError, attribution
 from .emoji import Emoji
 from .measure import measure
 from .prepare import prepare, step
-from .render import PACKAGES_OF_TRAINING
 from .split import held_out_designs
+from .styles import PACKAGE_OF, TRAINING_STYLES
 from .tasks import ATTRIBUTION_FILE, TaskError
 from .train_pictures import Settings as PictureSettings
 from .train_pictures import train_pictures
@@ -82,7 +82,7 @@ def _write_notes(model: Path, emoji: list[Emoji]) -> None:
     hexcodes = [e.hexcode for e in emoji if e.design in held]
     (model / HELD_OUT_FILE).write_text(json.dumps(hexcodes), encoding="utf-8")
     text = attribution(
-        PACKAGES_OF_TRAINING,
+        [PACKAGE_OF[style] for style in TRAINING_STYLES],
         "the pictures were rendered at 64 x 64 pixels, augmented, and a network was trained on them; the "
         "network holds no picture",
     )

@@ -13,6 +13,7 @@ import resvg_py
 from PIL import Image
 
 from .emoji import Emoji, without_style
+from .styles import PACKAGE_OF
 
 SIZE = 64
 PICTURES_FILE = "pictures.npy"
@@ -81,7 +82,7 @@ def _iconify(package: str) -> Callable[..., Pictures]:
     """@iconify-json/*: SVG bodies under names; chars.json has their hexcodes, or the names are matched."""
 
     def read(node_modules: Path, emoji: list[Emoji]) -> Pictures:
-        root = node_modules / "@iconify-json" / package
+        root = node_modules / package
         icons = json.loads((root / "icons.json").read_text(encoding="utf-8"))
         chars = json.loads((root / "chars.json").read_text(encoding="utf-8"))
         if chars:
@@ -168,33 +169,17 @@ def _square(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-# Styles that the model is trained on, then the user's own pictures, then the two shifts.
-TRAINING_STYLES = {
-    "noto": _datasource("emoji-datasource-google", "google"),
-    "openmoji": _folder("openmoji", "color/svg", "*.svg"),
-    "fluent_flat": _iconify("fluent-emoji-flat"),
-    "fluent_3d": _folder("@lobehub/fluent-emoji-3d", "assets", "*.webp"),
-    "noto_v1": _iconify("noto-v1"),
-    "emojione": _iconify("emojione"),
-    "emojione_v1": _iconify("emojione-v1"),
-    "fxemoji": _iconify("fxemoji"),
-    "streamline": _iconify("streamline-emojis"),
+STYLES = {
+    "noto": _datasource(PACKAGE_OF["noto"], "google"),
+    "openmoji": _folder(PACKAGE_OF["openmoji"], "color/svg", "*.svg"),
+    "fluent_flat": _iconify(PACKAGE_OF["fluent_flat"]),
+    "fluent_3d": _folder(PACKAGE_OF["fluent_3d"], "assets", "*.webp"),
+    "noto_v1": _iconify(PACKAGE_OF["noto_v1"]),
+    "emojione": _iconify(PACKAGE_OF["emojione"]),
+    "emojione_v1": _iconify(PACKAGE_OF["emojione_v1"]),
+    "fxemoji": _iconify(PACKAGE_OF["fxemoji"]),
+    "streamline": _iconify(PACKAGE_OF["streamline"]),
+    "twemoji": _datasource(PACKAGE_OF["twemoji"], "twitter"),
+    "line_art": _folder(PACKAGE_OF["line_art"], "black/svg", "*.svg"),
+    "high_contrast": _iconify(PACKAGE_OF["high_contrast"]),
 }
-TASK_STYLE = "twemoji"
-SHIFTED_STYLES = ("line_art", "high_contrast")
-STYLES = TRAINING_STYLES | {
-    "twemoji": _datasource("emoji-datasource-twitter", "twitter"),
-    "line_art": _folder("openmoji", "black/svg", "*.svg"),
-    "high_contrast": _iconify("fluent-emoji-high-contrast"),
-}
-PACKAGES_OF_TRAINING = (
-    "emoji-datasource-google",
-    "openmoji",
-    "@iconify-json/fluent-emoji-flat",
-    "@lobehub/fluent-emoji-3d",
-    "@iconify-json/noto-v1",
-    "@iconify-json/emojione",
-    "@iconify-json/emojione-v1",
-    "@iconify-json/fxemoji",
-    "@iconify-json/streamline-emojis",
-)

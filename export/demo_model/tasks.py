@@ -19,8 +19,9 @@ import numpy as np
 
 from .download import attribution
 from .emoji import Emoji, category_words, plain_forms
-from .render import SHIFTED_STYLES, TASK_STYLE, on_white, read_pictures
+from .render import on_white, read_pictures
 from .split import held_out_designs
+from .styles import PACKAGE_OF, SHIFTED_STYLES, SPLITS, TASK_STYLE
 
 SHOTS = 16
 TRAIN_PER_CLASS = 20  # the shots, and some to validate on
@@ -29,11 +30,6 @@ NEAR_IDENTICAL = 0.05
 # Clock faces and yellow faces differ by so few pixels that shots and test pictures would be the same;
 # high contrast has no country flags; a keycap is a digit in one frame.
 LEFT_OUT = {"time", "country-flag", "subdivision-flag", "keycap", "family"}
-PACKAGES = {
-    TASK_STYLE: "emoji-datasource-twitter",
-    "line_art": "openmoji",
-    "high_contrast": "@iconify-json/fluent-emoji-high-contrast",
-}
 TABLE_FILE, ATTRIBUTION_FILE = "tasks.json", "ATTRIBUTION.md"
 
 
@@ -151,15 +147,13 @@ def write_tasks(work: Path, emoji: list[Emoji], folder: Path) -> None:
     """All of TASKS, and a table of their sizes in folder/tasks.json."""
     pictures, table = read_pictures(work / "pictures")
     row = {(hexcode, style): i for i, (hexcode, style) in enumerate(table)}
-    every_style = (TASK_STYLE, *SHIFTED_STYLES)
     held = held_out_designs(emoji)
     usable = [e for e in plain_forms(emoji) if e.subgroup not in LEFT_OUT]
-    usable = [e for e in usable if all((e.hexcode, style) in row for style in every_style)]
+    usable = [e for e in usable if all((e.hexcode, style) in row for style in SPLITS.values())]
     sizes = {}
     for task in TASKS:
         train, test = choose(task, usable, held, lambda e: pictures[row[e.hexcode, TASK_STYLE]])
-        for style in every_style:
-            split = "test" if style == TASK_STYLE else f"test_{style}"
+        for split, style in SPLITS.items():
             _write(folder / task.name / split, test, lambda e, s=style: pictures[row[e.hexcode, s]])
         _write(folder / task.name / "train", train, lambda e: pictures[row[e.hexcode, TASK_STYLE]])
         write_attribution(folder / task.name, shifted=True)
@@ -222,9 +216,9 @@ def write_attribution(folder: Path, *, shifted: bool) -> None:
         "each picture was scaled to 64 x 64 pixels where it was larger or a drawing, composited on a white "
         "background and written anew as an RGB PNG; a selection was made, and sorted into folders"
     )
-    parts = [f"In train/ and test/:\n\n{attribution((PACKAGES[TASK_STYLE],), changes)}"]
+    parts = [f"In train/ and test/:\n\n{attribution((PACKAGE_OF[TASK_STYLE],), changes)}"]
     if shifted:
-        packages = tuple(PACKAGES[style] for style in SHIFTED_STYLES)
+        packages = tuple(PACKAGE_OF[style] for style in SHIFTED_STYLES)
         parts.append(
             f"In test_line_art/ and test_high_contrast/, where present:\n\n{attribution(packages, changes)}"
         )

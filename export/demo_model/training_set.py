@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from .emoji import Emoji
-from .render import TRAINING_STYLES, read_pictures
+from .render import read_pictures
 from .split import held_out_designs
+from .styles import TRAINING_STYLES
 
 FLAGS = 0.4  # how often a flag is drawn, against another design
 # Subgroups whose pictures mean another thing, or nothing, in a mirror.

@@ -13,8 +13,9 @@ from .architecture import encode_text
 from .augment import on_white
 from .captions import Speaker
 from .emoji import Emoji, plain_forms
-from .render import TASK_STYLE, read_pictures
+from .render import read_pictures
 from .split import held_out_designs
+from .styles import TASK_STYLE
 
 LEAST_HELD_OUT = 9  # of a subgroup that counts
 

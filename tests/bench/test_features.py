@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sharpzo_edge.run.workplace import Workplace
 
-from accuracy.features import pool
-from accuracy.tasks import folder_task
+from accuracy.harness.features import pool
+from accuracy.harness.tasks import folder_task
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.towers import plan_towers
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.memory.plan import Work
+from sharpzo_edge.memory.budget import budget_of
+from sharpzo_edge.memory.plan import plan_images
 from sharpzo_edge.pictures.features import training_features
-from sharpzo_edge.pictures.few_shot import Draw
+from sharpzo_edge.pictures.few_shot import FewShot
 from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json
-from sharpzo_edge.run.interrupt import Interrupt
-from sharpzo_edge.run.progress import Progress
+from sharpzo_edge.run.folder import WorkFolder
+from sharpzo_edge.run.progress import Caller
 from sharpzo_edge.seeds import stream
 
 
@@ -28,17 +27,19 @@ def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
     theirs = training_features(
         bundle,
         read_folder(TASKS / DEFAULT_TASK / "train"),
-        Draw(shots, n_val, stream(seed, "split"), 1, stream(seed, "views")),
-        plan_towers(bundle, Work(threads=1), "none"),
-        1,
-        Workplace(tmp_path, Progress(), Interrupt()),
+        FewShot(shots, n_val, stream(seed, "split"), 1, stream(seed, "views")),
+        plan_images(bundle.manifest, 1, budget_of(None, "")),
+        WorkFolder(tmp_path),
+        Caller(),
     )
     drawn = pool(bundle, found, seed, tmp_path / "cache")
     for ours, product in zip(drawn.draw(shots, n_val), (theirs.train, theirs.val), strict=True):
         assert (ours.labels == product.labels).all()
         np.testing.assert_allclose(ours.features[:], product.features[:], atol=1e-5)
     listed = read_checked_json(tmp_path / "pictures.json")["drawn"]
-    files = [Path(name).name for name, val in zip(listed["files"], listed["is_val"], strict=True) if not val]
-    assert [path.name for of_class in drawn.draw_files(shots, n_val)[0] for path in of_class] == files
+    for is_val, ours in enumerate(drawn.draw_files(shots, n_val)):
+        of_part = zip(listed["files"], listed["is_val"], strict=True)
+        files = [Path(name).name for name, val in of_part if val == is_val]
+        assert [path.name for of_class in ours for path in of_class] == files
     again = pool(bundle, found, seed, tmp_path / "cache").draw(shots, n_val)[0]
     assert again.features[:].tobytes() == drawn.draw(shots, n_val)[0].features[:].tobytes()

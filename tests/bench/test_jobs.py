@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from accuracy import ablations, jobs
-from accuracy.jobs import FULL, QUERIES, Job, all_jobs
+from accuracy.harness import ablations, jobs
+from accuracy.harness.jobs import FULL, QUERIES, Job, all_jobs
 from sharpzo_edge.tuning.presets import EDGE
 from support.accuracy import task
 

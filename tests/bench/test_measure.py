@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from accuracy.measure import TestSet, accuracy, headline, summary, timed
-from accuracy.method import Moment
+from accuracy.harness.measure import TestSet, accuracy, headline, summary, timed
+from accuracy.methods.method import Moment
 from sharpzo_edge.types import LabelledFeatures
 from support.accuracy import moment
 
@@ -42,6 +42,6 @@ def test_accuracy_is_among_the_classes_of_the_split() -> None:
 
 def test_a_methods_seconds_leave_out_what_its_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 100, 10))  # ten seconds between any two looks at it
-    monkeypatch.setattr("accuracy.measure.time.process_time", lambda: float(next(clock)))
+    monkeypatch.setattr("accuracy.harness.measure.time.process_time", lambda: float(next(clock)))
     moments = [Moment(i, 0.0, lambda f: f, own) for i, own in ((1, None), (2, None), (3, 0.25))]
     assert [seconds for _, seconds in timed(iter(moments))] == [10.0, 20.0, 0.25]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from accuracy.coop_layout import TEMPLATES
-from accuracy.method import Problem
+from accuracy.harness.coop_layout import TEMPLATES
+from accuracy.methods.method import Problem
 from sharpzo_edge.clip.bundle import MERGES_FILE, Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, context_from_words
 from sharpzo_edge.clip.tokenizer import Tokenizer

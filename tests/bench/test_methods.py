@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from accuracy import black_vip, heads, released, watch, zip_spsa, zo
-from accuracy.method import Moment, Problem
-from accuracy.methods import METHODS
+from accuracy.methods import black_vip, heads, released, search_loop, zip_spsa, zo
+from accuracy.methods.all_methods import METHODS
+from accuracy.methods.method import Moment, Problem
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
+from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
-from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_edge.errors import UsageError
 from sharpzo_edge.search.estimators import Randomised
 from sharpzo_edge.seeds import stream
+from sharpzo_edge.tuning.heads import gda
 from sharpzo_edge.tuning.objective import Objective
 from sharpzo_edge.types import LabelledFeatures
 
@@ -31,7 +34,7 @@ def problem(bundle: Bundle) -> Iterator[Problem]:
     """Noisy pictures that lie between their class's features and, a little nearer, the next class's."""
     rng = np.random.default_rng(0)
     context = context_from_words(bundle, "a photo of a")
-    with TextTower(bundle, RESIDENT, 1) as tower:
+    with TextTower(bundle, TextPlan(RESIDENT, chunk_rows=256, threads=1)) as tower:
         T = tower.class_features(context[np.newaxis], class_prompts(bundle, NAMES, 4))[0]
         T = 0.45 * T + 0.55 * np.roll(T, 1, axis=0)
 
@@ -128,7 +131,7 @@ def test_every_grid_has_at_most_nine_points():
 # Formulas -----------------------------------------------------------------------------------------
 
 
-def losses_of(search: watch.Search, f, n_steps: int) -> np.ndarray:
+def losses_of(search: search_loop.Search, f, n_steps: int) -> np.ndarray:
     """Drive a search on a plain function; returns its w."""
     ask = next(search)
     for _ in range(n_steps):
@@ -214,25 +217,29 @@ def test_spsa_by_hand_and_its_clip():
 
 
 def test_gda_is_bayes_rule_for_gaussians_of_its_covariance():
-    X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [5.0, 4.0], [7.0, 4.0], [6.0, 7.0]])
+    X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [5.0, 4.0], [7.0, 4.0], [6.0, 7.0]], np.float32)
     labels = np.array([0, 0, 0, 1, 1, 1])
     # Means (1, 1), (6, 5); scatter diag(4, 12), its trace 16 over N - 1: shrunk by 16 / 5.
     covariance = (np.diag([4.0, 12.0]) + 16 / 5 * np.eye(2)) / 2
-    W, b = heads.gaussian_discriminants(X, labels, 2)
+    head = gda(LabelledFeatures(X, labels), 2)
     point = np.array([2.0, 6.0])
 
     def log_density(mean):
         return -(point - mean) @ np.linalg.solve(covariance, point - mean) / 2
 
-    scores = W @ point + b
+    scores = head.weights @ point + head.bias
     expected = log_density(np.array([6.0, 5.0])) - log_density(np.array([1.0, 1.0]))
     assert scores[1] - scores[0] == pytest.approx(expected)
 
 
-def test_gda_of_one_shot_a_class_takes_the_nearest_mean():
-    X = np.eye(3)
-    W, b = heads.gaussian_discriminants(X, np.arange(3), 3)
-    assert ((X @ W.T + b).argmax(axis=1) == np.arange(3)).all()
+def test_gda_refuses_what_the_product_refuses(problem):
+    one_a_class = np.unique(problem.train.labels, return_index=True)[1]
+    shots = LabelledFeatures(problem.train.features[:][one_a_class], problem.train.labels[one_a_class])
+    with pytest.raises(UsageError, match="no two of one class differ"):
+        run(dataclasses.replace(problem, train=shots), "gda")
+    nothing = LabelledFeatures(problem.val.features[:0], problem.val.labels[:0])
+    with pytest.raises(UsageError, match="no validation pictures"):
+        run(dataclasses.replace(problem, val=nothing), "gda")
 
 
 # BlackVIP -----------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from accuracy import run
-from accuracy.jobs import Job
-from accuracy.measure import summary
-from accuracy.methods import METHODS
-from machine import with_versions_of
+from accuracy.harness import run
+from accuracy.harness.jobs import Job
+from accuracy.harness.measure import summary
+from accuracy.methods.all_methods import METHODS
+from shared.machine import with_versions_of
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE
 from support.accuracy import moment, task
@@ -66,7 +66,9 @@ def is_running(pid: int) -> bool:
 
 
 def test_whatever_ends_the_bench_ends_its_workers() -> None:
-    endless = "import time; from accuracy import run; list(run.in_processes(time.sleep, 600, [()], 1))"
+    endless = (
+        "import time; from accuracy.harness import run; list(run.in_processes(time.sleep, 600, [()], 1))"
+    )
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", endless], env=paths) as bench:
         while len(started := children(bench.pid)) < 2:  # a worker, and the tracker that comes with it
@@ -86,6 +88,8 @@ def test_results_of_two_occasions_name_the_versions_of_both() -> None:
     wanted = {"numpy": "2.3", "onnxruntime": "1.30 and 1.31 and 1.32", "torch": "2.14"}
     assert with_versions_of(now, earlier) == {"cores": 4, "versions": wanted}
     assert with_versions_of(now, with_versions_of(now, earlier))["versions"] == wanted
+    elsewhere = {"cpu": "B", "versions": {}}
+    assert with_versions_of(elsewhere, {"cpu": "A", "versions": {}})["cpu"] == "A and B"
 
 
 def test_a_choice_is_by_validation_and_goes_on_where_it_stopped(

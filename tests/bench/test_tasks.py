@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accuracy.coop_layout import words_of
+from accuracy.harness.coop_layout import words_of
 
 
 def test_classes_of_one_name_stay_apart() -> None:

@@ -6,9 +6,9 @@ import pytest
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 
-from accuracy import coop
-from accuracy.method import Problem
-from accuracy.methods import METHODS
+from accuracy.methods import coop
+from accuracy.methods.all_methods import METHODS
+from accuracy.methods.method import Problem
 from sharpzo_edge.search.losses import cross_entropies
 from sharpzo_edge.types import LabelledFeatures
 

@@ -11,8 +11,18 @@ from PIL import Image
 
 pytest.importorskip("open_clip")
 
-from accuracy import page, run
-from accuracy.coop_layout import DATA_SETS, FGVC, IMAGENET, LISTED, SHIFTS, TEMPLATES, V2, coop_tasks
+from accuracy.harness import run
+from accuracy.harness.coop_layout import (
+    DATA_SETS,
+    FGVC,
+    IMAGENET,
+    LISTED,
+    SHIFTS,
+    TEMPLATES,
+    V2,
+    coop_tasks,
+)
+from accuracy.report import page
 
 NAMES = ("Annual_Crop", "river")
 N_TRAIN, N_VAL, N_TEST = 3, 1, 2

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from accuracy.torch_tower import TorchTower
+from accuracy.methods.torch_tower import TorchTower
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.clip.towers import TextTower

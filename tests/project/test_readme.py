@@ -18,6 +18,7 @@ from types import ModuleType
 import pytest
 import typer.main
 
+from demo_model import page as demo_model_page
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 
@@ -105,7 +106,7 @@ def test_the_demo_table_is_the_one_that_the_bench_wrote() -> None:
 def test_the_backbones_page_is_the_one_that_the_bench_wrote() -> None:
     results = json.loads((ROOT / "bench" / "results" / "backbones.json").read_text())
     module = bench("backbones")
-    assert (ROOT / "docs" / "backbones.md").read_text() == module.table(results)
+    assert (ROOT / "docs" / "backbones.md").read_text() == module.page(results)
     assert {row["model"] for row in results["rows"]} == set(module.MODELS)
     for row in results["rows"]:
         assert max(row["parity"].values()) <= 1e-4
@@ -125,9 +126,8 @@ def test_the_soaks_page_is_the_soaks_own_and_nothing_was_lost() -> None:
 
 def test_the_demo_models_page_is_the_one_that_the_bench_wrote() -> None:
     results = json.loads((ROOT / "bench" / "results" / "demo_model.json").read_text(encoding="utf-8"))
-    module = bench("demo_page")
     text = (ROOT / "docs" / "demo-model.md").read_text(encoding="utf-8")
-    assert text == module.page(results)
+    assert text == demo_model_page.page(results)
     assert all(f"| {name} |" in text for name in results["tasks"])
     assert all(package["pictures_by"] in text for package in results["packages"])
 

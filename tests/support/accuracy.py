@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from accuracy import jobs, run
-from accuracy.jobs import Job
-from accuracy.measure import summary
-from accuracy.tasks import Split, Task
+from accuracy.harness import jobs, run
+from accuracy.harness.jobs import Job
+from accuracy.harness.measure import summary
+from accuracy.harness.tasks import Split, Task
 
 
 def moment(queries: int, loss: float, val: float | None, test: float = 0.5) -> dict[str, Any]:

@@ -7,6 +7,7 @@ next process finds it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,19 +44,26 @@ class FewShot:
     views: int
     views_seed: np.random.SeedSequence
 
-    def orders(self, n_classes: int) -> list[np.random.SeedSequence]:
-        """Seeds of the orders in which classes' pictures are taken.
-
-        As by seed.spawn, which would give others when it is asked again.
-        """
-        entropy, key = self.seed.entropy, self.seed.spawn_key
-        return [np.random.SeedSequence(entropy, spawn_key=(*key, k)) for k in range(n_classes)]
-
     def n_rows(self, folder: LabelledFolder) -> int:
         """Pictures that will be encoded, a view each, when all of them can be read."""
         n_shots = sum(min(len(files), self.shots) for files in folder.files)
         n_taken = sum(min(len(files), self.shots + self.n_val) for files in folder.files)
         return (self.views - 1) * n_shots + n_taken
+
+
+def taking_orders(seed: np.random.SeedSequence, sizes: Iterable[int]) -> Iterator[NDArray[np.int64]]:
+    """For each class, by how many pictures it has, the order in which they are taken.
+
+    A class has a seed of its own. They are those of seed.spawn, which would give others when asked again.
+    """
+    for k, size in enumerate(sizes):
+        own = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, k))
+        yield np.random.default_rng(own).permutation(size)
+
+
+def shots_then_validation(shots: int, n_val: int) -> tuple[slice, slice]:
+    """Which of a class's readable pictures, in the order taken, are shots, and which validate."""
+    return slice(0, shots), slice(shots, shots + n_val)
 
 
 @dataclass(frozen=True)
@@ -108,18 +116,19 @@ def read_split(
     is_val: list[bool] = []
     records: list[int] = []
     skipped, few = Skipped(), []
-    orders = few_shot.orders(len(folder.files))
+    _, validation = shots_then_validation(few_shot.shots, few_shot.n_val)
+    orders = taking_orders(few_shot.seed, map(len, folder.files))
     n_tried = 0
     for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
         n_read = 0
-        for i in np.random.default_rng(order).permutation(len(paths)):
-            if n_read == few_shot.shots + few_shot.n_val:
+        for i in order:
+            if n_read == validation.stop:
                 break
             caller.raise_if_stopped(
                 f"{len(files)} pictures are read, and kept. To go on, type the same command again, without "
                 f"--restart"
             )
-            caller.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(orders)}")
+            caller.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(folder.files)}")
             if n_tried == len(crops):
                 crops.append(_outcome(paths[i], how, most_bytes))
             outcome = crops[n_tried]
@@ -130,7 +139,7 @@ def read_split(
             records.append(n_tried - 1)
             files.append(_spelt(paths[i].relative_to(folder.root)))
             labels.append(k)
-            is_val.append(n_read >= few_shot.shots)
+            is_val.append(n_read >= validation.start)
             n_read += 1
         if n_read == 0:
             raise ImagesError(

@@ -29,7 +29,7 @@ from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
 from .prompts import DIM, std_of
-from .watch import Ask, Search, watched
+from .search_loop import Ask, Search, watched
 
 POPULATION, RHO, MU_CGE, MU_RGE = 40, 0.1, 1e-3, 1e-3
 BOUNDS = 5.0

@@ -20,7 +20,7 @@ from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
 from .prompts import DIM, std_of
-from .watch import Ask, Search, watched
+from .search_loop import Ask, Search, watched
 
 MaskOf = Callable[[Doubles], NDArray[np.bool_]]
 

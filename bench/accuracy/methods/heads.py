@@ -2,7 +2,7 @@
 
 Each blends with, or stands in for, the zero-shot logits s F T^T; what their authors choose on validation
 pictures is chosen there, inside the method: by accuracy and then by loss, or by loss alone (the linear probe,
-which that serves better).
+which that serves better). GDA is the product's own, the others are written here.
 """
 
 from __future__ import annotations
@@ -15,50 +15,38 @@ from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.search.losses import cross_entropies
+from sharpzo_edge.tuning import heads as product
+from sharpzo_edge.tuning.prepare import check_validated
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
 from .method import Moment, Problem
 from .prompts import DIM
-from .watch import look
+from .search_loop import look
 
-GDA_WEIGHTS = np.logspace(-4, 2, 61)  # the authors' range
+GDA_SETTINGS = {"weights": list(product.WEIGHTS)}  # so that a run tells what it was chosen from
 TIP_SHARPNESS, TIP_WEIGHTS = np.linspace(0.1, 12, 120), np.linspace(0.1, 10, 50)
 PROBE_STRENGTHS = np.logspace(-4, 3, 15)  # C, the inverse of the penalty
 PROBE_ITERATIONS = 1_000
 
-Logits = Callable[[Floats], Doubles]
+Logits = Callable[[Floats], Floats]
 
 
 def gda(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
-    """Gaussian discriminant analysis in closed form ("hard-to-beat", ICLR 2024): s F T^T + alpha (F W^T + b).
+    """What `tune --head gda --max-queries 1` does: the product's head beside the initial words.
 
-    Costs the one query of T.
+    Costs the one query of T. Raises UsageError where the product refuses: nothing to validate on, or no class
+    with two pictures that differ.
     """
-    zero_shot = look(problem.objective(DIM), np.zeros(DIM))
-    X, labels = rows(problem.train)
-    W, b = gaussian_discriminants(X, labels, len(problem.class_names))
-    blends = (
-        (lambda F, a=alpha: zero_shot.logits(F) + a * (F.astype(np.float64) @ W.T + b))
-        for alpha in GDA_WEIGHTS
-    )
-    yield moment_of_head(problem, best_of(blends, problem), zero_shot.queries)
+    check_validated(len(problem.val))
+    head = product.gda(problem.train, len(problem.class_names))
+    objective = problem.objective(DIM)
+    T = objective.class_features(np.zeros((1, DIM)))[0]
+    head, _ = product.with_best_weight(head, T, problem.val, problem.logit_scale)
 
+    def logits(F: Floats) -> Floats:
+        return product.blended_logits(F, T, problem.logit_scale, head)
 
-def gaussian_discriminants(X: Doubles, labels: NDArray[np.int64], n_classes: int) -> tuple[Doubles, Doubles]:
-    """W (K, E), b (K,) of Bayes' rule for Gaussians of one covariance and equal priors; X (N, E).
-
-    W = M P, b_k = log(1 / K) - mu_k^T P mu_k / 2;  P = E ((N - 1) Sigma + tr(Sigma) I)^-1, the precision of a
-    shrunk covariance. With one shot a class nothing is known of the spread: it is taken as I.
-    """
-    n, E = X.shape
-    means = np.array([X[labels == k].mean(axis=0) for k in range(n_classes)])
-    centred = X - means[labels]
-    covariance = centred.T @ centred / max(n - 1, 1)
-    if np.trace(covariance) < np.finfo(np.float32).eps:
-        covariance = np.eye(E)
-    precision = E * np.linalg.inv((n - 1) * covariance + np.trace(covariance) * np.eye(E))
-    W = means @ precision
-    return W, -np.log(n_classes) - np.einsum("ke,ke->k", W, means) / 2
+    yield moment_of_head(problem, logits, objective.queries)
 
 
 def tip_adapter(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:

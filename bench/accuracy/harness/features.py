@@ -1,7 +1,8 @@
 """Unit image features of a task's pictures, and the draw of shots: each picture is encoded once and kept.
 
-Files are .npz without pickle, named by a checksum of the bundle and of the files (name, size, time). Shots
-are drawn as the product draws them, so its `tune` with the same seed sees the same pictures.
+Files are .npz without pickle, named by a checksum of the bundle and of the files (name, size, time). The
+product's own code says in which order pictures are taken and which of them are shots, so `tune` with the
+same seed sees the same pictures.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.preprocess import UnreadablePictureError, read_crop, to_pixels
-from sharpzo_edge.clip.towers import plan_towers
-from sharpzo_edge.memory.plan import Work
+from sharpzo_edge.clip.sessions import onnxruntime_version
+from sharpzo_edge.memory.budget import budget_of
+from sharpzo_edge.memory.plan import plan_images
 from sharpzo_edge.pictures.encode import stream_features
+from sharpzo_edge.pictures.few_shot import shots_then_validation, taking_orders
 from sharpzo_edge.pictures.folder import Skipped
 from sharpzo_edge.run.files import canonical_json, replacing
 from sharpzo_edge.seeds import stream
@@ -45,13 +50,12 @@ class Pool:
 
     def draw(self, shots: int, n_val: int = N_VAL) -> tuple[LabelledFeatures, LabelledFeatures]:
         """The shots, and validation pictures beyond them."""
-        later = tuple(rows[shots:] for rows in self.train) if self.val is None else self.val
-        return labelled([rows[:shots] for rows in self.train]), labelled([rows[:n_val] for rows in later])
+        train, val = chosen(self.train, self.val, shots, n_val)
+        return labelled(train), labelled(val)
 
     def draw_files(self, shots: int, n_val: int = N_VAL) -> tuple[Files, Files]:
         """The same pictures as files of each class."""
-        later = tuple(f[shots:] for f in self.train_files) if self.val_files is None else self.val_files
-        return tuple(f[:shots] for f in self.train_files), tuple(f[:n_val] for f in later)
+        return chosen(self.train_files, self.val_files, shots, n_val)
 
     def counts(self, shots: int) -> dict[str, int]:
         """What such a draw comes to: its pictures, and the classes that any are left to validate on."""
@@ -59,10 +63,23 @@ class Pool:
         return {"train": len(train), "val": len(val), "val_classes": len(np.unique(val.labels))}
 
 
+Pictures = TypeVar("Pictures", Floats, tuple[Path, ...])  # of one class: their features, or their files
+
+
+def chosen(
+    train: Sequence[Pictures], val: Sequence[Pictures] | None, shots: int, n_val: int
+) -> tuple[tuple[Pictures, ...], tuple[Pictures, ...]]:
+    """The shots and the validation pictures of every class; val None: they come after the shots in train."""
+    of_shots, of_val = shots_then_validation(shots, n_val)
+    later = tuple(p[of_val] for p in train) if val is None else tuple(p[:n_val] for p in val)
+    return tuple(p[of_shots] for p in train), later
+
+
 def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
     """As many pictures a class as the largest draw takes."""
     n_classes = len(task.train)
-    orders = stream(seed, "split").spawn(2 * n_classes)  # the product spawns one a class
+    sizes = [len(paths) for paths in (*task.train, *(task.val or ()))]
+    orders = list(taking_orders(stream(seed, "split"), sizes))
     n_train = MOST_SHOTS + (N_VAL if task.val is None else 0)
     train = first_readable(bundle, task.train, orders[:n_classes], n_train)
     if task.val is None:
@@ -71,14 +88,12 @@ def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
     return Pool(of_classes(bundle, train, cache), of_classes(bundle, val, cache), train, val)
 
 
-def first_readable(
-    bundle: Bundle, files: Files, orders: Sequence[np.random.SeedSequence], most: int
-) -> Files:
-    """Up to `most` pictures of each class in the order drawn by its seed; unreadable ones are passed over."""
+def first_readable(bundle: Bundle, files: Files, orders: Sequence[NDArray[np.int64]], most: int) -> Files:
+    """Up to `most` pictures of each class in its order; unreadable ones are passed over."""
     drawn = []
     for paths, order in zip(files, orders, strict=True):
         taken: list[Path] = []
-        for i in np.random.default_rng(order).permutation(len(paths)):
+        for i in order:
             if len(taken) == most:
                 break
             try:
@@ -136,8 +151,8 @@ def _encode(bundle: Bundle, files: Files) -> tuple[Floats, np.ndarray]:
     numbers: list[int] = []
     rows = [np.empty((0, bundle.manifest.embed_dim), np.float32)]
     # One thread, so that the last bits do not depend on the machine's cores.
-    plan = plan_towers(bundle, Work(threads=1), "none")
-    for some, features in stream_features(bundle, paths, skipped, plan, threads=1):
+    plan = plan_images(bundle.manifest, 1, budget_of(None, onnxruntime_version()))
+    for some, features in stream_features(bundle, paths, skipped, plan):
         numbers += some
         rows.append(features)
     for line in skipped.lines():

@@ -103,8 +103,8 @@ class Moment:
 class Method:
     """label: in tables; grid: the points that its hyper-parameters are chosen from, at most 9, its authors'
     values first; trial: settings beside a point's while it is tried, where its few queries would not reach
-    what it decides; run(problem, max_queries, settings): moments in the order of their queries;
-    load(bundle): what a process needs once, before a run's clock starts.
+    what it decides; run(problem, max_queries, settings): moments in the order of their queries, or UsageError
+    for a problem that it refuses; load(bundle): what a process needs once, before a run's clock starts.
     """
 
     name: str

@@ -10,11 +10,11 @@ from typing import Any
 
 from sharpzo_edge.tuning.presets import PRESETS, settings_for
 
+from ..methods.all_methods import METHODS
+from ..methods.method import Method
 from . import ablations
 from .ablations import ABLATIONS, change_of
 from .coop_layout import DATA_SETS
-from .method import Method
-from .methods import METHODS
 from .tasks import Task, fewest_classes
 
 SHOTS, SEEDS = (1, 4, 16), (0, 1, 2)
@@ -103,7 +103,7 @@ def settings_of(job: Job, chosen: Mapping[str, Any]) -> dict[str, Any]:
     if name not in chosen:
         raise SystemExit(
             f"{name} has hyper-parameters, and none are chosen. Choose them first: "
-            f"python -m accuracy.run choose"
+            f"python -m accuracy.harness.run choose"
         )
     return dict(chosen[name]["chosen"])
 

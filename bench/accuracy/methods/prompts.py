@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sharpzo_edge.run.interrupt import Interrupt
-from sharpzo_edge.run.progress import Progress
 from sharpzo_edge.search import cmaes
-from sharpzo_edge.tuning.loop import Budget, Run
+from sharpzo_edge.tuning.loop import Loop, Update
+from sharpzo_edge.tuning.methods import method_of
 from sharpzo_edge.tuning.presets import EDGE, NOT_OPTIONS, PAPER, TuneSettings
+from sharpzo_edge.tuning.stopping import Limits
 
 from .method import Moment, Problem
-from .watch import Ask, Search, look, moment_of, watched
+from .search_loop import Ask, Search, look, moment_of, watched
 
 EMBEDDING = "embedding"  # as a std of A: the initial context's own, so that |w| = 1 moves it by its size
 DIM = 512
@@ -72,25 +69,18 @@ def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Ite
 
 
 def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterator[Moment]:
-    """The product's own loop, from its zero-shot look to its end. Moments come when it is done."""
+    """The product's own loop, from its evaluation at w = 0 to its end. Moments come when it is done."""
     started = time.process_time()
     settings = settings.for_context(problem.context.size)
     A = settings.projection(problem.stream("projection"), problem.context)
     objective = problem.objective_of(problem.context, A)
     seen: list[Moment] = []
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(
-            settings,
-            Budget(max_queries, None),
-            objective,
-            problem.val,
-            problem.stream,
-            Path(folder) / "checkpoint",
-            {},
-            Progress(stream=io.StringIO()),
-            watch=lambda look, *_: seen.append(
-                moment_of(objective, look.class_features, time.process_time() - started)
-            ),
-        )
-        run.to_the_end(Interrupt())
+
+    def see(update: Update) -> None:
+        if update.kind == "evaluation":
+            T = update.state.latest.class_features
+            seen.append(moment_of(objective, T, time.process_time() - started))
+
+    method = method_of(settings, problem.train, problem.logit_scale)
+    Loop(method, objective, problem.val, Limits(max_queries), problem.stream, on_update=see).run()
     yield from seen

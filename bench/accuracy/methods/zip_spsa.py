@@ -20,7 +20,7 @@ from sharpzo_edge.clip.class_prompts import random_context
 from sharpzo_edge.types import Doubles
 
 from .method import Moment, Problem
-from .watch import Ask, Search, watched
+from .search_loop import Ask, Search, watched
 
 TOKENS, INTRINSIC, RANK = 8, 500, 5
 REPEATS = 5

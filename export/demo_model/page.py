@@ -1,26 +1,23 @@
-"""Collect what the demo model's recipe left in its work folder, and write docs/demo-model.md.
+"""The model's page: `python -m demo_model.page --work DIR`, with export/ and bench/ on the path.
 
-    python bench/demo_page.py --work DIR
-
-Writes bench/results/demo_model.json and the page. Measures nothing itself: see export/demo_model.
+Collects what the recipe left in its work folder into bench/results/demo_model.json, and writes
+docs/demo-model.md from that. Measures nothing itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import sys
-from collections import Counter
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from machine import ROOT, describe_machine, one_line
+from shared.machine import ROOT, one_line
+from shared.pages import keep_results, markdown_table, mean_and_spread
+
+from .styles import PACKAGE_OF, SHIFTED_STYLES, SPLITS, STYLE_NAMES
 
 RESULTS = ROOT / "bench" / "results" / "demo_model.json"
 PAGE = ROOT / "docs" / "demo-model.md"
-STYLES = {"test": "Twemoji", "test_line_art": "line art", "test_high_contrast": "high contrast"}
 METHODS = {
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
@@ -29,113 +26,15 @@ METHODS = {
 }
 ENOUGH = 12  # pictures of a class to test on; fewer are said
 AWKWARD = "subgroups"  # how the names of tasks begin whose classes are Unicode's own
-SHIFTED_PACKAGES = {"line art": "openmoji", "high contrast": "@iconify-json/fluent-emoji-high-contrast"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="the recipe's work folder")
-    results = collect(parser.parse_args().work)
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    from .collect import collect  # it takes what the recipe takes; the page alone does not
 
-
-# The results --------------------------------------------------------------------------------------
-
-
-def collect(work: Path) -> dict[str, Any]:
-    """Everything that the page says, from the files of the work folder."""
-    return {
-        "machine": describe_machine(),
-        "packages": _packages(),
-        "pictures": _pictures(work),
-        "training": {
-            "pictures": _last_line(work / "picture_tower" / "training_pictures.jsonl"),
-            "words": _last_line(work / "model" / "training_words.jsonl"),
-        },
-        "bundle": _bundle(work / "bundle"),
-        "tasks": _tasks(work),
-    }
-
-
-def _packages() -> list[dict[str, str]]:
-    sys.path.insert(1, str(ROOT / "export"))
-    from demo_model.download import PACKAGES  # the recipe is no installed package
-
-    return [
-        {"name": p.name, "version": p.version, "licence": p.licence, "pictures_by": p.pictures_by}
-        for p in PACKAGES
-    ]
-
-
-def _pictures(work: Path) -> dict[str, Any]:
-    from demo_model.emoji import read_emoji
-    from demo_model.render import STYLES as RENDERED
-    from demo_model.render import TRAINING_STYLES
-    from demo_model.split import held_out_designs
-
-    emoji = read_emoji(work / "npm" / "node_modules")
-    held = held_out_designs(emoji)
-    design = {e.hexcode: e.design for e in emoji}
-    table = json.loads((work / "pictures" / "pictures.json").read_text(encoding="utf-8"))
-    trained = [design[hexcode] for hexcode, style in table if style in TRAINING_STYLES]
-    trained = [d for d in trained if d not in held]
-    count = Counter(style for _, style in table)
-    return {
-        "emoji": len(emoji),
-        "designs": len(set(design.values())),
-        "designs_held_out": len(held),
-        "styles_trained_on": [style for style in RENDERED if style in TRAINING_STYLES],
-        "by_style": {style: count[style] for style in RENDERED},
-        "trained_on": len(trained),
-        "designs_trained_on": len(set(trained)),
-    }
-
-
-def _last_line(path: Path) -> dict[str, float]:
-    figures: dict[str, float] = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    return figures
-
-
-def _bundle(folder: Path) -> dict[str, Any]:
-    manifest = (folder / "manifest.json").read_bytes()
-    said = json.loads(manifest)
-    return {
-        "sha256": hashlib.sha256(manifest).hexdigest(),
-        "bytes": sum(path.stat().st_size for path in folder.iterdir()),
-        "token_rows": _token_rows(folder),
-        "parity": said["parity"],
-    }
-
-
-def _token_rows(folder: Path) -> int:
-    import numpy as np
-
-    return len(np.load(folder / "token_embedding.npy", mmap_mode="r"))
-
-
-def _tasks(work: Path) -> dict[str, Any]:
-    """measure.json, with the numbers of pictures a class."""
-    measured = json.loads((work / "measure.json").read_text(encoding="utf-8"))
-    sizes = json.loads((work / "tasks" / "tasks.json").read_text(encoding="utf-8"))
-    if measured.keys() != sizes.keys():
-        raise SystemExit(
-            f"measure.json has the tasks {', '.join(measured)}; tasks/ has {', '.join(sizes)}. "
-            "Remove measure.json and run the recipe again"
-        )
-    return {
-        task: measured[task] | {"pictures_by_class": sizes[task]["classes"], "bytes": _bytes(work, task)}
-        for task in measured
-    }
-
-
-def _bytes(work: Path, task: str) -> int:
-    """Of the part that may be shipped."""
-    folder = work / "tasks" / task
-    return sum(p.stat().st_size for split in ("train", "test") for p in (folder / split).rglob("*.png"))
-
-
-# The page -----------------------------------------------------------------------------------------
+    results = keep_results(collect(parser.parse_args().work), RESULTS)
+    PAGE.write_text(page(results), encoding="utf-8")
 
 
 def page(results: dict[str, Any]) -> str:
@@ -168,24 +67,15 @@ def page(results: dict[str, Any]) -> str:
 
 def task_table(tasks: dict[str, Any]) -> str:
     """A row for a task and style, a column for a method."""
-    columns = ("task", "classes", "shots", "test pictures (least of a class)", "style", *METHODS.values())
-    lines = [
-        f"| {' | '.join(columns)} |",
-        "|---" * len(columns) + "|",
-    ]
+    columns = ["task", "classes", "shots", "test pictures (least of a class)", "style", *METHODS.values()]
+    rows = []
     for name, task in tasks.items():
-        for split, style in STYLES.items():
+        for split, style in SPLITS.items():
             tested = f"{task['pictures'][split]} ({task['least_test']})"
-            about = (
-                [name, f"{task['classes']}", f"{task['shots']:g}", tested] if split == "test" else [""] * 4
-            )
-            cells = [_cell(task["accuracy"][method][split]) for method in METHODS]
-            lines.append(f"| {' | '.join([*about, style, *cells])} |")
-    return "\n".join(lines)
-
-
-def _cell(figures: list[float]) -> str:
-    return f"{fmean(figures):.1f}" + (f" ± {stdev(figures):.1f}" if len(figures) > 1 else "")
+            about = [name, f"{task['classes']}", f"{task['shots']:g}", tested]
+            figures = [mean_and_spread(task["accuracy"][method][split]) for method in METHODS]
+            rows.append([*(about if split == "test" else [""] * 4), STYLE_NAMES[style], *figures])
+    return "\n".join(markdown_table(columns, rows))
 
 
 def _n_seeds(results: dict[str, Any]) -> int:
@@ -246,7 +136,7 @@ def _steps(results: dict[str, Any]) -> list[str]:
         + ").",
         f"Split: {pictures['designs_held_out']} of {pictures['designs']:,} designs (what an emoji shares "
         "with its variants of gender and direction) are held out in every style, 40 % of every subgroup that "
-        f"is large enough, and {len(STYLES)} styles altogether. Left to train on: {pictures['trained_on']:,} "
+        f"is large enough, and {len(SPLITS)} styles altogether. Left to train on: {pictures['trained_on']:,} "
         f"pictures of {pictures['designs_trained_on']:,} designs.",
         "Tasks: sorted by subgroup, or by words that are said of an emoji; what belongs to two classes of a "
         "task belongs to none; a training picture nearly like a test picture is left out.",
@@ -267,7 +157,7 @@ def _sources(results: dict[str, Any]) -> str:
     words = [p for p in results["packages"] if not p["pictures_by"]]
     lines = [f"- {p['pictures_by']}. npm: {p['name']} {p['version']}." for p in drawn]
     lines += [f"- Labels and keywords: {p['name']} {p['version']}, {p['licence']}." for p in words]
-    shifts = " and ".join(f"{package} ({style})" for style, package in SHIFTED_PACKAGES.items())
+    shifts = " and ".join(f"{PACKAGE_OF[style]} ({STYLE_NAMES[style]})" for style in SHIFTED_STYLES)
     return (
         "\n".join(lines) + f"\n\nThe tasks show emoji-datasource-twitter; their shifts {shifts}, which are "
         "rendered on demand and not shipped. The network holds no picture."

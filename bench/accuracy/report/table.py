@@ -10,26 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .ablations import ABLATIONS, BASE
-from .ablations import QUERIES as ABLATION_QUERIES
-from .ablations import TASKS as ABLATION_TASKS
-from .jobs import MOST_SHOTS, QUERIES, RUN_IN_FULL, SEEDS, SHOTS, shots_of
-from .methods import METHODS
-from .runs import EDGE, NOT_RUN, Figures, Pairs, Run, Runs, first_to_reach, in_full, paired, shift, until
-from .targets import COOP, EDGE_QUERIES, PAPER
+from shared.pages import markdown_table, mean_and_spread
 
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
-    return [lines[0], "|---" * len(header) + "|", *lines[1:]]
+from ..harness.ablations import ABLATIONS, BASE
+from ..harness.ablations import QUERIES as ABLATION_QUERIES
+from ..harness.ablations import TASKS as ABLATION_TASKS
+from ..harness.jobs import MOST_SHOTS, QUERIES, RUN_IN_FULL, SEEDS, SHOTS, shots_of
+from ..harness.runs import (
+    DASH,
+    EDGE,
+    NOT_RUN,
+    PICTURES,
+    REFUSED,
+    Figures,
+    Pairs,
+    Run,
+    Runs,
+    first_to_reach,
+    in_full,
+    paired,
+    shift,
+    until,
+)
+from ..methods.all_methods import METHODS
+from .targets import COOP, EDGE_QUERIES, PAPER, counted
 
 
 def plain(values: Sequence[float], digits: int = 2) -> str:
     """Mean and spread (standard deviation over the seeds)."""
-    if not values:
-        return NOT_RUN
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return mean_and_spread(values, digits) if values else NOT_RUN
 
 
 def percent(values: Sequence[float]) -> str:
@@ -57,7 +66,8 @@ def over_tasks(
                 by_seed.setdefault(run["seed"], []).append(value)
                 tasks.add(task)
     if not tasks:
-        return "" if METHODS[row.method].kind == "picture" and shots < MOST_SHOTS else NOT_RUN
+        is_left_out = METHODS[row.method].kind == "picture" and shots < MOST_SHOTS
+        return "" if is_left_out else runs.absence(row.method, shots)
     complete = [statistics.fmean(v) for v in by_seed.values() if len(v) == len(tasks)]
     if not complete:
         complete = [statistics.fmean(v for values in by_seed.values() for v in values)]
@@ -94,7 +104,7 @@ def rows_in_full(runs: Runs) -> list[Row]:
 def pictures(runs: Runs, results: Path) -> list[str]:
     """Of every task, in a draw of 16 shots."""
     try:
-        counts = json.loads((results / "pictures.json").read_bytes())
+        counts = json.loads((results / PICTURES).read_bytes())
     except FileNotFoundError:
         return [NOT_RUN]
     drawn = [(task, counts[task], counts[task]["shots"][str(MOST_SHOTS)]) for task in runs.tasks]
@@ -107,13 +117,13 @@ def pictures(runs: Runs, results: Path) -> list[str]:
         ]
         for task, about, of in drawn
     ]
-    return markdown(["16 shots", "classes", "to tune on", "to validate on"], rows)
+    return markdown_table(["16 shots", "classes", "to tune on", "to validate on"], rows)
 
 
 def by_task(runs: Runs) -> list[str]:
     """Test accuracy."""
     rows = [*rows_of(), *rows_in_full(runs)]
-    return markdown(["", *runs.tasks], cells_by_task(runs, rows, lambda f: f["test_accuracy"], percent))
+    return markdown_table(["", *runs.tasks], cells_by_task(runs, rows, lambda f: f["test_accuracy"], percent))
 
 
 def losses(runs: Runs) -> list[str]:
@@ -123,7 +133,7 @@ def losses(runs: Runs) -> list[str]:
     steps = [f"steps of {METHODS[COOP].label} to edge's at {EDGE_QUERIES:,}"]
     steps += [steps_to_edge(runs, task) for task in runs.tasks]
     cells = cells_by_task(runs, rows, lambda f: f["train_loss"], plain)
-    return markdown(["training loss", *runs.tasks], [*cells, steps])
+    return markdown_table(["training loss", *runs.tasks], [*cells, steps])
 
 
 def steps_to_edge(runs: Runs, task: str) -> str:
@@ -151,8 +161,8 @@ def cells_by_task(
         if not shots_of(METHODS[row.method], task, runs.tasks[0]):
             return ""
         found = [figure(until(r, row.queries)) for r in runs.of(row.method, task) if row.takes(r)]
-        if row.queries is None and not found:
-            return ""
+        if not found:
+            return "" if row.queries is None else runs.absence(row.method, MOST_SHOTS, task)
         lacking = f" ({len(found)} of {len(SEEDS)} seeds)" * (0 < len(found) < len(SEEDS))
         return show(found) + lacking
 
@@ -160,10 +170,10 @@ def cells_by_task(
 
 
 def by_shots(runs: Runs) -> list[str]:
-    """Also the README's."""
+    """The short table: every method over all tasks."""
     header = ["mean over tasks, %", *(f"{n} shot{'s'[: n > 1]}" for n in reversed(SHOTS))]
     header += ["shifted styles, 16 shots", "queries", "seconds"]
-    return markdown(
+    return markdown_table(
         header,
         (
             [
@@ -181,7 +191,8 @@ def spent(runs: Runs, method: str, queries: int) -> tuple[str, str]:
     """Means of what a run takes at 16 shots, or has taken when so many queries are spent."""
     found = [run for task in runs.tasks for run in runs.of(method, task)]
     if not found:
-        return NOT_RUN, NOT_RUN
+        absence = runs.absence(method)
+        return absence, absence
     ends = [end_of(run, queries) for run in found]
     n, seconds = (statistics.fmean(column) for column in zip(*ends, strict=True))
     return f"{n:,.0f}", f"{seconds:,.1f}"
@@ -195,7 +206,7 @@ def end_of(run: Run, queries: int) -> tuple[int, float]:
 
 def by_style(runs: Runs) -> list[str]:
     styles = sorted({style for run in runs.by_key.values() for style in run["best"]["shift_accuracy"]})
-    return markdown(
+    return markdown_table(
         ["mean over tasks, %", *styles],
         (
             [
@@ -222,7 +233,7 @@ def to_fixed_accuracy(runs: Runs) -> list[str]:
         if not shots_of(METHODS[method], task, runs.tasks[0]):
             return ""
         if goal is None or not found:
-            return NOT_RUN
+            return NOT_RUN if found else runs.absence(method, MOST_SHOTS, task)
         reached = [r for run in found if (r := first_to_reach(run, "test_accuracy", lambda a: a >= goal))]
         if not reached:
             return f"never (0 of {len(found)})"
@@ -231,7 +242,7 @@ def to_fixed_accuracy(runs: Runs) -> list[str]:
 
     marks = [f"{100 * goal:.1f} %" if (goal := mark(task)) is not None else NOT_RUN for task in runs.tasks]
     rows = [[m.label, *(cell(name, task) for task in runs.tasks)] for name, m in METHODS.items()]
-    return markdown(["", *runs.tasks], [["the mark", *marks], *rows])
+    return markdown_table(["", *runs.tasks], [["the mark", *marks], *rows])
 
 
 def differences(runs: Runs) -> list[str]:
@@ -243,7 +254,8 @@ def differences(runs: Runs) -> list[str]:
             paired(runs, row.method, ours, row.queries, where=row.takes) for ours in (EDGE_QUERIES, QUERIES)
         )
         shifted = paired(runs, row.method, EDGE_QUERIES, row.queries, shift, row.takes)
-        rows.append([row.label, *map(str, (at_2000, at_8000, shifted, len(at_2000.differences)))])
+        cells = [str(p) if p.differences else runs.absence(row.method) for p in (at_2000, at_8000, shifted)]
+        rows.append([row.label, *cells, str(len(at_2000.differences))])
     header = [
         f"edge less …, at {QUERIES:,} queries",
         f"edge at {EDGE_QUERIES:,}",
@@ -251,7 +263,7 @@ def differences(runs: Runs) -> list[str]:
         f"shifted styles, edge at {EDGE_QUERIES:,}",
         "pairs",
     ]
-    return markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def parts(runs: Runs) -> list[str]:
@@ -280,12 +292,25 @@ def parts(runs: Runs) -> list[str]:
         rows.append(
             [method.label, f"{statistics.fmean(b for _, b in found):.1f}", str(change), f"{loss:.3f}"]
         )
-    return markdown(["", "test accuracy, %", "change, points", "training loss"], rows)
+    return markdown_table(["", "test accuracy, %", "change, points", "training loss"], rows)
+
+
+def refusals(runs: Runs, shots: Sequence[int]) -> list[str]:
+    """Why a method has a dash in a table of these shots: what it said on the first such task."""
+    reasons: dict[tuple[str, int], str] = {}
+    for (method, task, n, _), run in runs.refused.items():
+        reason, _, _ = run[REFUSED].partition(". ")
+        if n in shots:
+            reasons.setdefault((method, n), f"on {task}, for example, “{reason}”")
+    return [
+        f"{DASH}: {METHODS[method].label} refuses {counted(n, 'shot')}: {reason}."
+        for (method, n), reason in reasons.items()
+    ]
 
 
 def chosen_settings(chosen: Mapping[str, Any]) -> list[str]:
     """Of chosen.json."""
-    return markdown(
+    return markdown_table(
         ["", "chosen", "of", "validation, %"],
         (
             [
@@ -312,4 +337,4 @@ def compared(new: Runs, old: Runs) -> list[str]:
                 [*map(str, key), *(f"{p:.1f}" for p in pair), f"{pair[1] - pair[0]:+.1f}", *map(str, losses)]
             )
     header = ["method", "task", "shots", "seed", "test before, %", "now", "change", "loss before", "now"]
-    return markdown(header, rows)
+    return markdown_table(header, rows)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .method import Method
-from .methods import METHODS
+from ..methods.all_methods import METHODS
+from ..methods.method import Method
 
 BASE = "edge"
 QUERIES = 2_000

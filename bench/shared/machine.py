@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("sharpzo-edge", "onnxruntime", "numpy", "torch", "open_clip_torch")
 
 
@@ -26,12 +26,20 @@ def describe_machine() -> dict[str, Any]:
 
 
 def with_versions_of(machine: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """The same machine, for results of which some were measured earlier: every version that any has."""
-    both: dict[str, str] = {}
-    for name in earlier["versions"] | machine["versions"]:
-        seen = [*earlier["versions"].get(name, "").split(" and "), machine["versions"].get(name, "")]
-        both[name] = " and ".join(dict.fromkeys(filter(None, seen)))
-    return machine | {"versions": both}
+    """The same machine, for results of which some were measured earlier: every processor, system and version
+    that any has.
+    """
+
+    def both(before: dict[str, Any], now: dict[str, Any], name: str) -> str:
+        seen = [*before.get(name, "").split(" and "), now.get(name, "")]
+        return " and ".join(dict.fromkeys(filter(None, seen)))
+
+    versions = {
+        name: both(earlier["versions"], machine["versions"], name)
+        for name in earlier["versions"] | machine["versions"]
+    }
+    places = {name: both(earlier, machine, name) for name in ("cpu", "system") if name in machine}
+    return machine | places | {"versions": versions}
 
 
 def one_line(machine: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .jobs import MOST_SHOTS, QUERIES, SEEDS
-from .methods import METHODS
-from .runs import EDGE, NOT_RUN, Pairs, Runs, first_to_reach, in_full, paired, shift
+from ..harness.jobs import MOST_SHOTS, QUERIES, SEEDS
+from ..harness.runs import EDGE, NOT_RUN, Pairs, Runs, first_to_reach, in_full, paired, shift
+from ..methods.all_methods import METHODS
 
 PAPER, COOP = "paper", "coop_w"
 EDGE_QUERIES = 2_000

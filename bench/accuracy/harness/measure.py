@@ -18,7 +18,7 @@ import numpy as np
 from sharpzo_edge.search.losses import cross_entropies
 from sharpzo_edge.types import Floats, LabelledFeatures
 
-from .method import Method, Moment, Problem
+from ..methods.method import Method, Moment, Problem
 
 TEST = "test"
 BUDGETS = (2_000, 8_000)  # queries that headlines are also taken at

@@ -5,31 +5,46 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shared.machine import ROOT
+
 from .coop_layout import DATA_SETS
 from .jobs import EVERY_METHOD, FULL, MOST_SHOTS, SEEDS, shots_of
 from .tasks import DEMO_TASKS
+
+RESULTS = ROOT / "bench" / "results" / "accuracy"
+CHOSEN, MACHINE, PICTURES = "chosen.json", "machine.json", "pictures.json"  # in it, beside the runs
 
 TASKS = (*DEMO_TASKS, "digits")
 EDGE = "edge"
 RESAMPLES = 10_000
 FEWEST_PAIRS = 5  # that are resampled: of fewer, all are shown
 NOT_RUN = "not run"
+REFUSED = "refused"  # in a run's JSON: why the method refused the problem, instead of figures
+DASH = "–"  # in tables, for refused runs
 
 Run = dict[str, Any]
 Figures = dict[str, Any]
 
 
+Key = tuple[str, str, int, int]  # method, task, shots, seed
+
+
 @dataclass(frozen=True)
 class Runs:
-    """Every run there is, by (method, task, shots, seed)."""
+    """by_key: every run that has figures; refused: those that the method refused."""
 
-    by_key: dict[tuple[str, str, int, int], Run]
+    by_key: dict[Key, Run]
+    refused: dict[Key, Run] = field(default_factory=dict)
+
+    @property
+    def tried(self) -> dict[Key, Run]:
+        return self.by_key | self.refused
 
     def get(self, method: str, task: str, shots: int, seed: int) -> Run | None:
         return self.by_key.get((method, task, shots, seed))
@@ -38,10 +53,15 @@ class Runs:
         """The seeds that there are."""
         return [run for seed in SEEDS if (run := self.get(method, task, shots, seed))]
 
+    def absence(self, method: str, shots: int = MOST_SHOTS, task: str | None = None) -> str:
+        """What a table shows where a method has no figures, on one task or on all."""
+        was_refused = any((m, n) == (method, shots) and task in (None, t) for m, t, n, _ in self.refused)
+        return DASH if was_refused else NOT_RUN
+
     @property
     def tasks(self) -> list[str]:
         """In their order: a method that is run on one task alone is run on the first."""
-        there = {task for _, task, _, _ in self.by_key}
+        there = {task for _, task, _, _ in self.tried}
         return [t for t in (*TASKS, *DATA_SETS) if t in there]
 
     def missing(self) -> list[str]:
@@ -50,7 +70,7 @@ class Runs:
         for task in self.tasks:
             for name, method in EVERY_METHOD.items():
                 wanted = [(n, s) for n in shots_of(method, task, self.tasks[0]) for s in SEEDS]
-                lost = [f"{n}/{s}" for n, s in wanted if not self.get(name, task, n, s)]
+                lost = [f"{n}/{s}" for n, s in wanted if (name, task, n, s) not in self.tried]
                 if lost:
                     which = "all" if len(lost) == len(wanted) else ", ".join(lost)
                     lines.append(f"{task}, {name}: {which}")
@@ -59,8 +79,12 @@ class Runs:
 
 
 def load(results: Path) -> Runs:
-    found = [json.loads(path.read_bytes()) for path in sorted(results.glob("*/*.json"))]
-    return Runs({(r["method"], r["task"], r["shots"], r["seed"]): r for r in found})
+    runs = Runs({})
+    for path in sorted(results.glob("*/*.json")):
+        run = json.loads(path.read_bytes())
+        key = run["method"], run["task"], run["shots"], run["seed"]
+        (runs.refused if REFUSED in run else runs.by_key)[key] = run
+    return runs
 
 
 def in_full(run: Run) -> bool:

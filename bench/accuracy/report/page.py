@@ -1,9 +1,9 @@
-"""From the runs' JSONs to docs/accuracy.md and the README's table.
+"""From the runs' JSONs to docs/accuracy.md.
 
-    python -m accuracy.page [--results DIR] [--page FILE] [--against DIR]
+    python -m accuracy.report.page [--results DIR] [--page FILE] [--against DIR]
 
-Without --page, the page is docs/accuracy.md, and the README's table is written too. --against prints every
-run beside the same one in another folder: whether it was reproduced. Missing runs are named, never made up.
+--page writes another file instead. --against prints every run beside the same one in another folder: whether
+it was reproduced. Missing runs are named, never made up.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from machine import ROOT, one_line
+from shared.machine import ROOT, one_line
+from shared.pages import markdown_table
 
+from ..harness.ablations import QUERIES as ABLATION_QUERIES
+from ..harness.ablations import TASKS as ABLATION_TASKS
+from ..harness.jobs import MOST_SHOTS, QUERIES, SHOTS
+from ..harness.runs import CHOSEN, FEWEST_PAIRS, MACHINE, RESAMPLES, RESULTS, TASKS, Runs, in_full, load
+from ..methods import heads
+from ..methods.all_methods import METHODS
 from . import table
-from .ablations import QUERIES as ABLATION_QUERIES
-from .ablations import TASKS as ABLATION_TASKS
-from .jobs import QUERIES
-from .methods import METHODS
-from .runs import FEWEST_PAIRS, RESAMPLES, TASKS, Runs, in_full, load
 from .targets import EDGE_QUERIES, targets
 
-RESULTS = ROOT / "bench" / "results" / "accuracy"
-PAGE, README, PLOT = ROOT / "docs" / "accuracy.md", ROOT / "README.md", ROOT / "docs" / "accuracy.svg"
+PAGE, PLOT = ROOT / "docs" / "accuracy.md", ROOT / "docs" / "accuracy.svg"
 
 INTRODUCTION = """\
 # Accuracy per query
@@ -45,7 +46,7 @@ loss decides, and not accuracy, was settled once on these tasks: test accuracy w
 Mean ± standard deviation over the seeds. Seconds are the processor's, on one thread, without imports and
 without the measuring of moments."""
 
-OF_PLOT = "![accuracy and loss against queries and seconds]({})"
+OF_PLOT = "![accuracy and loss against queries and seconds](accuracy.svg)"
 
 OF_TARGETS = f"""\
 16 shots. Differences in points of test accuracy, over pairs of the same task and seed, with 95 %
@@ -70,8 +71,8 @@ Test accuracy in percent, 16 shots, at most {QUERIES:,} queries. In full: the me
 {{lengths}}."""
 
 OF_SHOTS = f"""\
-At most {QUERIES:,} queries, of long runs the first ones. ± is over seeds, of means over tasks. Queries and
-seconds are those of a run at 16 shots."""
+Test accuracy with at most {QUERIES:,} queries, of long runs the first ones. ± is over seeds, of means over
+tasks. Queries and seconds are those of a run at 16 shots."""
 
 OF_MARKS = f"""\
 The mark of a task is the mean test accuracy of the preset paper's runs at 16 shots: in full where they
@@ -117,8 +118,9 @@ points of {max_queries:,} queries each, its authors' values among them. All poin
 
 - The preset edge has no choice here. Its defaults were found by hand on `subgroups`, `digits`, `nouns` and
   `words`, with other seeds than the tables'.
-- Heads choose in every run, on its own validation pictures: GDA among 61 weights, Tip-Adapter among 6,000
-  pairs, the linear probe among 15 penalties.
+- Heads choose in every run, on its own validation pictures: GDA among {gda_weights} weights, Tip-Adapter
+  among {tip_pairs:,} pairs, the linear probe among {probe_penalties} penalties.
+- The GDA head is the product's own: what `tune --head gda --max-queries 1` puts beside the initial words.
 - CoOp is Adam at a fixed rate on all shots at once, for up to 1,000 steps, until its validation loss has not
   fallen for 200; its authors take SGD on minibatches and a falling rate. Backward passes are not counted as
   queries; the seconds hold them. Late steps at these rates amplify round-off: the same 36 runs at 16 shots
@@ -130,29 +132,32 @@ Whoever has CLIP's weights and the data sets of CoOp's DATASETS.md runs the same
 "a photo of a" (zero-shot and BlackVIP: with the data set's own template):
 
     sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
-    PYTHONPATH=bench python -m accuracy.run choose --bundle vit-b-16 --coop DATA
-    PYTHONPATH=bench python -m accuracy.run run --bundle vit-b-16 --coop DATA
-    PYTHONPATH=bench python -m accuracy.page --results build/accuracy/coop --page coop.md
+    PYTHONPATH=bench python -m accuracy.harness.run choose --bundle vit-b-16 --coop DATA
+    PYTHONPATH=bench python -m accuracy.harness.run run --bundle vit-b-16 --coop DATA
+    PYTHONPATH=bench python -m accuracy.report.page --results build/accuracy/coop --page coop.md
 
 They were not at hand here: a test runs these commands on tiny folders in that layout."""
 
 
 def page(runs: Runs, results: Path) -> str:
-    judged = table.markdown(["target", "found", ""], ([t.text, t.found, t.verdict] for t in targets(runs)))
+    judged = markdown_table(["target", "found", ""], ([t.text, t.found, t.verdict] for t in targets(runs)))
     missing = [f"- {line}" for line in runs.missing()]
     is_ours = set(runs.tasks) <= set(TASKS)
     parts = [
         INTRODUCTION,
         OF_MODEL if is_ours else None,
-        OF_RESULTS,
-        time_taken(runs),
-        measured_on(runs, results),
-        OF_PLOT.format("accuracy.svg") if PLOT.exists() and is_ours else None,
-        *("## Against the targets", OF_TARGETS, judged),
+        *(OF_SHOTS, table.by_shots(runs), table.refusals(runs, SHOTS)),
+        OF_PLOT if PLOT.exists() and is_ours else None,
+        *("## How it is measured", OF_RESULTS, time_taken(runs), measured_on(runs, results)),
+        *("## Against the targets", verdict(runs), OF_TARGETS, judged),
         *((OF_LOSSES, table.losses(runs)) if is_ours else ()),
         *("## Pictures", OF_PICTURES if is_ours else None, table.pictures(runs, results)),
-        *("## By task", OF_TASKS.format(lengths=lengths_in_full(runs)), table.by_task(runs)),
-        *("## By shots", OF_SHOTS, table.by_shots(runs)),
+        *(
+            "## By task",
+            OF_TASKS.format(lengths=lengths_in_full(runs)),
+            table.by_task(runs),
+            table.refusals(runs, [MOST_SHOTS]),
+        ),
         *("## Shifted styles", "16 shots; nothing is tuned or chosen on these.", table.by_style(runs)),
         *("## Queries and seconds to a fixed accuracy", OF_MARKS, table.to_fixed_accuracy(runs)),
         *("## Paired differences", table.differences(runs)),
@@ -167,16 +172,17 @@ def page(runs: Runs, results: Path) -> str:
 
 def time_taken(runs: Runs) -> str:
     seconds = sum(run["seconds"] for run in runs.by_key.values())
-    return f"All {len(runs.by_key):,} runs took {seconds / 3600:.1f} hours of one core by that clock."
+    refused = f" ({len(runs.refused)} of them refused)" * bool(runs.refused)
+    return f"All {len(runs.tried):,} runs{refused} took {seconds / 3600:.1f} hours of one core by that clock."
 
 
 def measured_on(runs: Runs, results: Path) -> str | None:
     """The machine, with the commits of all runs."""
     try:
-        machine = json.loads((results / "machine.json").read_bytes())
+        machine = json.loads((results / MACHINE).read_bytes())
     except FileNotFoundError:
         return None
-    commits = sorted({run["commit"] for run in runs.by_key.values() if "commit" in run})
+    commits = sorted({run["commit"] for run in runs.tried.values() if "commit" in run})
     return one_line(machine | {"commit": ", ".join(commits)})
 
 
@@ -189,48 +195,39 @@ def lengths_in_full(runs: Runs) -> str:
 
 def hyper_parameters(results: Path) -> list[str | list[str]]:
     """results without a choice of their own were made with the repository's."""
-    place = results if (results / "chosen.json").exists() else RESULTS
-    chosen = json.loads((place / "chosen.json").read_bytes())
-    return [OF_CHOICE.format(**chosen), table.chosen_settings(chosen)]
+    place = results if (results / CHOSEN).exists() else RESULTS
+    chosen = json.loads((place / CHOSEN).read_bytes())
+    choices = {
+        "gda_weights": len(heads.GDA_SETTINGS["weights"]),
+        "tip_pairs": len(heads.TIP_SHARPNESS) * len(heads.TIP_WEIGHTS),
+        "probe_penalties": len(heads.PROBE_STRENGTHS),
+    }
+    return [OF_CHOICE.format(**chosen, **choices), table.chosen_settings(chosen)]
 
 
-def readme_table(runs: Runs) -> str:
-    all_of_them = targets(runs)
-    judged = [t for t in all_of_them if t.met is not None]
-    missed = [t for t in judged if not t.met]
-    verdict = f"Of {len(all_of_them)} targets {len(judged) - len(missed)} are met"
-    if len(judged) < len(all_of_them):
-        verdict += f", {len(all_of_them) - len(judged)} not run"
-    if missed:
-        verdict += "; not met: " + "; ".join(f"{t.text} (found {t.found})" for t in missed)
-    return "\n".join(
-        [
-            *table.by_shots(runs),
-            "",
-            OF_PLOT.format("docs/accuracy.svg"),
-            "",
-            f"{verdict}. [docs/accuracy.md](docs/accuracy.md) has every task, the plots, the intervals and "
-            "what is known of the reasons.",
-        ]
-    )
+def verdict(runs: Runs) -> str:
+    """How many targets are met, missed and not run."""
+    verdicts = [target.met for target in targets(runs)]
+    said = [f"{verdicts.count(True)} are met", f"{verdicts.count(False)} are not"]
+    if not_run := verdicts.count(None):
+        said.append(f"{not_run} are not run")
+    return f"Of {len(verdicts)} targets {', '.join(said)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write this page alone")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE")
     parser.add_argument("--against", type=Path, metavar="DIR")
     given = parser.parse_args(arguments)
     runs = load(given.results)
-    if not runs.by_key:
-        raise SystemExit(f"There are no runs in {given.results}. Run them first: python -m accuracy.run run")
+    if not runs.tried:
+        raise SystemExit(
+            f"There are no runs in {given.results}. Run them first: python -m accuracy.harness.run run"
+        )
     if given.against:
         print(*table.compared(runs, load(given.against)), sep="\n")
-    (given.page or PAGE).write_text(page(runs, given.results), encoding="utf-8")
-    if not given.page:
-        from demo import replace_between
-
-        replace_between(README, "accuracy", readme_table(runs))
+    given.page.write_text(page(runs, given.results), encoding="utf-8")
     return 0
 
 

@@ -153,7 +153,7 @@ _ALL = (
         needs_torch=True,
         load=coop.load,
     ),
-    Method("gda", "GDA head", "head", heads.gda),
+    Method("gda", "GDA head", "head", heads.gda, grid=(heads.GDA_SETTINGS,)),
     Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter),
     Method("linear_probe", "linear probe", "head", heads.linear_probe, load=heads.load_sklearn),
 )

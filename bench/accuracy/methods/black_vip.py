@@ -13,6 +13,7 @@ A query is a pass of the IMAGE tower over all shots: no cached features can spar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -20,15 +21,15 @@ from typing import Any
 import numpy as np
 
 from sharpzo_edge.clip.manifest import Preprocess
+from sharpzo_edge.clip.tower_plan import RESIDENT, ImagePlan
 from sharpzo_edge.clip.towers import ImageTower
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.memory.plan import RESIDENT
 from sharpzo_edge.search.losses import cross_entropies, logits_of
 from sharpzo_edge.types import Doubles, Floats
 
 from .method import Moment, Problem
 from .prompts import DIM
-from .watch import LOOK_EVERY
+from .search_loop import LOOK_EVERY
 from .zip_spsa import REPEATS, STEP_DECAY, segmented_uniform, spsa_gradient
 
 WIDTHS = (16, 16, 16, 8, 8, 3)  # channels before and behind each layer
@@ -108,10 +109,10 @@ class Prompter:
         self._strength = np.float32(strength)
         self._black, self._white = colour_range(how)
         # Never closed by hand: whoever keeps a moment may still ask it for logits.
-        self._tower = ImageTower(problem.bundle, RESIDENT, problem.threads)
+        self._tower = ImageTower(problem.bundle, ImagePlan(RESIDENT, math.inf, problem.threads))
 
     def encoded(self, pixels: Floats) -> Floats:
-        step = RESIDENT.group
+        step = RESIDENT.micro_batch
         return self._tower.image_features(pixels[i : i + step] for i in range(0, len(pixels), step))
 
     def features(self, pixels: Floats, params: Doubles, norms: Norms | None = None) -> Floats:

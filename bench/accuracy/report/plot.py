@@ -1,6 +1,6 @@
 """docs/accuracy.svg: accuracy and loss against queries and against seconds.
 
-    python -m accuracy.plot [--results DIR] [--output FILE]
+    python -m accuracy.report.plot [--results DIR] [--output FILE]
 
 16 shots, methods that were run on all tasks. A line is the mean over tasks and seeds of what the method would
 return if it were stopped there (lowest validation loss so far), and of its lowest training loss so far. Heads
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .jobs import MOST_SHOTS, SEEDS
-from .methods import METHODS
-from .page import PLOT, RESULTS
-from .runs import EDGE, Run, Runs, load
+from ..harness.jobs import MOST_SHOTS, SEEDS
+from ..harness.runs import EDGE, RESULTS, Run, Runs, load
+from ..methods.all_methods import METHODS
+from .page import PLOT
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers differ too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F", "#B8A800")
