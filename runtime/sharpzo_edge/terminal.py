@@ -20,11 +20,11 @@ REDRAW_SECONDS = 0.2
 
 
 class Terminal:
-    """A listener (see Caller) that writes to `stream`, standard error by default. A context manager."""
+    """A listener (see Caller) that writes to `out`, standard error by default. A context manager."""
 
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = sys.stderr if stream is None else stream
-        self._redraws = self._stream.isatty()
+    def __init__(self, out: TextIO | None = None):
+        self._out = sys.stderr if out is None else out
+        self._redraws = self._out.isatty()
         self._last = -PLAIN_LINE_SECONDS
         self._drawn = ""
 
@@ -63,5 +63,5 @@ class Terminal:
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            self._stream.write(text)
-            self._stream.flush()
+            self._out.write(text)
+            self._out.flush()

@@ -18,7 +18,7 @@ from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json
 from sharpzo_edge.run.folder import WorkFolder
 from sharpzo_edge.run.progress import Caller
-from sharpzo_edge.seeds import stream
+from sharpzo_edge.seeds import seed_stream
 
 
 def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_shots_are_those_that_the_product_draws(tmp_path: Path) -> None:
     theirs = training_features(
         bundle,
         read_folder(TASKS / DEFAULT_TASK / "train"),
-        FewShot(shots, n_val, stream(seed, "split"), 1, stream(seed, "views")),
+        FewShot(shots, n_val, seed_stream(seed, "split"), 1, seed_stream(seed, "views")),
         plan_images(bundle.manifest, 1, budget_of(None, "")),
         WorkFolder(tmp_path),
         Caller(),

@@ -17,7 +17,7 @@ from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.search.estimators import Randomised
-from sharpzo_edge.seeds import stream
+from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.heads import gda
 from sharpzo_edge.tuning.objective import Objective
 from sharpzo_edge.types import LabelledFeatures
@@ -268,5 +268,5 @@ def test_transposed_convolution_by_hand():
 
 
 def test_streams_are_the_products(problem):
-    assert problem.stream("stage1").spawn_key == stream(0, "stage1").spawn_key
+    assert problem.seed_stream("stage1").spawn_key == seed_stream(0, "stage1").spawn_key
     assert isinstance(problem.objective(8), Objective)

@@ -59,7 +59,7 @@ def test_tables_compare_equal_budgets(tmp_path: Path) -> None:
     assert "| SharpZO, preset paper, in full | 90.0 (1 of 3 seeds) |" in by_task
 
 
-def test_a_refused_run_is_a_dash_and_a_reason_and_is_not_missing(tmp_path: Path) -> None:
+def test_a_refused_run_is_a_dash_and_a_reason(tmp_path: Path) -> None:
     for shots in (16, 4):
         write_run(tmp_path, Job("gda", "nouns", shots, 0, QUERIES), [moment(1, 2.0, 0.5)])
     path = Job("gda", "nouns", 1, 0, QUERIES).path(tmp_path)

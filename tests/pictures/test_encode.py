@@ -14,7 +14,7 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.towers import ImageTower
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import InterruptedRunError, NumericsError
-from sharpzo_edge.pictures.encode import stream_features
+from sharpzo_edge.pictures.encode import encode_files
 from sharpzo_edge.pictures.folder import Skipped, read_folder
 from support.encoding import BATCHES, PLAN, TRAIN, TWICE, Stop, encode, same
 
@@ -93,11 +93,9 @@ def test_streams_give_the_same_features_without_bad_files(tmp_path: Path) -> Non
     bad.write_bytes(b"no picture")
     files = [good[0], bad, *good[1:], bad]
     skipped = Skipped()
-    parts = list(stream_features(Bundle.open(BUNDLE), files, skipped, PLAN))
+    parts = list(encode_files(Bundle.open(BUNDLE), files, skipped, PLAN))
     numbers = [n for batch, _ in parts for n in batch]
     assert numbers == [i for i, path in enumerate(files) if path is not bad]
     assert skipped.counts == {"not a picture": 2}
-    one_by_one = [
-        next(stream_features(Bundle.open(BUNDLE), [path], Skipped(), PLAN))[1][0] for path in good[:3]
-    ]
+    one_by_one = [next(encode_files(Bundle.open(BUNDLE), [path], Skipped(), PLAN))[1][0] for path in good[:3]]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6

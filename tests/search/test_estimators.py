@@ -10,9 +10,9 @@ from sharpzo_edge.search.estimators import (
     CoordinateWise,
     FeatureSketch,
     Randomised,
+    directional_derivatives,
     orthonormal_rows,
     reach,
-    slopes,
 )
 
 dims = st.integers(1, 9)
@@ -63,7 +63,10 @@ def test_a_sketch_of_linear_features_is_their_jacobian(dim, seed, step):
     gradient = np.tensordot(jacobian, by_features, 2)
     exact = np.tensordot(directions, jacobian, 1).astype(np.float32)
     np.testing.assert_allclose(
-        sketch.gradient(slopes(exact, by_features)), directions.T @ directions @ gradient, rtol=0, atol=1e-5
+        sketch.gradient(directional_derivatives(exact, by_features)),
+        directions.T @ directions @ gradient,
+        rtol=0,
+        atol=1e-5,
     )
 
 
@@ -71,11 +74,11 @@ def test_a_sketch_leaves_out_directions_without_a_finite_answer():
     sketch = FeatureSketch(np.zeros(2), np.eye(2), 0.5)
     T = np.zeros((1, 2), np.float32)
     answers = np.array([[[1, 1]], [[0, np.inf]]], np.float32)
-    found = slopes(sketch.columns(T, answers), np.ones((1, 2)))
+    found = directional_derivatives(sketch.columns(T, answers), np.ones((1, 2)))
     np.testing.assert_array_equal(sketch.gradient(found), [4, 0])
     for lost in (sketch.columns(T, answers[1:]), sketch.columns(T * np.nan, answers)):
         with pytest.raises(NumericsError, match=r"no finite class features.*--sigma0"):
-            sketch.gradient(slopes(lost, np.ones((1, 2))))
+            sketch.gradient(directional_derivatives(lost, np.ones((1, 2))))
 
 
 def test_random_rows_become_orthonormal_and_keep_their_span():

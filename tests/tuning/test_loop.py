@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sharpzo_edge.clip.class_prompts import ClassPrompts, NameChunk
 from sharpzo_edge.errors import InterruptedRunError, NumericsError
 from sharpzo_edge.run.checkpoint import load_state, save_state
-from sharpzo_edge.seeds import stream
+from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.loop import FINISHED, Loop, State, Update
 from sharpzo_edge.tuning.methods import method_of
 from sharpzo_edge.tuning.objective import Evaluation, Objective
@@ -94,7 +94,7 @@ def make_loop(
     chunk = NameChunk(slice(0, K), *[np.zeros(0)] * 4)  # the tower asks for none of it
     p0 = np.full((M, D), 0.1, np.float32)
     run_settings = run_settings.for_context(p0.size)
-    A = run_settings.projection(stream(0, "projection"), p0)
+    A = run_settings.projection(seed_stream(0, "projection"), p0)
     shots = pictures(30, 1)
     names = ClassPrompts(("a", "b", "c"), (chunk,))
     objective = Objective(tower or SmoothTower(), names, p0, A, shots, logit_scale=10.0, batch=5)
@@ -103,7 +103,7 @@ def make_loop(
         objective,
         pictures(n_val, 2),
         Limits(max_queries or run_settings.default_queries),
-        partial(stream, 0),
+        partial(seed_stream, 0),
         state=state,
         on_update=on_update,
     )

@@ -23,11 +23,11 @@ from sharpzo_edge.clip.preprocess import UnreadablePictureError, read_crop, to_p
 from sharpzo_edge.clip.sessions import onnxruntime_version
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import plan_images
-from sharpzo_edge.pictures.encode import stream_features
+from sharpzo_edge.pictures.encode import encode_files
 from sharpzo_edge.pictures.few_shot import shots_then_validation, taking_orders
 from sharpzo_edge.pictures.folder import Skipped
 from sharpzo_edge.run.files import canonical_json, replacing
-from sharpzo_edge.seeds import stream
+from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .tasks import Files, Task
@@ -79,7 +79,7 @@ def pool(bundle: Bundle, task: Task, seed: int, cache: Path) -> Pool:
     """As many pictures a class as the largest draw takes."""
     n_classes = len(task.train)
     sizes = [len(paths) for paths in (*task.train, *(task.val or ()))]
-    orders = list(taking_orders(stream(seed, "split"), sizes))
+    orders = list(taking_orders(seed_stream(seed, "split"), sizes))
     n_train = MOST_SHOTS + (N_VAL if task.val is None else 0)
     train = first_readable(bundle, task.train, orders[:n_classes], n_train)
     if task.val is None:
@@ -152,7 +152,7 @@ def _encode(bundle: Bundle, files: Files) -> tuple[Floats, np.ndarray]:
     rows = [np.empty((0, bundle.manifest.embed_dim), np.float32)]
     # One thread, so that the last bits do not depend on the machine's cores.
     plan = plan_images(bundle.manifest, 1, budget_of(None, onnxruntime_version()))
-    for some, features in stream_features(bundle, paths, skipped, plan):
+    for some, features in encode_files(bundle, paths, skipped, plan):
         numbers += some
         rows.append(features)
     for line in skipped.lines():

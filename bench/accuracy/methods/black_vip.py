@@ -77,8 +77,8 @@ def black_vip(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -
         loss_of(problem.train.features[: len(labels)]),
         lambda tested: scored(prompter.encoded(tested)),
     )
-    rng = np.random.default_rng(problem.stream("stage2"))
-    params = prompter.decoder.start(np.random.default_rng(problem.stream("projection")))
+    rng = np.random.default_rng(problem.seed_stream("stage2"))
+    params = prompter.decoder.start(np.random.default_rng(problem.seed_stream("projection")))
     momentum, a_step, t, due = np.zeros_like(params), 2 * REPEATS, 0, LOOK_EVERY
     while objective.queries + a_step < max_queries:
         t += 1

@@ -35,7 +35,7 @@ def coop_w(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> I
     """context = p0 + reshape(A w), from w = 0. settings: std of A, rate, steps."""
     import torch
 
-    A = projection(problem.stream("projection"), problem.context.size, DIM, std_of(problem, settings))
+    A = projection(problem.seed_stream("projection"), problem.context.size, DIM, std_of(problem, settings))
     start, A = torch.from_numpy(problem.context.copy()), torch.from_numpy(A)
     yield from adam(
         problem, max_queries, settings, torch.zeros(DIM), lambda w: start + (A @ w).view_as(start)

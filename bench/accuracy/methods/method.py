@@ -15,7 +15,7 @@ import numpy as np
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.clip.towers import TextTower
-from sharpzo_edge.seeds import stream
+from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.objective import Objective, projection
 from sharpzo_edge.types import Floats, LabelledFeatures
 
@@ -55,13 +55,13 @@ class Problem:
     def std(self) -> float:
         return float(np.sqrt(np.mean(np.square(self.context, dtype=np.float64))))
 
-    def stream(self, name: str) -> np.random.SeedSequence:
+    def seed_stream(self, name: str) -> np.random.SeedSequence:
         """The seed of one use of randomness, as the product draws it."""
-        return stream(self.seed, name)
+        return seed_stream(self.seed, name)
 
     def objective(self, dim: int = 512, std: float = 1.0) -> Objective:
         """context + reshape(A w): the product's own, with a fresh counter of queries."""
-        A = projection(self.stream("projection"), self.context.size, dim, std)
+        A = projection(self.seed_stream("projection"), self.context.size, dim, std)
         return self.objective_of(self.context, A)
 
     def objective_of(self, context: Floats, A: Floats) -> Objective:

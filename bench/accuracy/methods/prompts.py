@@ -43,7 +43,7 @@ def cma(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iter
     own = cmaes.Settings(
         dim=DIM, population=settings.get("population", 40), sigma0=settings["sigma0"], rho=0.0
     )
-    yield from watched(objective, cma_search(own, problem.stream("stage1")), max_queries)
+    yield from watched(objective, cma_search(own, problem.seed_stream("stage1")), max_queries)
 
 
 def cma_search(settings: cmaes.Settings, seed: np.random.SeedSequence) -> Search:
@@ -72,7 +72,7 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
     """The product's own loop, from its evaluation at w = 0 to its end. Moments come when it is done."""
     started = time.process_time()
     settings = settings.for_context(problem.context.size)
-    A = settings.projection(problem.stream("projection"), problem.context)
+    A = settings.projection(problem.seed_stream("projection"), problem.context)
     objective = problem.objective_of(problem.context, A)
     seen: list[Moment] = []
 
@@ -82,5 +82,5 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
             seen.append(moment_of(objective, T, time.process_time() - started))
 
     method = method_of(settings, problem.train, problem.logit_scale)
-    Loop(method, objective, problem.val, Limits(max_queries), problem.stream, on_update=see).run()
+    Loop(method, objective, problem.val, Limits(max_queries), problem.seed_stream, on_update=see).run()
     yield from seen

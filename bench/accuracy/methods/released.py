@@ -44,8 +44,8 @@ def released(problem: Problem, max_queries: int, settings: Mapping[str, Any]) ->
         settings.get("change_point", 100),
         settings.get("steps", 20_000),
         settings["eta"],
-        problem.stream("stage1"),
-        problem.stream("stage2"),
+        problem.seed_stream("stage1"),
+        problem.seed_stream("stage2"),
     )
     yield from watched(objective, search, max_queries)
 

@@ -31,15 +31,15 @@ def zip_spsa(problem: Problem, max_queries: int, settings: Mapping[str, Any]) ->
     """settings: a, c: first step and probe; words: start at the initial words, not at 8 random vectors."""
     context = problem.context
     if not settings.get("words", False):
-        rng = np.random.default_rng(problem.stream("context"))
+        rng = np.random.default_rng(problem.seed_stream("context"))
         context = random_context(problem.bundle, TOKENS, rng)
     n_tokens, width = context.shape
-    rng = np.random.default_rng(problem.stream("projection"))
+    rng = np.random.default_rng(problem.seed_stream("projection"))
     q = INTRINSIC // n_tokens
     blocks = [fastfood(rng, q, width) for _ in range(n_tokens)]
     objective = problem.objective_of(context, block_diagonal(blocks).astype(np.float32))
     low_rank = LowRank.start(n_tokens, q, RANK, rng)
-    search = spsa_search(low_rank, settings["a"], settings["c"], problem.stream("stage2"))
+    search = spsa_search(low_rank, settings["a"], settings["c"], problem.seed_stream("stage2"))
     yield from watched(objective, search, max_queries)
 
 

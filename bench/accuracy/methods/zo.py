@@ -27,7 +27,7 @@ MaskOf = Callable[[Doubles], NDArray[np.bool_]]
 
 def mezo(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
     """settings: std of A, eta, mu."""
-    search = zo_sgd(settings["eta"], settings["mu"], all_of, problem.stream("stage2"))
+    search = zo_sgd(settings["eta"], settings["mu"], all_of, problem.seed_stream("stage2"))
     yield from watched(problem.objective(DIM, std_of(problem, settings)), search, max_queries)
 
 
@@ -41,7 +41,7 @@ def sparse_mezo(problem: Problem, max_queries: int, settings: Mapping[str, Any])
     def mask_of(w: Doubles) -> NDArray[np.bool_]:
         return smallest(w, settings["sparsity"])
 
-    search = zo_sgd(settings["eta"], settings["mu"], mask_of, problem.stream("stage2"))
+    search = zo_sgd(settings["eta"], settings["mu"], mask_of, problem.seed_stream("stage2"))
     yield from watched(problem.objective(DIM, std_of(problem, settings)), search, max_queries)
 
 

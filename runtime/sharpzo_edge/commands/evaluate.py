@@ -17,7 +17,7 @@ from ..clip.towers import TextTower
 from ..errors import ImagesError, NumericsError
 from ..memory.budget import budget_of
 from ..memory.plan import Work, make_plan, plan_images
-from ..pictures.encode import stream_features
+from ..pictures.encode import encode_files
 from ..pictures.folder import LabelledFolder, Skipped, read_folder, skipped_pictures
 from ..requests import EvaluateRequest, by_keywords
 from ..run.progress import caller_of
@@ -71,7 +71,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
     right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
     skipped = Skipped()
-    for numbers, image_features in stream_features(bundle, files, skipped, plan):
+    for numbers, image_features in encode_files(bundle, files, skipped, plan):
         logits = blended_logits(image_features, class_features, bundle.manifest.logit_scale, head)
         guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)

@@ -13,7 +13,7 @@ from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
 from ..memory.budget import budget_of
 from ..memory.plan import plan_images
-from ..pictures.encode import stream_features
+from ..pictures.encode import encode_files
 from ..pictures.folder import Skipped
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import caller_of
@@ -64,7 +64,7 @@ def predict_request(request: PredictRequest) -> PredictResult:
     budget.require_floor()
     skipped = Skipped()
     predictions = []
-    for numbers, features in stream_features(bundle, images, skipped, plan):
+    for numbers, features in encode_files(bundle, images, skipped, plan):
         logits = blended_logits(features, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
         for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[: request.top]

@@ -21,7 +21,7 @@ from ..run.files import checksum, file_checksum, remove
 from ..run.folder import WorkFolder
 from ..run.log import Log
 from ..run.progress import Caller, Progress, caller_of, duration
-from ..seeds import stream
+from ..seeds import seed_stream
 from ..tuning.heads import Head, gda, with_best_weight
 from ..tuning.loop import Ended, Loop, State, Update
 from ..tuning.methods import method_of
@@ -100,7 +100,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     )
     _say_what_there_is(ready, pictures, caller)
     head = _fitted_head(request.head, ready, pictures)
-    A = settings.projection(stream(request.seed, "projection"), ready.context)
+    A = settings.projection(seed_stream(request.seed, "projection"), ready.context)
     checkpoint = _Checkpoint(
         work,
         without(ready.made_for, TIME_LIMIT)
@@ -127,7 +127,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
             objective,
             pictures.val,
             ready.limits,
-            partial(stream, request.seed),
+            partial(seed_stream, request.seed),
             state=state,
             on_update=partial(_updated, ready, checkpoint, caller),
         )

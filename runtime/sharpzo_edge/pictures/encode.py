@@ -81,7 +81,7 @@ def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, em
     return work.journal(work.encoded, key, largest, fits)
 
 
-def stream_features(
+def encode_files(
     bundle: Bundle, files: Sequence[Path], skipped: Skipped, plan: ImagePlan
 ) -> Iterator[tuple[list[int], Floats]]:
     """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E))."""

@@ -29,10 +29,10 @@ from .estimators import (
     SKETCH_STEP,
     CoordinateWise,
     FeatureSketch,
+    directional_derivatives,
     orthonormal_rows,
     reach,
     refuse_non_finite,
-    slopes,
 )
 
 FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
@@ -126,7 +126,7 @@ class State:
     candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
     directions:    (r, d) orthonormal rows of this generation's sketch; (0, d) without a sketch
     features:      (1, K, E) float32, class features at the mean while a sketch is told; else (0, 0, 0)
-    slopes:        (up to r,) of the loss, along the directions that were told so far
+    derivatives:   (up to r,) of the loss, along the directions that were told so far
     perturbation:  (d,) eps; 0 until the sweep or the sketch is complete
     answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) without a sweep
     answered:      how many points have been told, of sweep or sketch and candidates
@@ -149,7 +149,7 @@ class State:
     candidates: Doubles
     directions: Doubles
     features: Floats
-    slopes: Doubles
+    derivatives: Doubles
     perturbation: Doubles
     answers: Doubles
     answered: int
@@ -346,15 +346,19 @@ class SharpnessAwareCMAES:
             by_features, new = self._by_features(T), np.zeros(len(features))
             for block in class_blocks(T.shape):
                 for i, answer in enumerate(features[:, block]):
-                    new[i] += slopes(sketch.columns(T[block], answer[np.newaxis]), by_features[block])[0]
-            state = replace(state, slopes=np.concatenate((state.slopes, new)))
+                    column = sketch.columns(T[block], answer[np.newaxis])
+                    new[i] += directional_derivatives(column, by_features[block])[0]
+            state = replace(state, derivatives=np.concatenate((state.derivatives, new)))
         state = replace(state, answered=last)
         if last < self._n_sweep:
             return state
-        gradient = sketch.gradient(state.slopes)
+        gradient = sketch.gradient(state.derivatives)
         radius = self._settings.rho * reach(state.mean)
         return replace(
-            state, features=_NO_FEATURES, slopes=np.empty(0), perturbation=sharpness_step(gradient, radius)
+            state,
+            features=_NO_FEATURES,
+            derivatives=np.empty(0),
+            perturbation=sharpness_step(gradient, radius),
         )
 
     def _updated(self, losses: Doubles) -> State:
@@ -789,7 +793,7 @@ def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generat
         candidates=np.empty((settings.population, d)),
         directions=np.empty((0, d)),
         features=_NO_FEATURES,
-        slopes=np.empty(0),
+        derivatives=np.empty(0),
         perturbation=np.zeros(d),
         answers=np.zeros(_n_answers(settings)),
         answered=0,

@@ -120,8 +120,10 @@ class Randomised:
         answers = _all_answers(losses, self.n_points)
         refuse_non_finite(answers, "direction", "--mu-rge")
         total = np.zeros_like(self._centre)
-        for slope, direction in zip(central_differences(answers, self._mu), self._directions, strict=True):
-            total += slope * direction
+        for derivative, direction in zip(
+            central_differences(answers, self._mu), self._directions, strict=True
+        ):
+            total += derivative * direction
         return total / len(self._directions)
 
 
@@ -181,19 +183,20 @@ class FeatureSketch:
             columns: Floats = (answers - class_features) / np.float32(self._step)
         return columns
 
-    def gradient(self, slopes: Doubles) -> Doubles:
-        """U^T slopes: (d,), the gradient's projection on the directions.
+    def gradient(self, derivatives: Doubles) -> Doubles:
+        """U^T derivatives: (d,), the gradient's projection on the directions.
 
         For random directions its expected cosine with the gradient is sqrt(r / d).
-        A slope that is not finite tells nothing: it counts as 0. Raises NumericsError when none is finite.
+        A derivative that is not finite tells nothing: it counts as 0.
+        Raises NumericsError when none is finite.
         """
-        if not np.isfinite(slopes).any():
-            raise no_finite_features(self._centre, len(slopes))
-        gradient: Doubles = np.where(np.isfinite(slopes), slopes, 0.0) @ self._directions
+        if not np.isfinite(derivatives).any():
+            raise no_finite_features(self._centre, len(derivatives))
+        gradient: Doubles = np.where(np.isfinite(derivatives), derivatives, 0.0) @ self._directions
         return gradient
 
 
-def slopes(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
+def directional_derivatives(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
     """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,) float64.
 
     Memory: a class's columns, in doubles; what fits a processor's cache is read far quicker.

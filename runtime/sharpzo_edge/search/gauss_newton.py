@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, Halves, class_blocks
-from .estimators import slopes
+from .estimators import directional_derivatives
 from .losses import BLOCK_BYTES, FeatureLoss, empty_gradient, kept_dtype, log_softmax
 
 COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
@@ -57,14 +57,14 @@ class RowChanges:
         J /= np.float32(self.lengths[k])
         return J
 
-    def slopes(self, gradient: Floats | Doubles) -> Doubles:
+    def directional_derivatives(self, gradient: Floats | Doubles) -> Doubles:
         """Of the loss whose gradient by T is (K, E): (r,), by a. Time: K r E. Memory: a block of classes."""
         total = np.zeros(self.rank)
         for block in class_blocks(gradient.shape):
             G, T = gradient[block].astype(np.float64), self.T[block].astype(np.float64)
             G -= np.sum(G * T, axis=1, keepdims=True) * T  # T stays unit
             G /= self.lengths[block, np.newaxis]
-            total += slopes(self.columns[:, block], G)
+            total += directional_derivatives(self.columns[:, block], G)
         return total
 
 
@@ -93,7 +93,7 @@ def gauss_newton(loss: FeatureLoss, T: Floats | Doubles, changes: RowChanges) ->
                 H += weighted.T @ D
                 mean[seen] += weighted
         H -= mean.T @ mean
-    return changes.slopes(total), (H + H.T) / (2 * n)
+    return changes.directional_derivatives(total), (H + H.T) / (2 * n)
 
 
 class LinearModel:
@@ -147,15 +147,15 @@ def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
     along axes of H without curvature a singular H gets a tiny one. Time: r^3.
     """
     curvatures, axes = np.linalg.eigh(hessian)
-    slopes = axes.T @ gradient
+    along_axes = axes.T @ gradient
     curvatures = np.maximum(curvatures, 1e-10 * max(curvatures[-1], 0.0))
-    largest = float(np.linalg.norm(slopes))
+    largest = float(np.linalg.norm(along_axes))
     if largest == 0:
         return np.zeros_like(gradient)
 
     def at(mu: float) -> Doubles:
         with np.errstate(divide="ignore", invalid="ignore"):
-            a: Doubles = np.where(slopes == 0, 0.0, -slopes / (curvatures + mu))
+            a: Doubles = np.where(along_axes == 0, 0.0, -along_axes / (curvatures + mu))
         return a
 
     inside = 0.0

@@ -23,7 +23,14 @@ import numpy.typing as npt
 from ..types import Doubles, Floats, Halves, class_blocks
 from . import gauss_newton
 from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
-from .estimators import SKETCH_STEP, FeatureSketch, no_finite_features, orthonormal_rows, reach, slopes
+from .estimators import (
+    SKETCH_STEP,
+    FeatureSketch,
+    directional_derivatives,
+    no_finite_features,
+    orthonormal_rows,
+    reach,
+)
 from .gauss_newton import LinearModel, minimum_in_ball
 from .losses import FeatureLoss
 from .sparse_zo import Mask, keep_mask, pruning_score
@@ -301,7 +308,7 @@ class SketchedDescent:
             told = replace(told, columns=columns)
         mask = told.mask
         if pruning_is_due(settings, told.step):
-            gradient = self._sketch.gradient(slopes(told.columns, self._loss.gradient(T)))
+            gradient = self._sketch.gradient(directional_derivatives(told.columns, self._loss.gradient(T)))
             mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
         radius = told.delta * reach(told.w)
         steps = proposals(LinearModel(self._loss, T, told.columns), radius) @ told.directions

@@ -28,7 +28,7 @@ from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
 from ..requests import TuneRequest
 from ..search import cmaes
-from ..seeds import stream
+from ..seeds import seed_stream
 from ..types import Floats
 from . import heads
 from .objective import projection_bytes
@@ -75,9 +75,9 @@ def prepare(request: TuneRequest) -> Prepared:
     few_shot = FewShot(
         request.shots,
         request.val,
-        stream(request.seed, "split"),
+        seed_stream(request.seed, "split"),
         request.views,
-        stream(request.seed, "views"),
+        seed_stream(request.seed, "views"),
     )
     limits = Limits(
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
@@ -121,7 +121,7 @@ def initial_words(request: TuneRequest, bundle: Bundle) -> str:
 def initial_context(request: TuneRequest, bundle: Bundle, words: str) -> Floats:
     """(m, D): the words', or random vectors."""
     if request.context_tokens is not None:
-        rng = np.random.default_rng(stream(request.seed, "context"))
+        rng = np.random.default_rng(seed_stream(request.seed, "context"))
         return random_context(bundle, request.context_tokens, rng)
     return context_from_words(bundle, words)
 
