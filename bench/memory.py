@@ -184,7 +184,7 @@ def tune(
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     output.unlink(missing_ok=True)
-    module = ["-m", "sharpzo_edge.cli"] if n_classes == 10 else [__file__, "--sampled"]
+    module = ["-m", "sharpzo_edge"] if n_classes == 10 else [__file__, "--sampled"]
     command = [sys.executable, *module, "tune", *flags, "--restart", "--json"]
     return watched(command, folder, procs)
 

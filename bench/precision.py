@@ -89,7 +89,7 @@ def large_model(folder: Path, pictures: Path, precision: str) -> dict[str, Any]:
     job = ("tune", "--bundle", bundle, "--images", pictures, "--output", folder / "none.safetensors")
     job += ("--preset", "paper")
     refused = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, job), "--memory-budget", "1MiB"],
+        [sys.executable, "-m", "sharpzo_edge", *map(str, job), "--memory-budget", "1MiB"],
         capture_output=True,
         text=True,
     )

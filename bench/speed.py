@@ -110,10 +110,10 @@ class OurWorker:
 
     def prepare(self, bundle: str, names: list[str], threads: int, contexts: str, way: str) -> dict[str, Any]:
         import numpy as np
-        import onnxruntime as ort
 
         from sharpzo_edge.clip.bundle import Bundle
         from sharpzo_edge.clip.class_prompts import checked_token_ids, class_prompts
+        from sharpzo_edge.clip.quiet_onnxruntime import ort
         from sharpzo_edge.memory.plan import TowerPlan, Work, floor_of, make_plan
 
         self.bundle, self.threads = Bundle.open(Path(bundle)), threads
@@ -156,9 +156,8 @@ class OurWorker:
 
     def profile(self, candidates: int) -> dict[str, Any]:
         """Milliseconds a candidate by kind of operator, in onnxruntime, in reads and around them."""
-        import onnxruntime as ort
-
         from sharpzo_edge.clip import towers
+        from sharpzo_edge.clip.quiet_onnxruntime import ort
 
         folder = self.bundle.folder.parent
         for left in folder.glob("profile*.json"):  # by a run that was killed

@@ -11,7 +11,7 @@ from typing import Any
 def command(*arguments: object) -> dict[str, Any]:
     """Run `sharpzo-edge` with these arguments; returns what --json prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, arguments), "--json"],
+        [sys.executable, "-m", "sharpzo_edge", *map(str, arguments), "--json"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper
 
 from sharpzo_edge.clip.manifest import Step, Tensor
+from sharpzo_edge.clip.quiet_onnxruntime import ort
 
 Values = dict[str, np.ndarray]
 

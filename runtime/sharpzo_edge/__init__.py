@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
     from .commands.evaluate import EvaluateResult, evaluate
-    from .commands.predict import Prediction, PredictResult, predict
+    from .commands.predict import Prediction, PredictResult, SkippedPicture, predict
     from .commands.preview import Preview, preview
     from .commands.tune import tune
     from .errors import (
@@ -55,6 +55,7 @@ __all__ = [
     "Progress",
     "PromptFileError",
     "SharpzoError",
+    "SkippedPicture",
     "SkippedPicturesError",
     "TuneResult",
     "TunedPrompt",
@@ -68,7 +69,7 @@ __all__ = [
 _HOMES = {
     "clip.bundle": ("Bundle",),
     "commands.evaluate": ("EvaluateResult", "evaluate"),
-    "commands.predict": ("PredictResult", "Prediction", "predict"),
+    "commands.predict": ("PredictResult", "Prediction", "SkippedPicture", "predict"),
     "commands.preview": ("Preview", "preview"),
     "commands.tune": ("tune",),
     "memory.plan": ("Plan",),

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
 import types
 import typing
@@ -21,11 +20,14 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 # Before numpy is imported anywhere: its own threads would cost memory and win nothing here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# For what this process imports or starts besides us; see clip/quiet_onnxruntime.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError
+from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
 from .run.files import read_limited
@@ -216,12 +218,17 @@ def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
-    from .commands.predict import predict_request
-    from .printing import predict_lines
+    from .commands.predict import Prediction, predict_each, result_of
+    from .printing import prediction_line
 
+    found = []
     with at_work(request) as working:
-        result = predict_request(working)
-    _print(as_json, result.to_json(), predict_lines(result))
+        for each in predict_each(working):
+            found.append(each)
+            if isinstance(each, Prediction) and not as_json:
+                _print_text(prediction_line(each))
+    if as_json:
+        _print_text(_json(result_of(found).to_json()))
 
 
 @app.command()
@@ -313,14 +320,23 @@ def class_list(value: Any) -> list[str] | None:
 
 
 def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
-    text = json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else "\n".join(lines)
+    _print_text(_json(result) if as_json else "\n".join(map(printable, lines)))
+
+
+def _print_text(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
         raise SharpzoError(
-            f"Cannot write the result to standard output: {error.strerror or error}. The work is done. "
-            f"Standard output must be open and have room: type the same command again"
+            f"Cannot write the result to standard output: {error.strerror or error}. What was made before is "
+            f"kept. Standard output must be open and have room: type the same command again"
         ) from error
+
+
+def _json(value: Any) -> str:
+    """In plain ASCII where standard output is not UTF-8, so that every reader of JSON can read it."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "").replace("_", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not is_utf8, allow_nan=False)
 
 
 def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
@@ -329,11 +345,11 @@ def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
 
         traceback.print_exception(error)
     with contextlib.suppress(OSError):  # standard error or output may be what failed
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     if "--json" in sys.argv:
         about = {"kind": type(error).__name__, "message": message, "exit_code": code}
         with contextlib.suppress(OSError):
-            print(json.dumps({"error": about}, ensure_ascii=False), flush=True)
+            print(_json({"error": about}), flush=True)
     sys.stdout = None  # nothing is left to flush at exit
     raise SystemExit(code)
 
@@ -341,16 +357,10 @@ def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
 def main() -> None:
     """The edge: every error becomes a sentence and an exit code; with SHARPZO_DEBUG=1 a traceback too."""
     govern()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
+    for out in (sys.stdout, sys.stderr):
+        out.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names may be any bytes
     try:
         raise SystemExit(app(standalone_mode=False) or 0)
-    except (typer.Abort, KeyboardInterrupt) as error:
-        stopped = InterruptedRunError(
-            "Interrupted by the keyboard. What was saved before is kept. Type the same command again",
-            128 + signal.SIGINT,
-        )
-        _fail(stopped.with_traceback(error.__traceback__), str(stopped), stopped.exit_code)
     except SharpzoError as error:
         _fail(error, str(error), error.exit_code)
     except CLICK_ERROR as error:
@@ -368,7 +378,3 @@ def main() -> None:
             f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where"
         )
         _fail(error, text, 1)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
     from .commands.doctor import Check
     from .commands.evaluate import EvaluateResult
     from .commands.inspect import Inspection
-    from .commands.predict import PredictResult
+    from .commands.predict import Prediction
     from .commands.preview import Preview
     from .memory.plan import Plan
     from .tuning.result import TuneResult
     from .tuning.tuned_prompt import TunedPrompt
 
+# Controls, and marks that turn the direction of writing: a file's name may hold them.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 MOST_NAMES = 12  # classes that a line names
+
+
+def printable(line: str) -> str:
+    """The same line, with an escape in place of what would move the cursor or break the line."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
 def percent(fraction: float) -> str:
@@ -100,12 +108,10 @@ def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:
     ]
 
 
-def predict_lines(result: PredictResult) -> list[str]:
-    return [
-        f"{p.image}: "
-        + ", ".join(f"{name} {percent(score)}" for name, score in zip(p.labels, p.scores, strict=True))
-        for p in result.predictions
-    ]
+def prediction_line(found: Prediction) -> str:
+    named = zip(found.labels, found.scores, strict=True)
+    labels = ", ".join(f"{name} {percent(score)}" for name, score in named)
+    return printable(f"{found.image}: {labels}")
 
 
 def inspect_lines(result: Inspection) -> list[str]:

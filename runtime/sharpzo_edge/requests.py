@@ -163,6 +163,7 @@ class PredictRequest(Call):
     prompt: AnyPath = option("Tuned prompt.")
     _: KW_ONLY
     top: int = option("Labels a picture.", default=5)
+    strict: bool = option("Fail when a picture cannot be read; the others are labelled first.", default=False)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
 

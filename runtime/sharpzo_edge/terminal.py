@@ -7,11 +7,13 @@ written to no more, and never ends a run.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from .printing import printable
 from .process_memory import rss_mib
 from .run.progress import Progress
 
@@ -31,7 +33,7 @@ class Terminal:
     def __call__(self, progress: Progress) -> None:
         if progress.kind == "said":
             self._clear()
-            self._write(f"{progress.text}\n")
+            self._write(f"{printable(progress.text)}\n")
         elif progress.kind in ("status", "evaluation"):
             self._status(progress.text, progress.is_first)
 
@@ -49,17 +51,25 @@ class Terminal:
         if not always and now - self._last < pause:
             return
         self._last = now
-        line = f"{line}  rss {rss_mib():.0f} MiB"
+        line = printable(f"{line}  rss {rss_mib():.0f} MiB")
         if self._redraws:
-            self._write("\r" + line.ljust(len(self._drawn)))
+            line = line[: self._columns - 1]  # a longer line would wrap, and could not be redrawn
+            self._write("\r" + line.ljust(min(len(self._drawn), self._columns - 1)))
             self._drawn = line
         else:
             self._write(f"{line}\n")
 
     def _clear(self) -> None:
         if self._drawn:
-            self._write("\r" + " " * len(self._drawn) + "\r")
+            self._write("\r" + " " * min(len(self._drawn), self._columns - 1) + "\r")
             self._drawn = ""
+
+    @property
+    def _columns(self) -> int:
+        """Of the terminal at this moment: it may have been made wider or narrower."""
+        with contextlib.suppress(OSError, ValueError):
+            return max(2, os.get_terminal_size(self._out.fileno()).columns)
+        return 80
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed

@@ -20,7 +20,7 @@ from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 
 def tuned_with_gda(output: Path, shots: int) -> dict[str, Any]:
     """What `tune --head gda --max-queries 1` prints, on the shipped task."""
-    command = [sys.executable, "-m", "sharpzo_edge.cli", "tune", "--bundle", BUNDLE, "--images"]
+    command = [sys.executable, "-m", "sharpzo_edge", "tune", "--bundle", BUNDLE, "--images"]
     command += [TASKS / DEFAULT_TASK / "train", "--output", output, "--head", "gda", "--json"]
     command += ["--max-queries", "1", "--shots", str(shots), "--memory-budget", "none"]
     paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

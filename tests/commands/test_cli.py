@@ -174,7 +174,7 @@ def test_a_prompt_from_elsewhere_is_replaced_only_with_restart(
 def interrupted(output: Path, *more: object, by: signal.Signals = signal.SIGTERM) -> None:
     """A tune that gets a signal after its first look, long before its end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "sharpzo_edge.cli", *map(str, long_tune(output)), *map(str, more)],
+        [sys.executable, "-m", "sharpzo_edge", *map(str, long_tune(output)), *map(str, more)],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(RUNTIME)},

@@ -4,8 +4,9 @@ streamed, and nothing but the linear layers' weights is rounded."""
 import copy
 
 import numpy as np
-import onnxruntime as ort
 import pytest
+
+from sharpzo_edge.clip.quiet_onnxruntime import ort
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")

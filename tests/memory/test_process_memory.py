@@ -33,7 +33,7 @@ def test_giving_back_library_pages_loses_nothing():
     assert anonymous is None or 0 < anonymous <= peak_rss_mib()
 
 
-COMMAND = [sys.executable, "-m", "sharpzo_edge.cli", "tune", "--threads", "1", "--json"]
+COMMAND = [sys.executable, "-m", "sharpzo_edge", "tune", "--threads", "1", "--json"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")

@@ -93,9 +93,11 @@ def test_streams_give_the_same_features_without_bad_files(tmp_path: Path) -> Non
     bad.write_bytes(b"no picture")
     files = [good[0], bad, *good[1:], bad]
     skipped = Skipped()
-    parts = list(encode_files(Bundle.open(BUNDLE), files, skipped, PLAN))
+    parts = list(encode_files(Bundle.open(BUNDLE), files, skipped.add, PLAN))
     numbers = [n for batch, _ in parts for n in batch]
     assert numbers == [i for i, path in enumerate(files) if path is not bad]
     assert skipped.counts == {"not a picture": 2}
-    one_by_one = [next(encode_files(Bundle.open(BUNDLE), [path], Skipped(), PLAN))[1][0] for path in good[:3]]
+    one_by_one = [
+        next(encode_files(Bundle.open(BUNDLE), [path], Skipped().add, PLAN))[1][0] for path in good[:3]
+    ]
     assert np.abs(np.concatenate([f for _, f in parts])[:3] - np.stack(one_by_one)).max() < 2e-6

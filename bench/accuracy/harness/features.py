@@ -152,7 +152,7 @@ def _encode(bundle: Bundle, files: Files) -> tuple[Floats, np.ndarray]:
     rows = [np.empty((0, bundle.manifest.embed_dim), np.float32)]
     # One thread, so that the last bits do not depend on the machine's cores.
     plan = plan_images(bundle.manifest, 1, budget_of(None, onnxruntime_version()))
-    for some, features in encode_files(bundle, paths, skipped, plan):
+    for some, features in encode_files(bundle, paths, skipped.add, plan):
         numbers += some
         rows.append(features)
     for line in skipped.lines():

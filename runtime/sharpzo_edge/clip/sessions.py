@@ -1,15 +1,14 @@
-"""Sessions of onnxruntime: how a graph is opened and run. The only file that imports it."""
+"""Sessions of onnxruntime: how a graph is opened and run."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-import onnxruntime as ort
-
 from ..errors import BundleError, UsageError
 from ..types import Floats
 from .bundle import Bundle
+from .quiet_onnxruntime import ort
 from .tower_plan import STREAMING, Mode
 
 MOST_THREADS = 256  # each takes memory of its own

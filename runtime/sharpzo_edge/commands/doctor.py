@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import subprocess
@@ -50,9 +51,11 @@ def _python() -> Check:
 def _onnxruntime() -> Check:
     """In a child process: some builds end with an illegal instruction on older ARM cores."""
     code = "import onnxruntime; print(onnxruntime.__version__)"
+    command = [sys.executable, "-P", "-c", code]  # -P: what lies in the working folder is not asked
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     try:
         child = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=IMPORT_SECONDS
+            command, capture_output=True, text=True, timeout=IMPORT_SECONDS, env=environment
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check("onnxruntime", False, f"its import did not end: {error}")

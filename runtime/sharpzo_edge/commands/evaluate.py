@@ -71,7 +71,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
     right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
     skipped = Skipped()
-    for numbers, image_features in encode_files(bundle, files, skipped, plan):
+    for numbers, image_features in encode_files(bundle, files, skipped.add, plan):
         logits = blended_logits(image_features, class_features, bundle.manifest.logit_scale, head)
         guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)

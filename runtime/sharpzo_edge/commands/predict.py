@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..errors import ImagesError, UsageError
 from ..memory.budget import budget_of
 from ..memory.plan import plan_images
 from ..pictures.encode import encode_files
-from ..pictures.folder import Skipped
+from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import caller_of
 from ..search.losses import softmax
@@ -32,17 +33,27 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class SkippedPicture:
+    """A picture that cannot be read, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class PredictResult:
-    """Of the pictures that could be read, in the order in which they were given."""
+    """In the order in which the pictures were given."""
 
     predictions: tuple[Prediction, ...]
+    skipped: tuple[SkippedPicture, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "predictions": [
                 {"image": p.image, "labels": list(p.labels), "scores": list(p.scores)}
                 for p in self.predictions
-            ]
+            ],
+            "skipped": [{"image": s.image, "reason": s.reason} for s in self.skipped],
         }
 
 
@@ -50,8 +61,25 @@ def predict_request(request: PredictRequest) -> PredictResult:
     """Labels for pictures.
 
     memory_budget: bounds what the call adds to this process; None is no limit
-    Pictures that cannot be read are told to on_progress, and passed over. Raises ImagesError when none can.
+    Pictures that cannot be read are in `skipped`, and are told to on_progress. Raises ImagesError when none
+    can be read, and with `strict` SkippedPicturesError when one cannot, after all others were labelled.
     """
+    return result_of(predict_each(request))
+
+
+predict = by_keywords(PredictRequest)(predict_request)
+
+
+def result_of(found: Iterable[Prediction | SkippedPicture]) -> PredictResult:
+    everything = list(found)
+    return PredictResult(
+        tuple(each for each in everything if isinstance(each, Prediction)),
+        tuple(each for each in everything if isinstance(each, SkippedPicture)),
+    )
+
+
+def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPicture]:
+    """The same, one after another, as soon as a batch is done; see predict_request."""
     caller = caller_of(request.on_progress, request.stop)
     if request.top < 1:
         raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
@@ -62,23 +90,31 @@ def predict_request(request: PredictRequest) -> PredictResult:
     budget = budget_of(request.memory_budget, onnxruntime_version())
     plan = plan_images(bundle.manifest, request.threads, budget)
     budget.require_floor()
-    skipped = Skipped()
-    predictions = []
-    for numbers, features in encode_files(bundle, images, skipped, plan):
+    counted = Skipped()
+    skipped: list[SkippedPicture] = []
+    n_labelled = 0
+
+    def skip(path: Path, reason: str) -> None:
+        counted.add(path, reason)
+        skipped.append(SkippedPicture(str(path), reason))
+
+    for numbers, features in encode_files(bundle, images, skip, plan):
         logits = blended_logits(features, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
         for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[: request.top]
             labels = tuple(prompt.class_names[k] for k in best)
-            predictions.append(Prediction(str(images[i]), labels, tuple(float(row[k]) for k in best)))
-        caller.raise_if_stopped("Nothing is kept of predictions. Type the same command again")
-    for line in skipped.lines():
+            yield Prediction(str(images[i]), labels, tuple(float(row[k]) for k in best))
+        n_labelled += len(numbers)
+        caller.raise_if_stopped(
+            f"{n_labelled} of {len(images)} pictures are labelled. Type the same command again"
+        )
+    yield from skipped
+    for line in counted.lines():
         caller.say(line)
-    if not predictions:
+    if not n_labelled:
         raise ImagesError(
             f"None of the {len(images)} pictures could be read, such as {images[0]}. "
             f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
         )
-    return PredictResult(tuple(predictions))
-
-
-predict = by_keywords(PredictRequest)(predict_request)
+    if skipped and request.strict:
+        raise skipped_pictures(counted.lines())

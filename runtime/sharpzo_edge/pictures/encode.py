@@ -6,7 +6,7 @@ pictures, and keep nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from ..run.journal import Journal
 from ..run.progress import Caller
 from ..types import Doubles, Floats
 from .few_shot import crop_of
-from .folder import Skipped
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,12 @@ def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, em
 
 
 def encode_files(
-    bundle: Bundle, files: Sequence[Path], skipped: Skipped, plan: ImagePlan
+    bundle: Bundle, files: Sequence[Path], on_skipped: Callable[[Path, str], None], plan: ImagePlan
 ) -> Iterator[tuple[list[int], Floats]]:
-    """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E))."""
+    """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E)).
+
+    on_skipped: is told every picture that cannot be read, and why
+    """
     how = bundle.manifest.preprocess
     with ImageTower(bundle, plan) as tower:
         numbers: list[int] = []
@@ -94,7 +96,7 @@ def encode_files(
                 crops.append(read_crop(path, how, plan.decoding_bytes))
                 numbers.append(i)
             except UnreadablePictureError as reason:
-                skipped.add(path, str(reason))
+                on_skipped(path, str(reason))
             if crops and (len(crops) == plan.tower.batch or i == len(files) - 1):
                 yield numbers, tower.image_features(_pixels(crops, how, plan))
                 numbers, crops = [], []
