@@ -1,13 +1,43 @@
 """The embedded bundle, whole and in copies that a test may damage, and folders of tiny pictures."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from sharpzo_edge.clip.bundle import Bundle
+from support import processes
 from support.bundle_copy import EMBEDDED, BundleCopy
+
+# Not hypothesis' choice: it takes another profile where the environment says CI, and keeps a database here.
+hypothesis.settings.register_profile("tests", deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same environment, home, folder, file modes and signals, whatever those are that pytest met.
+
+    SIGHUP stays as it was: whoever types `nohup make test` wants the tests to survive their terminal.
+    """
+    umask = os.umask(processes.UMASK)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, exit codes are lost
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGALRM})
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if not name.startswith("PYTEST_"):
+                patch.delenv(name)
+        for name, value in (processes.clean(processes.ORIGINAL) | {"HOME": str(home)}).items():
+            patch.setenv(name, value)
+        patch.chdir(home)
+        yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

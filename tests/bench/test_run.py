@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from shared.machine import with_versions_of
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.demo import BUNDLE
 from support.accuracy import moment, task
+from support.processes import start
 
 
 def test_a_finished_job_is_run_again_only_with_other_settings(
@@ -69,8 +68,7 @@ def test_whatever_ends_the_bench_ends_its_workers() -> None:
     endless = (
         "import time; from accuracy.harness import run; list(run.in_processes(time.sleep, 600, [()], 1))"
     )
-    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", endless], env=paths) as bench:
+    with start([sys.executable, "-c", endless]) as bench:
         while len(started := children(bench.pid)) < 2:  # a worker, and the tracker that comes with it
             assert bench.poll() is None
             time.sleep(0.05)

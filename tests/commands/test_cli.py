@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from sharpzo_edge import cli
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from sharpzo_edge.errors import UsageError
+from support.processes import finish, run, start
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 README = (RUNTIME.parent / "README.md").read_text(encoding="utf-8")
@@ -26,18 +27,6 @@ TRAIN, TEST = TASKS / DEFAULT_TASK / "train", TASKS / DEFAULT_TASK / "test"
 QUICK = ["--dim", "16", "--change-point", "5", "--steps", "105", "--prune-interval", "40"]
 QUICK += ["--sigma0", "1", "--eta", "5", "--preset", "paper"]
 COMMANDS = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback]
-
-
-def run(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(RUNTIME)} | environment,
-        timeout=300,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def tune(output: Path, *more: object, code: int = 0, images: Path = TRAIN) -> dict:
@@ -67,12 +56,7 @@ def test_help_needs_neither_numpy_nor_onnxruntime() -> None:
         "except SystemExit: pass\n"
         "assert not {'numpy', 'onnxruntime', 'rich'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
-        check=True,
-        capture_output=True,
-    )
+    finish([sys.executable, "-c", code])
 
 
 @pytest.mark.oldest_onnxruntime
@@ -173,19 +157,22 @@ def test_a_prompt_from_elsewhere_is_replaced_only_with_restart(
 
 def interrupted(output: Path, *more: object, by: signal.Signals = signal.SIGTERM) -> None:
     """A tune that gets a signal after its first look, long before its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sharpzo_edge", *map(str, long_tune(output)), *map(str, more)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
-    )
-    log = Path(f"{output}.work") / "log.jsonl"
-    while process.poll() is None and not (log.exists() and "zero-shot" in log.read_text()):
-        time.sleep(0.005)
-    process.send_signal(by)
-    _, text = process.communicate()
-    assert process.returncode == 128 + by
+    code, text = signalled([*long_tune(output), *more], by)
+    assert code == 128 + by
     assert "type the same command again" in text
+
+
+def signalled(
+    words: list[object], by: signal.Signals, ignored: Collection[signal.Signals] = ()
+) -> tuple[int, str]:
+    """A tune that gets a signal after its first look: its exit code, and its standard error."""
+    log = Path(f"{words[words.index('--output') + 1]}.work") / "log.jsonl"
+    with start([sys.executable, "-m", "sharpzo_edge.cli", *words], ignored=ignored) as process:
+        while process.poll() is None and not (log.exists() and "zero-shot" in log.read_text()):
+            time.sleep(0.005)
+        process.send_signal(by)
+        _, text = process.communicate()
+    return process.returncode, text
 
 
 def long_tune(output: Path) -> list[object]:
@@ -201,6 +188,13 @@ def test_an_interrupted_run_goes_on_with_the_same_command(by: signal.Signals, tm
     assert "another --max-queries: 1200, now 3000" in run(*long_tune(output), *more, code=2).stderr
     assert "going on after" in run(*long_tune(output), "--max-minutes", 0.02).stderr
     assert output.exists() and not Path(f"{output}.work", "checkpoint.safetensors").exists()
+
+
+def test_under_nohup_a_closed_terminal_ends_no_run(tmp_path: Path) -> None:
+    words = [*long_tune(tmp_path / "p"), "--max-queries", 600]
+    code, text = signalled(words, signal.SIGHUP, ignored=[signal.SIGHUP])
+    assert code == 0 and "Stopped" not in text
+    assert (tmp_path / "p").exists() and not Path(f"{tmp_path / 'p'}.work", "checkpoint.safetensors").exists()
 
 
 def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What a process really takes, against what its plan promised."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from sharpzo_edge.process_memory import (
     return_freed_blocks,
     rss_mib,
 )
+from support.processes import finish
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 
@@ -46,18 +45,11 @@ def test_a_plan_that_was_accepted_holds_when_measured(tmp_path, pictures, names,
     base += ["--preset", preset, "--change-point", "1"]
     budget = {"smallest": "1MiB", "default": "128MiB", "none": "none"}[mode]
     if mode == "smallest":
-        refused = run([*base, "--output", str(tmp_path / "a.st"), "--memory-budget", budget], 3)
+        refused = finish([*base, "--output", str(tmp_path / "a.st"), "--memory-budget", budget], 3)
         budget = refused.stderr.strip().rsplit("--memory-budget ")[-1]
-    result = run([*base, "--output", str(tmp_path / "b.st"), "--memory-budget", budget], 0)
+    result = finish([*base, "--output", str(tmp_path / "b.st"), "--memory-budget", budget], 0)
     report = json.loads(result.stdout)
     assert report["peak_rss_mib"] <= report["plan"]["peak_mib"] <= parse_budget(budget)
-
-
-def run(command: list[str], exit_code: int) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(RUNTIME)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == exit_code, done.stderr
-    return done
 
 
 def grow(pictures, n_classes):

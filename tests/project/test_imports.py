@@ -1,13 +1,13 @@
 """The import ladder: what each file may know of the others, and of the world."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import sharpzo_edge
+from support.processes import finish
 
 ROOT = Path(sharpzo_edge.__file__).parent
 WORKSTATION = {"torch", "onnx", "open_clip", "sharpzo_export"}
@@ -130,14 +130,7 @@ def test_no_module_imports_itself_by_a_detour():
 def modules_after(code: str) -> set[str]:
     """The top-level modules that a fresh process holds after it ran `code`."""
     report = f"{code}\nimport sys\nprint('MODULES', *{{m.partition('.')[0] for m in sys.modules}})"
-    child = subprocess.run(
-        [sys.executable, "-c", report],
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(ROOT.parent), "PATH": ""},
-    )
-    assert child.returncode == 0, child.stderr
-    return set(child.stdout.splitlines()[-1].split())
+    return set(finish([sys.executable, "-c", report]).stdout.splitlines()[-1].split())
 
 
 def test_the_command_line_starts_light():

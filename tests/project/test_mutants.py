@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import sharpzo_edge
 from sharpzo_edge.errors import SharpzoError
 from support import mutants, readers
+from support.processes import finish
 
-RUNTIME = Path(sharpzo_edge.__file__).parents[1]
-TESTS = Path(__file__).parents[1]
 COUNT = 100
 
 
@@ -29,16 +26,8 @@ def test_a_mutant_is_read_or_refused(name: str, tmp_path: Path) -> None:
 
 def tried(name: str, count: int, folder: Path) -> dict:
     """In a process of its own, which is forked and so must not have run a tower."""
-    done = subprocess.run(
-        [sys.executable, "-m", "support.mutants", name, "0", "0", str(count)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(RUNTIME), "TMPDIR": str(folder), "OPENBLAS_NUM_THREADS": "1"},
-        cwd=TESTS,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    command = [sys.executable, "-m", "support.mutants", name, 0, 0, count]
+    return json.loads(finish(command, TMPDIR=str(folder), OPENBLAS_NUM_THREADS="1").stdout)
 
 
 # What the watch must see.

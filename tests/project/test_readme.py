@@ -106,7 +106,7 @@ def test_the_demo_table_is_the_one_that_the_bench_wrote() -> None:
 def test_the_backbones_page_is_the_one_that_the_bench_wrote() -> None:
     results = json.loads((ROOT / "bench" / "results" / "backbones.json").read_text())
     module = bench("backbones")
-    assert (ROOT / "docs" / "backbones.md").read_text() == module.page(results)
+    assert (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8") == module.page(results)
     assert {row["model"] for row in results["rows"]} == set(module.MODELS)
     for row in results["rows"]:
         assert max(row["parity"].values()) <= 1e-4

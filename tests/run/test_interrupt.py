@@ -10,6 +10,7 @@ from sharpzo_edge.run.interrupt import Interrupt
 
 def test_under_nohup_a_closed_terminal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         with Interrupt() as interrupt:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -21,3 +22,4 @@ def test_under_nohup_a_closed_terminal_stays_ignored() -> None:
             assert interrupt.received == signal.SIGHUP
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

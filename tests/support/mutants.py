@@ -115,6 +115,7 @@ def _in_child(work: Callable[[], Iterator[object]]) -> tuple[list[str], int]:
     if pid == 0:
         os.close(reading)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # also ends what Python cannot interrupt
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         code = 1
         try:
             for each in work():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import sharpzo_edge
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.commands import tune as tuning
 from sharpzo_edge.commands.tune import tune_request as tune
@@ -26,8 +25,7 @@ from sharpzo_edge.run.folder import WorkFolder
 from sharpzo_edge.run.progress import Progress
 from sharpzo_edge.tuning.resume import load_record
 from support import disk
-
-RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+from support.processes import start
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +72,13 @@ def test_a_second_process_is_refused_until_the_first_is_dead(request_: TuneReque
         "import sys; from pathlib import Path; from sharpzo_edge.run.folder import WorkFolder\n"
         "with WorkFolder(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", code, str(work.path)]
-    paths = os.environ | {"PYTHONPATH": str(RUNTIME)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=paths) as other:
-        assert other.stdout and other.stdout.readline() == b"held\n"
+    with start([sys.executable, "-c", code, work.path]) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
         kept = work.path / "kept"
         kept.touch()
+        said = f"Another process.*{re.escape(str(work.path / 'lock'))}"
         for restart in (False, True):
-            with pytest.raises(UsageError, match=rf"Another process.*{work.path / 'lock'}"):
+            with pytest.raises(UsageError, match=said):
                 tune(replace(request_, restart=restart))
         assert kept.exists() and not work.record.exists()
         other.kill()
