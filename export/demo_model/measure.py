@@ -21,7 +21,7 @@ from .tasks import SHOTS, TABLE_FILE
 SEEDS = (0, 1, 2)
 CONTEXT = "a photo of a"
 D_W = 512
-# Chosen once, by experiments with a draft of the model, before any test accuracy was seen.
+# Chosen once, before any test accuracy was seen.
 STEPS, RATE_W, RATE_CONTEXT = 200, 0.05, 0.005
 PROBE_PENALTY = 1.0  # of the squared weights, as 1 / (2 C) with scikit-learn's default C
 

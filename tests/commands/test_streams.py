@@ -19,11 +19,12 @@ import pytest
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.printing import printable
+from support.processes import ORIGINAL, clean, start
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 TRAIN = TASKS / "subgroups" / "train"
 TUNE = ["tune", "--bundle", BUNDLE, "--preset", "demo", "--max-queries", "40"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(RUNTIME)}
+ENVIRONMENT = clean(ORIGINAL) | {"PYTHONPATH": str(RUNTIME)}
 
 
 def command(*arguments: object) -> list[str]:
@@ -128,13 +129,7 @@ def test_a_signal_at_any_moment_is_one_line(by: signal.Signals, wait: float, pro
     code = "import sys; print(flush=True); from sharpzo_edge.__main__ import main; main()"
     pictures = sorted((TRAIN / "sport").iterdir()) * 200
     words = ["predict", "--bundle", BUNDLE, "--prompt", prompt, *pictures, "--json"]
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start([sys.executable, "-c", code, *words]) as process:
         assert process.stdout
         process.stdout.readline()
         time.sleep(0.03 + wait)  # its signal handlers are there

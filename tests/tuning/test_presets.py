@@ -9,7 +9,8 @@ from sharpzo_edge.errors import UsageError
 from sharpzo_edge.memory.plan import NO_SKETCH, Sketch
 from sharpzo_edge.tuning.presets import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
 
-# SHARPZO.md (the paper's Table 8): sigma0, mu_cge, T_c, eta; the std of A from the released configs.
+# The paper's Table 8: sigma0, mu_cge, the change point T_c, and eta. The last column is the standard
+# deviation of A, from the configuration files of the released code.
 TABLE = {
     "pets": (0.1, 1e-3, 100, 1e-3, 0.2),
     "flowers": (0.4, 1e-3, 500, 1e-3, 0.2),
@@ -23,7 +24,7 @@ TABLE = {
     "ucf": (0.1, 1e-3, 200, 1e-3, 0.2),
     "imagenet": (1.0, 1e-5, 200, 1e-1, 1.0),
 }
-# Its section 5: what all datasets share.
+# What all data sets share.
 SHARED = {
     "population": 40,
     "dim": 512,
