@@ -88,7 +88,7 @@ def test_no_command_opens_a_socket_or_leaves_a_file(home: Path, here: Path) -> N
     assert {path.name for path in here.iterdir()} == made
 
 
-def test_the_library_leaves_no_file_and_the_environment_as_it_was(home: Path, here: Path) -> None:
+def test_the_library_leaves_no_trace(home: Path, here: Path) -> None:
     code = (
         "import os, time\n"
         "before = dict(os.environ)\n"
