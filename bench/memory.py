@@ -29,7 +29,7 @@ from shared.class_names import CONTEXT_WORDS, names_of
 from shared.inputs import BUNDLES, exported
 from shared.machine import ROOT, describe_machine, one_line, with_versions_of
 from shared.pages import keep_results, markdown_table, read_results
-from sharpzo_edge.memory.plan import Sketch
+from sharpzo_edge.search.sketched_descent import Sketch
 from sharpzo_edge.tuning.presets import EDGE
 
 RESULTS = ROOT / "bench" / "results" / "memory.json"
@@ -93,13 +93,14 @@ def watched(command: list[str], folder: Path, procs: Path | None = None) -> dict
     process = subprocess.Popen(
         launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
-    assert process.stdout and process.stderr
-    pid = int(process.stderr.readline())
+    said, answered = process.stderr, process.stdout
+    assert said and answered
+    pid = int(said.readline())
     lines: list[str] = []
     answers: list[str] = []
     threads = [
-        threading.Thread(target=lambda: lines.extend(process.stderr)),
-        threading.Thread(target=lambda: answers.append(process.stdout.read())),
+        threading.Thread(target=lambda: lines.extend(said)),
+        threading.Thread(target=lambda: answers.append(answered.read())),
     ]
     for thread in threads:
         thread.start()
@@ -153,7 +154,7 @@ def _status(pid: int) -> dict[str, float] | None:
 
 def floor(folder: Path) -> float:
     """MiB of a process that imports what a tune imports, and ends."""
-    code = "import sharpzo_edge.cli, sharpzo_edge.tune; print('{}')"
+    code = "import sharpzo_edge.cli, sharpzo_edge.commands.tune; print('{}')"
     return float(watched([sys.executable, "-c", code], folder)["peak_mib"])
 
 
@@ -191,8 +192,9 @@ def tune(
 
 def edge_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path, queries: int) -> dict[str, Any]:
     """One generation of the edge preset, and some rounds of its second stage."""
-    own = {"preset": "edge", "rho": 0.02, "change_point": 1, "max_queries": queries}
-    return tune(bundle, n_classes, budget_mib, folder, **own)
+    return tune(
+        bundle, n_classes, budget_mib, folder, preset="edge", rho=0.02, change_point=1, max_queries=queries
+    )
 
 
 def tune_with_sampled_pictures() -> None:
@@ -200,10 +202,12 @@ def tune_with_sampled_pictures() -> None:
     import numpy as np
 
     from sharpzo_edge import cli
+    from sharpzo_edge.clip.towers import ImageTower
     from sharpzo_edge.pictures import encode
 
-    class Sampled(encode.ImageTower):
+    class Sampled(ImageTower):
         passes = 0
+        embed_dim = 0
 
         def image_features(self, batches: Any) -> Any:
             Sampled.passes += 1
@@ -214,7 +218,7 @@ def tune_with_sampled_pictures() -> None:
             random = np.random.default_rng(Sampled.passes).standard_normal((n, Sampled.embed_dim))
             return (random / np.linalg.norm(random, axis=1, keepdims=True)).astype(np.float32)
 
-    encode.ImageTower = Sampled  # type: ignore[misc]
+    vars(encode)["ImageTower"] = Sampled
     sys.argv = ["sharpzo-edge", *sys.argv[2:]]
     cli.main()
 

@@ -86,8 +86,8 @@ def large_model(folder: Path, pictures: Path, precision: str) -> dict[str, Any]:
     about = command(
         "export", "--model", LARGE, "--pretrained", "none", "--output", bundle, "--weights", precision
     )
-    job = ("tune", "--bundle", bundle, "--images", pictures, "--output", folder / "none.safetensors")
-    job += ("--preset", "paper")
+    output = folder / "none.safetensors"
+    job = ("tune", "--bundle", bundle, "--images", pictures, "--output", output, "--preset", "paper")
     refused = subprocess.run(
         [sys.executable, "-m", "sharpzo_edge", *map(str, job), "--memory-budget", "1MiB"],
         capture_output=True,

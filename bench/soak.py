@@ -132,7 +132,7 @@ def struck(strike: str, site: int, words: list[str]) -> None:
         raise OSError(int(strike), os.strerror(int(strike)))
 
     watched = FailingOs(site or None, befalls)
-    files.os = watched  # type: ignore[assignment]
+    vars(files)["os"] = watched
     sys.argv = ["sharpzo-edge", *words]
     try:
         cli.main()
@@ -249,13 +249,13 @@ class Soak:
             ended = run(words, "kill", site)
             expected = [-signal.SIGKILL]
         elif strike == "signal":
-            number = rng.choice(SIGNALS)
-            ended = run(words, after=moment, number=number)
+            caught = rng.choice(SIGNALS)
+            ended = run(words, after=moment, number=caught)
             # Before our handler stands, the system's own way to end.
-            expected = [128 + number, -number]
+            expected = [128 + caught, -caught]
         else:
-            number = rng.choice(ERRNOS)
-            ended = run(words, str(number), site)
+            failure = rng.choice(ERRNOS)
+            ended = run(words, str(failure), site)
             expected = [1, 2]
         stage = self._stage(job, folder)
         if ended.code == 0:
@@ -268,9 +268,9 @@ class Soak:
             self.tally.add("kills", f"{recipe}: {stage}")
             self.tally.add("ways to kill", f"{strike}: {(ended.struck_at or 'any').split(' ')[0]}")
         elif strike == "signal" and ended.code:
-            self.tally.add("signals", f"{signal.Signals(number).name}: {stage}")
+            self.tally.add("signals", f"{caught.name}: {stage}")
         elif strike == "fault" and ended.struck_at:
-            self.tally.add("faults", f"{errno.errorcode[number]}: {ended.struck_at}")
+            self.tally.add("faults", f"{errno.errorcode[failure]}: {ended.struck_at}")
 
     def _is_defect(self, ended: Ended, strike: str) -> bool:
         early = strike == "signal" and ended.code < 0
@@ -280,12 +280,12 @@ class Soak:
         """How far the run had come; its checkpoint must be readable at any moment."""
         from sharpzo_edge.errors import SharpzoError
         from sharpzo_edge.run.checkpoint import load_state
-        from sharpzo_edge.tuning.loop import RunState
+        from sharpzo_edge.tuning.loop import State
 
         if (folder / "prompt").exists():
             return "at the end"
         try:
-            loaded = load_state(folder / "prompt.work" / "checkpoint.safetensors", RunState)
+            loaded = load_state(folder / "prompt.work" / "checkpoint.safetensors", State)
         except SharpzoError as error:
             self.tally.lose(job, f"the checkpoint is lost: {error}")
             return "lost"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,20 +114,31 @@ class OurWorker:
 
         from sharpzo_edge.clip.bundle import Bundle
         from sharpzo_edge.clip.class_prompts import checked_token_ids, class_prompts
-        from sharpzo_edge.clip.quiet_onnxruntime import ort
-        from sharpzo_edge.memory.plan import TowerPlan, Work, floor_of, make_plan
+        from sharpzo_edge.clip.sessions import onnxruntime_version
+        from sharpzo_edge.memory.budget import budget_of
+        from sharpzo_edge.memory.plan import Work, make_plan, tower_json
+        from sharpzo_edge.search import cmaes
+        from sharpzo_edge.tuning.objective import projection_bytes
 
-        self.bundle, self.threads = Bundle.open(Path(bundle)), threads
+        self.bundle = Bundle.open(Path(bundle))
+        manifest = self.bundle.manifest
         lengths = tuple(map(len, checked_token_ids(self.bundle, names, N_CONTEXT)))
-        work = Work(lengths, True, N_CONTEXT, len(names) * SHOTS, DIM, full_covariance=True, threads=threads)
-        budget = BUDGET_MIB if way == "streamed" else math.inf
-        plan = make_plan(self.bundle.manifest, work, budget, floor_of(ort.__version__))
-        assert isinstance(plan.text, TowerPlan)
-        self.plan, self.contexts = plan.text, np.load(contexts)
-        self.prompts = class_prompts(self.bundle, names, N_CONTEXT, plan.chunk_rows)
+        work = Work(
+            name_lengths=lengths,
+            n_context=N_CONTEXT,
+            n_features=len(names) * SHOTS,
+            threads=threads,
+            dim=DIM,
+            search_bytes=cmaes.peak_bytes(cmaes.Settings(dim=DIM)),
+            projection_bytes=projection_bytes(N_CONTEXT * manifest.text.width, DIM),
+        )
+        budget = budget_of(f"{BUDGET_MIB}MiB" if way == "streamed" else None, onnxruntime_version())
+        self.plan = make_plan(manifest, work, budget).text
+        self.contexts = np.load(contexts)
+        self.prompts = class_prompts(self.bundle, names, N_CONTEXT, self.plan.chunk_rows)
         self.tower = self._tower()
         return {
-            "plan": plan.report()["text"] | {"chunk_rows": plan.chunk_rows},
+            "plan": tower_json(self.plan.tower) | {"chunk_rows": self.plan.chunk_rows},
             "positions": sum(len(chunk.mask) for chunk in self.prompts.chunks),
             "needed": 1 + N_CONTEXT + sum(lengths),
         }
@@ -135,7 +147,7 @@ class OurWorker:
         """Seconds for so many candidates, in passes as planned."""
         import numpy as np
 
-        step, answers = self.plan.together, []
+        step, answers = self.plan.tower.batch, []
         started = time.perf_counter()
         for first in range(0, candidates, step):
             contexts = self.contexts[first : min(first + step, candidates)]
@@ -147,16 +159,14 @@ class OurWorker:
 
     def regroup(self, group: int) -> None:
         """From now on so many candidates in a run, in a tower of its own."""
-        from sharpzo_edge.memory.plan import TowerPlan
-
-        streamed = self.plan.mode == "streamed"
-        self.plan = TowerPlan(self.plan.mode, group, max(group, self.plan.together) if streamed else group)
+        tower = self.plan.tower
+        batch = max(group, tower.batch) if tower.mode == "streamed" else group
+        self.plan = replace(self.plan, tower=replace(tower, micro_batch=group, batch=batch))
         self.tower.close()
         self.tower = self._tower()
 
     def profile(self, candidates: int) -> dict[str, Any]:
         """Milliseconds a candidate by kind of operator, in onnxruntime, in reads and around them."""
-        from sharpzo_edge.clip import towers
         from sharpzo_edge.clip.quiet_onnxruntime import ort
 
         folder = self.bundle.folder.parent
@@ -178,11 +188,11 @@ class OurWorker:
             reading += time.perf_counter() - started
             return n_bytes
 
-        towers.ort.SessionOptions, os.preadv = Profiled, timed
+        ort.SessionOptions, os.preadv = Profiled, timed
         try:
             tower = self._tower()
         finally:
-            towers.ort.SessionOptions = plain
+            ort.SessionOptions = plain
         contexts = self.contexts[:candidates]
         tower.class_features(contexts, self.prompts)  # warm
         reading = 0.0
@@ -213,7 +223,7 @@ class OurWorker:
     def _tower(self) -> Any:
         from sharpzo_edge.clip.towers import TextTower
 
-        return TextTower(self.bundle, self.plan, self.threads)
+        return TextTower(self.bundle, self.plan)
 
 
 def _last_passes(events: list[dict[str, Any]], n: int, of: int) -> list[dict[str, Any]]:
@@ -261,9 +271,9 @@ def work() -> None:
     """Serve requests, one JSON object a line: {"do": method, ...} -> its answer."""
     kind = {"torch": TorchWorker, "ours": OurWorker}[sys.argv[2]]
     if kind is OurWorker:
-        from sharpzo_edge.process_memory import return_freed_blocks
+        from sharpzo_edge.process_memory import govern
 
-        return_freed_blocks()
+        govern()
     worker, answers = kind(), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print
     for line in sys.stdin:
@@ -360,7 +370,7 @@ def measure(which: str, bundle: Path, threads: int, rounds: int) -> dict[str, An
         # One candidate at a time takes the same for each: a few of them do.
         n = at_once if at_once > 1 else min(CANDIDATES, 200 // len(names))
         runs[f"{way}, {at_once} at once"] = (
-            lambda way=way, at_once=at_once, n=n: torch("run", way=way, at_once=at_once, candidates=n),
+            partial(torch, "run", way=way, at_once=at_once, candidates=n),
             n,
         )
     ms = interleaved(runs, rounds, once={f"ordinary, {CANDIDATES} at once"} if len(names) > 10 else set())
@@ -550,7 +560,8 @@ def nothing_to_save(row: dict[str, Any]) -> list[str]:
 def products_a_position(row: dict[str, Any], way: str) -> float:
     """Microseconds."""
     ms: float = row["profile"][way]["ms"].get("products with weights", 0)
-    return ms * 1e3 / row["positions"][way]
+    positions: int = row["positions"][way]
+    return ms * 1e3 / positions
 
 
 def profile_table(row: dict[str, Any]) -> list[str]:

@@ -39,15 +39,23 @@ class TorchText:
     @property
     def ordinary_positions(self) -> int:
         """Token positions that a candidate costs."""
-        return self._ids.numel()
+        return int(self._ids.numel())
 
     @property
     def shared_positions(self) -> int:
         return self._n_shared + self.n_names * int(self._lengths.max())
 
-    @torch.inference_mode()
     def ordinary(self, contexts: torch.Tensor) -> torch.Tensor:
-        """(B, m, D) -> unit class features (B, K, E)."""
+        """(B, m, D) -> unit class features (B, K, E), without gradients."""
+        with torch.inference_mode():
+            return self._ordinary(contexts)
+
+    def shared(self, contexts: torch.Tensor) -> torch.Tensor:
+        """(B, m, D) -> unit class features (B, K, E), without gradients."""
+        with torch.inference_mode():
+            return self._shared(contexts)
+
+    def _ordinary(self, contexts: torch.Tensor) -> torch.Tensor:
         model, n_candidates = self._model, len(contexts)
         rows = model.token_embedding(self._ids).repeat(n_candidates, 1, 1, 1)
         rows[:, :, 1 : self._n_shared] = contexts[:, None]
@@ -56,9 +64,7 @@ class TorchText:
         ends = (self._n_shared + self._lengths - 1).repeat(n_candidates)
         return self._features(rows[torch.arange(len(rows)), ends], n_candidates)
 
-    @torch.inference_mode()
-    def shared(self, contexts: torch.Tensor) -> torch.Tensor:
-        """(B, m, D) -> unit class features (B, K, E)."""
+    def _shared(self, contexts: torch.Tensor) -> torch.Tensor:
         model, n_candidates = self._model, len(contexts)
         n_shared, longest = self._n_shared, int(self._lengths.max())
         positions = model.positional_embedding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3},
@@ -40,14 +41,14 @@ def encode_text(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return functional.normalize(x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection, dim=-1)
 
 
-@torch.no_grad()
 def average(mean: nn.Module, model: nn.Module, keep: float) -> None:
     """mean <- keep mean + (1 - keep) model, of weights and of BatchNorm's statistics."""
-    for old, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, 1 - keep)
-        else:
-            old.copy_(new)
+    with torch.no_grad():
+        for old, new in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - keep)
+            else:
+                old.copy_(new)
 
 
 def halved(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -24,6 +25,8 @@ D_W = 512
 # Chosen once, before any test accuracy was seen.
 STEPS, RATE_W, RATE_CONTEXT = 200, 0.05, 0.005
 PROBE_PENALTY = 1.0  # of the squared weights, as 1 / (2 C) with scikit-learn's default C
+
+FeaturesOf = Callable[[torch.Tensor], torch.Tensor]  # what is tuned -> unit class features (K, E)
 
 
 class Clip:
@@ -49,7 +52,7 @@ class Clip:
         tokens = self.tokenize([CONTEXT])[0]
         return self.model.token_embedding(tokens[1 : int(tokens.argmax())])
 
-    def classes(self, names: list[str]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def classes(self, names: list[str]) -> FeaturesOf:
         """context (m, D) -> unit class features (K, E) of "<context> <name>."."""
         tokens = self.tokenize([f"{CONTEXT} {name}." for name in names])
         eot = tokens.argmax(1)
@@ -80,7 +83,7 @@ def measure(work: Path, model_dir: Path, tasks: Path) -> None:
     (work / "measure.md").write_text(task_table(results) + "\n", encoding="utf-8")
 
 
-def measure_task(clip: Clip, folder: Path) -> dict:
+def measure_task(clip: Clip, folder: Path) -> dict[str, Any]:
     """accuracy[method][split]: one figure in percent a seed (zero-shot: one for all)."""
     folders = sorted(path.name for path in (folder / "train").iterdir())
     names = [name.replace("_", " ") for name in folders]
@@ -90,30 +93,30 @@ def measure_task(clip: Clip, folder: Path) -> dict:
     accuracy: dict[str, dict[str, list[float]]] = {m: {split: [] for split in SPLITS} for m in METHODS}
     losses: dict[str, list[float]] = {"zero_shot": [], "coop_w": [], "coop_context": []}
 
-    def note(method: str, scores: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def note(method: str, weight: torch.Tensor, bias: torch.Tensor | float = 0.0) -> None:
         for split, (features, labels) in tested.items():
-            hit = (scores(features).argmax(1) == labels).float().mean().item()
+            hit = ((features @ weight.T + bias).argmax(1) == labels).float().mean().item()
             accuracy[method][split].append(round(100 * hit, 2))
 
     with torch.no_grad():
         zero_shot = class_features(start)
-    note("zero_shot", lambda x: x @ zero_shot.T)
+    note("zero_shot", zero_shot)
     for seed in SEEDS:
         shots = draw_shots(pool_labels, seed)
         x, y = pool[shots], pool_labels[shots]
-        weight, bias = linear_probe(x, y, len(names))
-        note("linear_probe", lambda x, w=weight, b=bias: x @ w.T + b)
+        note("linear_probe", *linear_probe(x, y, len(names)))
         losses["zero_shot"].append(functional.cross_entropy(clip.scale * x @ zero_shot.T, y).item())
 
         rng = torch.Generator().manual_seed(seed)
         A = torch.randn(start.numel(), D_W, generator=rng) * clip.embedding_std
-        for method, initial, rate, context_of in (
-            ("coop_w", torch.zeros(D_W), RATE_W, lambda w, A=A: start + (A @ w).view_as(start)),
-            ("coop_context", start, RATE_CONTEXT, lambda context: context),
+        features_of_w = _of_moved_contexts(class_features, start, A)
+        for method, features_of, initial, rate in (
+            ("coop_w", features_of_w, torch.zeros(D_W), RATE_W),
+            ("coop_context", class_features, start, RATE_CONTEXT),
         ):
-            tuned, loss = coop(lambda v, f=context_of: class_features(f(v)), initial, rate, clip.scale, x, y)
+            tuned, loss = coop(features_of, initial, rate, clip.scale, x, y)
             losses[method].append(loss)
-            note(method, lambda x, t=tuned: x @ t.T)
+            note(method, tuned)
     return {
         "classes": len(names),
         "pictures": {split: len(labels) for split, (_, labels) in tested.items()},
@@ -122,6 +125,11 @@ def measure_task(clip: Clip, folder: Path) -> dict:
         "accuracy": accuracy,
         "training_loss": {method: [round(v, 3) for v in values] for method, values in losses.items()},
     }
+
+
+def _of_moved_contexts(class_features: FeaturesOf, start: torch.Tensor, A: torch.Tensor) -> FeaturesOf:
+    """w -> class features of the context start + A w."""
+    return lambda w: class_features(start + (A @ w).view_as(start))
 
 
 def draw_shots(labels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -152,7 +160,7 @@ def linear_probe(x: torch.Tensor, y: torch.Tensor, n_classes: int) -> tuple[torc
 
 
 def coop(
-    class_features: Callable[[torch.Tensor], torch.Tensor],
+    class_features: FeaturesOf,
     initial: torch.Tensor,
     rate: float,
     scale: float,

@@ -86,7 +86,9 @@ def _iconify(package: str) -> Callable[..., Pictures]:
         icons = json.loads((root / "icons.json").read_text(encoding="utf-8"))
         chars = json.loads((root / "chars.json").read_text(encoding="utf-8"))
         if chars:
-            pairs = [(without_style(code), name) for code, name in chars.items()]
+            pairs: list[tuple[str | None, str]] = [
+                (without_style(code), name) for code, name in chars.items()
+            ]
         else:
             names = _names(node_modules, emoji)
             pairs = [(_match(name, names), name) for name in [*icons["icons"], *icons.get("aliases", {})]]
@@ -160,11 +162,11 @@ def _square(image: Image.Image) -> np.ndarray:
     """Scaled to fit 64 x 64, centred, transparent around."""
     if image.size != (SIZE, SIZE):
         scale = SIZE / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
         # Premultiplied, so that the colour under full transparency does not bleed in.
-        image = image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+        image = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
         square = Image.new("RGBA", (SIZE, SIZE))
-        square.paste(image, ((SIZE - size[0]) // 2, (SIZE - size[1]) // 2))
+        square.paste(image, ((SIZE - width) // 2, (SIZE - height) // 2))
         image = square
     return np.asarray(image)
 

@@ -36,7 +36,8 @@ class Schedule:
 
 def new_optimizer(*modules: nn.Module | nn.Parameter, weight_decay: float) -> torch.optim.AdamW:
     """AdamW; weights of linear and convolutional layers decay, all others do not."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in modules:
         if isinstance(module, nn.Parameter):
             others.append(module)

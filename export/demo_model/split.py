@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from hashlib import sha256
 
 from .emoji import Emoji
@@ -11,7 +12,7 @@ HELD_OUT = 0.4
 LEAST_DESIGNS = 10  # smaller subgroups are trained on whole: 4 test pictures say nothing
 
 
-def shuffled(designs) -> list[str]:
+def shuffled(designs: Iterable[str]) -> list[str]:
     """In a fixed order that has nothing to do with Unicode's."""
     return sorted(designs, key=lambda design: sha256(design.encode()).hexdigest())
 

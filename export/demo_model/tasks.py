@@ -150,12 +150,16 @@ def write_tasks(work: Path, emoji: list[Emoji], folder: Path) -> None:
     held = held_out_designs(emoji)
     usable = [e for e in plain_forms(emoji) if e.subgroup not in LEFT_OUT]
     usable = [e for e in usable if all((e.hexcode, style) in row for style in SPLITS.values())]
+
+    def in_style(style: str) -> Callable[[Emoji], np.ndarray]:
+        return lambda emoji: pictures[row[emoji.hexcode, style]]
+
     sizes = {}
     for task in TASKS:
-        train, test = choose(task, usable, held, lambda e: pictures[row[e.hexcode, TASK_STYLE]])
+        train, test = choose(task, usable, held, in_style(TASK_STYLE))
         for split, style in SPLITS.items():
-            _write(folder / task.name / split, test, lambda e, s=style: pictures[row[e.hexcode, s]])
-        _write(folder / task.name / "train", train, lambda e: pictures[row[e.hexcode, TASK_STYLE]])
+            _write(folder / task.name / split, test, in_style(style))
+        _write(folder / task.name / "train", train, in_style(TASK_STYLE))
         write_attribution(folder / task.name, shifted=True)
         sizes[task.name] = {
             "about": task.about,

@@ -116,7 +116,6 @@ def contrastive_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return (one_way(logits, truth) + one_way(logits.T, truth.T)) / 2
 
 
-@torch.no_grad()
 def _features(tower: nn.Module, pictures: TrainingSet, settings: Settings) -> torch.Tensor:
     """(1 + looks, N, E) unit features: of every picture over white, and of its augmentations."""
     rng = torch.Generator().manual_seed(settings.seed)
@@ -126,6 +125,8 @@ def _features(tower: nn.Module, pictures: TrainingSet, settings: Settings) -> to
         for rows in torch.arange(len(pictures.pictures)).split(256):
             part = pictures.pictures[rows]
             x = augment(part, pictures.may_flip[rows], rng) if look else on_white(part)
-            parts.append(functional.normalize(tower(x.contiguous(memory_format=torch.channels_last)), dim=-1))
+            with torch.no_grad():
+                features = tower(x.contiguous(memory_format=torch.channels_last))
+            parts.append(functional.normalize(features, dim=-1))
         looks.append(torch.cat(parts))
     return torch.stack(looks)

@@ -39,12 +39,11 @@ class Watch:
             prompts = [f"a photo of a {name.replace('-', ' ')}." for name in names]
             self._tokens = torch.from_numpy(speaker.rows(prompts))
 
-    @torch.no_grad()
     def zero_shot(self, model: nn.Module) -> float:
         """Accuracy in percent of the subgroups' names as prompts."""
-        return self._accuracy(self._features(model.visual), encode_text(model, self._tokens))
+        with torch.no_grad():
+            return self._accuracy(self._features(model.visual), encode_text(model, self._tokens))
 
-    @torch.no_grad()
     def nearest_mean(self, tower: nn.Module) -> float:
         """Accuracy in percent of the known emoji's mean features as classes."""
         x = self._features(tower)
@@ -55,10 +54,12 @@ class Watch:
     def _features(self, tower: nn.Module) -> torch.Tensor:
         was = tower.training
         tower.eval()
-        x = torch.cat([tower(on_white(part)) for part in self._images.split(128)])
+        with torch.no_grad():
+            x = torch.cat([tower(on_white(part)) for part in self._images.split(128)])
         tower.train(was)
         return functional.normalize(x, dim=-1)
 
     def _accuracy(self, x: torch.Tensor, classes: torch.Tensor) -> float:
         hit = (x[self._held] @ classes.T).argmax(1) == self._labels[self._held]
-        return round(100 * hit.float().mean().item(), 1)
+        share: float = hit.float().mean().item()
+        return round(100 * share, 1)

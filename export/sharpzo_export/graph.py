@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sharpzo_edge import __version__
-from sharpzo_edge.clip.manifest import Step, Tensor
+from sharpzo_edge.clip.manifest import PACKED_BLOCK, Step, Tensor
 
-from .quantize import BLOCK, Packed
+from .quantize import Packed
 
 # Read by every onnxruntime the device side allows; fixed, so that a newer onnx package changes nothing.
 OPSET = 20
@@ -36,6 +37,7 @@ Place = Tensor | Packed[Tensor]
 Value = str | Packed[str]
 Places = dict[str, Place]
 Values = dict[str, Value]
+S = TypeVar("S")
 
 
 class DataFile:
@@ -90,21 +92,33 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
-    def op(self, kind: str, *inputs: str, n_outputs: int = 1, **attributes: Any) -> Any:
-        """Append a node; returns its output's name, or a list of them when there are several."""
-        stem = f"{kind}_{len(self._nodes)}"
-        outputs = [stem] if n_outputs == 1 else [f"{stem}_{i}" for i in range(n_outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=stem, **attributes))
-        return outputs[0] if n_outputs == 1 else outputs
+    def op(self, kind: str, *inputs: Value, **attributes: Any) -> str:
+        """Append a node; returns its output's name. Only `linear` takes packed matrices."""
+        name = f"{kind}_{len(self._nodes)}"
+        self._append(kind, inputs, name, [name], attributes)
+        return name
+
+    def split(self, x: str, sizes: Sequence[int]) -> list[str]:
+        """Parts of these sizes along the last axis."""
+        name = f"Split_{len(self._nodes)}"
+        outputs = [f"{name}_{i}" for i in range(len(sizes))]
+        self._append("Split", (x, self.constant(sizes)), name, outputs, {"axis": -1})
+        return outputs
+
+    def _append(
+        self, kind: str, inputs: Sequence[Value], name: str, outputs: list[str], attributes: dict[str, Any]
+    ) -> None:
+        names = [_plain(value) for value in inputs]
+        self._nodes.append(helper.make_node(kind, names, outputs, name=name, **attributes))
 
     def constant(self, value: Any, dtype: type = np.int64) -> str:
         """A small constant inside the graph file; equal ones are shared."""
-        array = np.asarray(value, dtype)
+        array: NDArray[Any] = np.asarray(value, dtype)
         name = f"const_{array.dtype}_{array.shape}_{array.tobytes().hex()}"
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def weight(self, place: Place, prefix: str = "") -> Any:
+    def weight(self, place: Place, prefix: str = "") -> Value:
         """An initialiser that lies in the data file; `prefix` tells equal names of blocks apart."""
         return _each(place, lambda tensor: self._initializer(tensor, prefix))
 
@@ -126,14 +140,15 @@ class Graph:
         return {name: _each(place, feed) for name, place in places.items()}
 
     def _initializer(self, tensor: Tensor, prefix: str) -> str:
-        proto = TensorProto(name=prefix + tensor.name, dims=tensor.shape)
+        name = prefix + tensor.name
+        proto = TensorProto(name=name, dims=tensor.shape)
         proto.data_type = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
         proto.data_location = TensorProto.EXTERNAL
         place = {"location": self.data.path.name, "offset": tensor.offset, "length": tensor.n_bytes}
         for key, value in place.items():
             proto.external_data.add(key=key, value=str(value))
-        self._initializers[proto.name] = proto
-        return proto.name
+        self._initializers[name] = proto
+        return name
 
     def save(self, path: Path) -> None:
         graph = helper.make_graph(
@@ -153,7 +168,7 @@ class Graph:
 
     # Idioms that several towers share.
 
-    def linear(self, x: str, weight: Value, bias: str | None) -> str:
+    def linear(self, x: str, weight: Value, bias: Value | None) -> str:
         """x (…, in) @ weight (in, out) + bias: the one place where a linear layer is emitted."""
         if isinstance(weight, Packed):
             y = self.op(
@@ -163,14 +178,14 @@ class Graph:
                 K=weight.n_in,
                 N=weight.n_out,
                 bits=weight.bits,
-                block_size=BLOCK,
+                block_size=PACKED_BLOCK,
                 accuracy_level=FLOAT32_ACTIVATIONS,
             )
         else:
             y = self.op("MatMul", x, weight)
         return self.op("Add", y, bias) if bias else y
 
-    def layer_norm(self, x: str, weight: str, bias: str, epsilon: float) -> str:
+    def layer_norm(self, x: str, weight: Value, bias: Value, epsilon: float) -> str:
         return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
 
     def activation(self, x: str, kind: str) -> str:
@@ -196,7 +211,7 @@ class Graph:
         parts = [self.constant([s]) if isinstance(s, int) else s for s in shape]
         return self.op("Reshape", x, self.op("Concat", *parts, axis=0))
 
-    def slice(self, x: str, start: str | int, end: str | int, axis: int) -> str:
+    def slice(self, x: Value, start: str | int, end: str | int, axis: int) -> str:
         a, b = (self.constant([v]) if isinstance(v, int) else v for v in (start, end))
         return self.op("Slice", x, a, b, self.constant([axis]))
 
@@ -212,6 +227,13 @@ def step(graph: str, weights: Places) -> Step:
     return Step(graph, tuple(tensors))
 
 
-def _each(place: Place, use: Callable[[Tensor], Any]) -> Any:
+def _plain(value: Value) -> str:
+    """The one name of a weight that is not packed."""
+    if isinstance(value, Packed):
+        raise TypeError(f"{value.blocks} is packed: only a linear layer can take it")
+    return value
+
+
+def _each(place: Place, use: Callable[[Tensor], S]) -> S | Packed[S]:
     """use(tensor) for the one tensor of a plain weight, or for each of a packed matrix."""
     return place.map(lambda _, tensor: use(tensor)) if isinstance(place, Packed) else use(place)

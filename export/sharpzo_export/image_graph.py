@@ -18,7 +18,7 @@ from open_clip.modified_resnet import AttentionPool2d, Bottleneck, ModifiedResNe
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import nn
 
-from sharpzo_edge.clip import bundle
+from sharpzo_edge.clip.manifest import ImageSpec, Step
 
 from .graph import IR_VERSION, OPSET, Array, DataFile, Graph, Places, Values, step
 from .liveness import image_activations
@@ -37,6 +37,7 @@ from .transformer import (
 GRAPH, DATA = "image.onnx", "image.data"
 
 Shapes = dict[str, tuple[int | str, ...]]
+Build = Callable[[Graph, list[str], Values], list[str]]  # (graph, values taken, weights) -> values given
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Piece:
     graph    the step's file; pieces that share it compute the same with weights of their own
     takes    names and shapes of what the piece before hands on
     gives    likewise, what this one hands on
-    build    (graph, values taken, weights) -> values given
+    build    writes it into a graph
     weights  what a streaming runtime feeds; other weights `build` brings into the graph itself
     shapes   of these weights, where they differ between pieces that share a graph
     name     tells equal names of weights apart in the whole graph
@@ -55,7 +56,7 @@ class Piece:
     graph: str
     takes: Shapes
     gives: Shapes
-    build: Callable[[Graph, list[str], Values], list[str]]
+    build: Build
     weights: Places = field(default_factory=dict)
     shapes: Shapes | None = None
     name: str = ""
@@ -63,7 +64,7 @@ class Piece:
 
 def write_image_graphs(
     folder: Path, visual: nn.Module, size: tuple[int, int], embed_dim: int, linear: LinearWeights
-) -> bundle.ImageSpec:
+) -> ImageSpec:
     """Write image.data and its graphs; returns the manifest's part. `size` is (height, width)."""
     if getattr(visual, "output_tokens", False):
         raise refuse("image", "it returns its tokens too (output_tokens)", "towers that return features")
@@ -76,7 +77,7 @@ def write_image_graphs(
     return _write_traced(folder, visual, size)
 
 
-def _write_pieces(folder: Path, kind: str, cut: Callable[[DataFile], list[Piece]]) -> bundle.ImageSpec:
+def _write_pieces(folder: Path, kind: str, cut: Callable[[DataFile], list[Piece]]) -> ImageSpec:
     """The weights of all pieces, the graph that joins them, and a graph for each kind of piece."""
     data = DataFile(folder / DATA)
     pieces = cut(data)
@@ -99,13 +100,12 @@ def _write_pieces(folder: Path, kind: str, cut: Callable[[DataFile], list[Piece]
     return _spec(folder, kind, pieces[0].takes["pixels"], [step(p.graph, p.weights) for p in pieces])
 
 
-def _spec(
-    folder: Path, kind: str, pixels: tuple[int | str, ...], steps: list[bundle.Step]
-) -> bundle.ImageSpec:
+def _spec(folder: Path, kind: str, pixels: tuple[int | str, ...], steps: list[Step]) -> ImageSpec:
     """The manifest's part, with what a picture's intermediate results take."""
-    shape = tuple(int(edge) for edge in pixels[1:])
+    channels, height, width = (int(edge) for edge in pixels[1:])
+    shape = channels, height, width
     alive, carried = image_activations(folder, GRAPH, DATA, tuple(steps), shape)
-    return bundle.ImageSpec(
+    return ImageSpec(
         graph=GRAPH, data=DATA, steps=tuple(steps), kind=kind, activation_bytes=alive, carried_bytes=carried
     )
 
@@ -148,18 +148,18 @@ def _vit(
     pooled_rows = ("B", 1, form.width) if visual.pool_type == "tok" else all_rows
     any_rows = ("B", "N", form.width)
 
-    def attention(first_row_only: bool) -> Callable[[Graph, list[str], Values], list[str]]:
-        return lambda g, taken, w: [full_attention_half(g, *taken, w, form, first_row_only)]
+    def attention(first_row_only: bool) -> Build:
+        return lambda g, taken, w: [full_attention_half(g, taken[0], w, form, first_row_only)]
 
     def mlp(g: Graph, taken: list[str], w: Values) -> list[str]:
-        return [mlp_half(g, *taken, w, form)]
+        return [mlp_half(g, taken[0], w, form)]
 
     pieces = [
         Piece(
             "image_stem.onnx",
             takes=pixels,
             gives={"rows": all_rows},
-            build=lambda g, taken, w: [_vit_stem(g, *taken, visual, edge)],
+            build=lambda g, taken, w: [_vit_stem(g, taken[0], visual, edge)],
         )
     ]
     blocks = visual.transformer.resblocks
@@ -190,7 +190,7 @@ def _vit(
             "image_head.onnx",
             takes={"rows": pooled_rows},
             gives=features,
-            build=lambda g, taken, w: [_vit_head(g, *taken, visual, edge)],
+            build=lambda g, taken, w: [_vit_head(g, taken[0], visual, edge)],
         )
     )
     return pieces
@@ -242,7 +242,7 @@ def _resnet(
             "image_stem.onnx",
             takes=pixels,
             gives={"maps": maps},
-            build=lambda g, taken, w: [_resnet_stem(g, *taken, g.weights(stem), visual.conv1.stride)],
+            build=lambda g, taken, w: [_resnet_stem(g, taken[0], g.weights(stem), visual.conv1.stride)],
         )
     ]
     for i in (1, 2, 3, 4):
@@ -280,7 +280,7 @@ def _bottleneck_piece(data: DataFile, block: Bottleneck, name: str) -> Piece:
         f"image_{kind}_{block.stride}.onnx",
         takes={"maps": ("B", "C", "H", "W")},
         gives={"maps_out": gives},
-        build=lambda g, taken, w: [_bottleneck(g, *taken, w, block.stride)],
+        build=lambda g, taken, w: [_bottleneck(g, taken[0], w, block.stride)],
         weights=data.append_block(_folded(convolutions)),
         shapes=shapes,
         name=name,
@@ -359,25 +359,25 @@ def _attention_pool(
         return [g.reshape(g.transpose(g.op("MatMul", scores, v), 0, 2, 1, 3), 0, width)]
 
     def build_c(g: Graph, taken: list[str], w: Values) -> list[str]:
-        return [g.unit(project(g, *taken, w, "c"))]
+        return [g.unit(project(g, taken[0], w, "c"))]
+
+    def piece(name: str, takes: Shapes, gives: Shapes, build: Build, scale: float = 1.0) -> Piece:
+        return Piece(f"image_pool_{name}.onnx", takes, gives, build, weights(name, scale), name="pool")
 
     rows, mixed = ("B", n_rows, width), ("B", width)
     q, scores = ("B", heads, 1, head_width), ("B", heads, 1, n_rows)
     return [
-        Piece(f"image_pool_{name}.onnx", takes, gives, build, weights(name, scale), name="pool")
-        for name, takes, gives, build, scale in (
-            ("q", {"maps": ("B", width, "H", "W")}, {"rows": rows, "q": q}, build_q, head_width**-0.5),
-            ("k", {"rows": rows, "q": q}, {"rows_out": rows, "scores": scores}, build_k, 1.0),
-            ("v", {"rows": rows, "scores": scores}, {"mixed": mixed}, build_v, 1.0),
-            ("c", {"mixed": mixed}, features, build_c, 1.0),
-        )
+        piece("q", {"maps": ("B", width, "H", "W")}, {"rows": rows, "q": q}, build_q, head_width**-0.5),
+        piece("k", {"rows": rows, "q": q}, {"rows_out": rows, "scores": scores}, build_k),
+        piece("v", {"rows": rows, "scores": scores}, {"mixed": mixed}, build_v),
+        piece("c", {"mixed": mixed}, features, build_c),
     ]
 
 
 # Everything else ---------------------------------------------------------------------------------
 
 
-class _UnitFeatures(nn.Module):
+class _UnitFeatures(nn.Module):  # type: ignore[misc]  # torch is not there where types are checked
     def __init__(self, visual: nn.Module):
         super().__init__()
         self.visual = visual
@@ -386,7 +386,7 @@ class _UnitFeatures(nn.Module):
         return nn.functional.normalize(self.visual(pixels), dim=-1)
 
 
-def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> bundle.ImageSpec:
+def _write_traced(folder: Path, visual: nn.Module, size: tuple[int, int]) -> ImageSpec:
     """Other towers (timm's) through torch.onnx.export; export's parity check decides on them."""
     was_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused operator has no ONNX form

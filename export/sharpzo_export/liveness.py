@@ -73,7 +73,7 @@ def _unpacked_bytes(node: onnx.NodeProto) -> int:
     """A product with packed weights spreads them to float32 while it runs."""
     if node.op_type != "MatMulNBits":
         return 0
-    size = {a.name: a.i for a in node.attribute}
+    size: dict[str, int] = {a.name: a.i for a in node.attribute}
     return 4 * size["K"] * size["N"]
 
 

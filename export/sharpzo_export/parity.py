@@ -10,6 +10,7 @@ features and those of torch before rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,13 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from sharpzo_edge.clip import class_prompts, towers
+from sharpzo_edge.clip import class_prompts
 from sharpzo_edge.clip import preprocess as preprocessing
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.manifest import COSINE
+from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, ImagePlan, TextPlan
+from sharpzo_edge.clip.towers import ImageTower, TextTower
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED
 
 from .load_clip import LoadedClip
 from .quantize import LinearWeights
@@ -37,6 +39,7 @@ TOLERANCES = {
     "class_features": 1e-4,
     "class_features_streamed": 1e-4,
 }
+CHUNK_ROWS = 32  # so few that the names take several runs
 NAMES = (
     "cat",
     "annual crop land",
@@ -60,18 +63,18 @@ def check_parity(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> dic
     stage beyond tolerance. The model is left with the weights that `linear` rounded.
     """
     found: dict[str, float] = {}
-    for stage, figure in _figures(bundle, clip, linear):
-        found[stage] = figure
-        if stage in TOLERANCES and not figure <= TOLERANCES[stage]:
-            raise ParityError(
-                f"The exported model differs from torch in {stage.replace('_', ' ')}, by {figure:.3g}. "
-                f"At most {TOLERANCES[stage]:.3g} is allowed. Nothing was written. "
-                f"Please report the model's name and this line; another --model may work"
-            )
+    with torch.no_grad():
+        for stage, figure in _figures(bundle, clip, linear):
+            found[stage] = figure
+            if stage in TOLERANCES and not figure <= TOLERANCES[stage]:
+                raise ParityError(
+                    f"The exported model differs from torch in {stage.replace('_', ' ')}, by {figure:.3g}. "
+                    f"At most {TOLERANCES[stage]:.3g} is allowed. Nothing was written. "
+                    f"Please report the model's name and this line; another --model may work"
+                )
     return found
 
 
-@torch.no_grad()
 def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterator[tuple[str, float]]:
     preprocess = bundle.manifest.preprocess
     pictures = list(_pictures(preprocess.size))
@@ -104,18 +107,18 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
     plans = {"image_features": RESIDENT, "image_features_streamed": STREAMED}
     if not bundle.manifest.image.steps:
         del plans["image_features_streamed"]
-    for stage, plan in plans.items():
-        with towers.ImageTower(bundle, plan) as image_tower:
+    for stage, tower in plans.items():
+        with ImageTower(bundle, ImagePlan(tower, decoding_bytes=math.inf, threads=0)) as image_tower:
             answer = image_tower.image_features([theirs.numpy()])
         yield stage, _largest(of_pictures, answer)
     if linear.are_rounded:
         yield "image_features" + COSINE, _smallest_cosine(before[0], answer)
 
     context = class_prompts.context_from_words(bundle, words)
-    prompts = class_prompts.class_prompts(bundle, names, len(context), chunk_rows=32)
+    prompts = class_prompts.class_prompts(bundle, names, len(context), CHUNK_ROWS)
     other = context + np.float32(0.1)  # a candidate between two equal ones, which it must not touch
-    for stage, plan in (("class_features", RESIDENT), ("class_features_streamed", STREAMED)):
-        with towers.TextTower(bundle, plan) as text_tower:
+    for stage, tower in (("class_features", RESIDENT), ("class_features_streamed", STREAMED)):
+        with TextTower(bundle, TextPlan(tower, CHUNK_ROWS, threads=0)) as text_tower:
             answer = text_tower.class_features(np.stack([context, other, context]), prompts)
         yield stage, max(_largest(of_classes, answer[0]), _largest(of_classes, answer[2]))
     if linear.are_rounded:

@@ -1,6 +1,6 @@
 """Weight-only rounding: a linear layer's matrix as 8 or 4 bit numbers in blocks, activations untouched.
 
-Each output column is cut into blocks of `BLOCK` inputs. A block has a scale and a zero point, so that
+Each output column is cut into blocks of `PACKED_BLOCK` inputs. A block has a scale and a zero point, so that
 its numbers q stand for (q - zero point) * scale: its range, widened to hold zero, is divided evenly. The
 layout is that of onnxruntime's MatMulNBits, which multiplies by exactly these numbers in float32.
 
@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from sharpzo_edge.clip.manifest import PACKED_BLOCK as BLOCK
+from sharpzo_edge.clip.manifest import PACKED_BLOCK
 
 BITS = {"int8": 8, "int4": 4}
 PARTS = ("blocks", "scales", "zero_points")
@@ -31,7 +31,7 @@ S = TypeVar("S")
 class Packed(Generic[T]):
     """The three parts of a packed (n_in, n_out) matrix: arrays, their places in a file, or names in a graph.
 
-    blocks       (n_out, n_blocks, BLOCK * bits / 8) uint8; at 4 bits the earlier number is the low half
+    blocks       (n_out, n_blocks, PACKED_BLOCK * bits / 8) uint8; at 4 bits the earlier is the low half
     scales       (n_out, n_blocks) float32
     zero_points  (n_out, n_blocks * bits / 8, rounded up) uint8, packed like the blocks
     """
@@ -56,8 +56,8 @@ def pack(matrix: np.ndarray, bits: int) -> PackedArrays:
     """Round a float32 matrix (n_in, n_out) to the nearest of 2^bits evenly spaced numbers a block."""
     n_in, n_out = matrix.shape
     most = np.float32(2**bits - 1)
-    padded = np.pad(matrix, ((0, -n_in % BLOCK), (0, 0)))
-    values = padded.T.reshape(n_out, -1, BLOCK)
+    padded = np.pad(matrix, ((0, -n_in % PACKED_BLOCK), (0, 0)))
+    values = padded.T.reshape(n_out, -1, PACKED_BLOCK)
     low, high = np.minimum(values.min(axis=2), 0), np.maximum(values.max(axis=2), 0)
     scales = ((high - low) / most).astype(np.float32)
     scales[scales == 0] = 1
@@ -86,7 +86,8 @@ def times_columns(matrix: np.ndarray | PackedArrays, factors: np.ndarray) -> np.
     """Each output column times its factor (n_out,): a packed matrix takes it into the scales."""
     if isinstance(matrix, Packed):
         return matrix.map(lambda name, part: part * factors[:, None] if name == "scales" else part)
-    return matrix * factors
+    scaled: np.ndarray = matrix * factors
+    return scaled
 
 
 class LinearWeights:
@@ -98,7 +99,7 @@ class LinearWeights:
 
     def __call__(self, matrix: torch.Tensor) -> np.ndarray | PackedArrays:
         """The (in, out) view of a layer's weights, in the chosen precision."""
-        array = matrix.detach().to(torch.float32).numpy()
+        array: np.ndarray = matrix.detach().to(torch.float32).numpy()
         if self._bits is None:
             return array
         packed = pack(array, self._bits)
@@ -121,7 +122,8 @@ def _squeeze(numbers: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return numbers
     even = np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, numbers.shape[-1] % 2)])
-    return even[..., 0::2] | even[..., 1::2] << 4
+    two_in_one: np.ndarray = even[..., 0::2] | even[..., 1::2] << 4
+    return two_in_one
 
 
 def _spread(data: np.ndarray, bits: int) -> np.ndarray:

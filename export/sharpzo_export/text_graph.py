@@ -27,7 +27,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.transformer import TextTransformer
 from torch import nn
 
-from sharpzo_edge.clip import bundle
+from sharpzo_edge.clip.manifest import TextSpec
 from sharpzo_edge.clip.tokenizer import EOT_ID
 
 from .graph import Array, DataFile, Graph, Places, Values, step
@@ -123,7 +123,7 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextParts:
     )
 
 
-def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: LinearWeights) -> bundle.TextSpec:
+def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: LinearWeights) -> TextSpec:
     """Write text.data, text.onnx and the step graphs; returns the manifest's part."""
     form = tower.form
     data = DataFile(folder / DATA)
@@ -182,7 +182,7 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
         graph = ATTENTION if i < len(halves) - 1 else LAST_ATTENTION
         steps += [step(graph, attention), step(MLP, mlp)]
     steps.append(step(HEAD, {}))
-    return bundle.TextSpec(
+    return TextSpec(
         graph=GRAPH,
         data=DATA,
         steps=tuple(steps),

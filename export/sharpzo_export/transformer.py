@@ -35,7 +35,8 @@ class BlockForm:
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).numpy()
+    array: np.ndarray = tensor.detach().to(torch.float32).numpy()
+    return array
 
 
 def block_form(blocks: nn.ModuleList, tower: str) -> BlockForm:
@@ -91,8 +92,7 @@ def queries_keys_values(g: Graph, rows: str, w: Values, form: BlockForm) -> list
     """Three of (B, R, D) from rows (B, R, D); the queries come scaled."""
     x = g.layer_norm(rows, w["ln_1.weight"], w["ln_1.bias"], form.epsilon)
     qkv = g.linear(x, w["qkv.weight"], w["qkv.bias"])
-    sizes = g.constant([form.width] * 3)
-    return g.op("Split", qkv, sizes, n_outputs=3, axis=-1)
+    return g.split(qkv, [form.width] * 3)
 
 
 def by_head(g: Graph, x: str, heads: int, head_width: int) -> str:

@@ -17,7 +17,23 @@ import numpy as np
 from open_clip.tokenizer import default_bpe
 
 from sharpzo_edge import __version__
-from sharpzo_edge.clip import bundle
+from sharpzo_edge.clip.bundle import (
+    MANIFEST_FILE,
+    MERGES_FILE,
+    TOKEN_EMBEDDING_FILE,
+    TOKEN_IDS_FILE,
+    Bundle,
+)
+from sharpzo_edge.clip.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    INTERPOLATIONS,
+    PRECISIONS,
+    RESIZE_MODES,
+    BundledFile,
+    Manifest,
+    Preprocess,
+)
 from sharpzo_edge.clip.tokenizer import EOT_ID, MERGES, SOS_ID
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.run.files import cannot, sync_folder
@@ -38,17 +54,17 @@ def export(
     vocabulary: Path | None = None,
     quick_gelu: bool | None = None,
     weights: str = "fp32",
-) -> tuple[bundle.Bundle, tuple[str, ...]]:
+) -> tuple[Bundle, tuple[str, ...]]:
     """Write the bundle of `model` to the folder `output`; returns it, and notes for the user.
 
     `weights` is the precision of the linear layers; the rest, and all activations, are float32.
     Raises UsageError when the model, its weights or the output cannot be used, and ParityError when the
     exported graphs differ from torch; then `output` does not exist.
     """
-    if weights not in bundle.PRECISIONS:
+    if weights not in PRECISIONS:
         raise UsageError(
             f"--weights {weights} is not known. The linear layers' weights can be "
-            f"{', '.join(bundle.PRECISIONS)}; activations are fp32 always. Use --weights fp32"
+            f"{', '.join(PRECISIONS)}; activations are fp32 always. Use --weights fp32"
         )
     if output.exists():
         raise UsageError(
@@ -70,11 +86,11 @@ def export(
         raise cannot("write", output, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    written = bundle.Bundle.open(output)
+    written = Bundle.open(output)
     return written, clip.notes + _notes(written.manifest)
 
 
-def _notes(manifest: bundle.Manifest) -> tuple[str, ...]:
+def _notes(manifest: Manifest) -> tuple[str, ...]:
     if manifest.weights == "fp32" or manifest.image.kind != "traced":
         return ()
     return (
@@ -96,10 +112,10 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
     text = write_text_graphs(folder, tower, SOS_ID, linear)
     image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim, linear)
     _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer))
-    _write_merges(folder / bundle.MERGES_FILE)
-    manifest = bundle.Manifest(
-        format=bundle.FORMAT,
-        format_version=bundle.FORMAT_VERSION,
+    _write_merges(folder / MERGES_FILE)
+    manifest = Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
         model=clip.name,
         pretrained=clip.pretrained,
         weights=weights,
@@ -117,29 +133,29 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
         },
     )
     _write_manifest(folder, manifest)
-    parity = check_parity(bundle.Bundle.open(folder), clip, linear)
+    parity = check_parity(Bundle.open(folder), clip, linear)
     _write_manifest(folder, dataclasses.replace(manifest, parity=parity))
 
 
-def _write_manifest(folder: Path, manifest: bundle.Manifest) -> None:
-    (folder / bundle.MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _describe(path: Path) -> bundle.BundledFile:
+def _describe(path: Path) -> BundledFile:
     with path.open("rb") as file:
-        return bundle.BundledFile(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return BundledFile(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _preprocess(config: dict[str, Any]) -> bundle.Preprocess:
+def _preprocess(config: dict[str, Any]) -> Preprocess:
     """open_clip's PreprocessCfg as a dict -> ours. Raises UsageError for what the device does not do."""
-    fields = {f.name for f in dataclasses.fields(bundle.Preprocess)}
+    fields = {f.name for f in dataclasses.fields(Preprocess)}
     if odd := set(config) ^ fields:
         raise refuse("image", f"its preprocessing has {sorted(odd)}", f"{sorted(fields)}")
     size, interpolation = config["size"], config["interpolation"]
     as_three = {k: [v] * 3 if isinstance(v, (int, float)) else v for k, v in config.items()}
     try:
         height, width = (size, size) if isinstance(size, int) else size
-        return bundle.Preprocess(
+        return Preprocess(
             size=(int(height), int(width)),
             mode=config["mode"],
             mean=tuple(map(float, as_three["mean"])),
@@ -150,7 +166,7 @@ def _preprocess(config: dict[str, Any]) -> bundle.Preprocess:
             fill_color=int(config["fill_color"]),
         )
     except (TypeError, ValueError) as error:
-        known = (*bundle.INTERPOLATIONS, *bundle.RESIZE_MODES)
+        known = (*INTERPOLATIONS, *RESIZE_MODES)
         raise refuse("image", str(error), f"RGB, {', '.join(known)}, and three means and stds") from error
 
 
@@ -178,9 +194,9 @@ def _kept_tokens(vocabulary: list[int] | None, tokenizer: Any) -> np.ndarray | N
 
 def _write_token_table(folder: Path, table: np.ndarray, kept: np.ndarray | None) -> None:
     rows = table if kept is None else table[kept]
-    np.save(folder / bundle.TOKEN_EMBEDDING_FILE, rows.astype("<f4"), allow_pickle=False)
+    np.save(folder / TOKEN_EMBEDDING_FILE, rows.astype("<f4"), allow_pickle=False)
     if kept is not None:
-        np.save(folder / bundle.TOKEN_IDS_FILE, kept.astype("<i4"), allow_pickle=False)
+        np.save(folder / TOKEN_IDS_FILE, kept.astype("<i4"), allow_pickle=False)
 
 
 def _write_merges(path: Path) -> None:

@@ -13,8 +13,7 @@ pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
 from sharpzo_edge.clip.class_prompts import class_prompts
-from sharpzo_edge.clip.towers import ImageTower, TextTower
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED
 from support.open_clip_reference import (
     IMAGE_TOLERANCE,
     STREAMED_TOLERANCE,
@@ -23,6 +22,7 @@ from support.open_clip_reference import (
     largest,
     torch_class_features,
 )
+from support.open_towers import image_tower, text_tower
 from support.tiny_clip import name_of
 
 LONGEST = 60  # tokens of a name
@@ -48,7 +48,7 @@ def test_names_of_every_length_together(tiny, plan, m):
     names = [name_of(n, 0) for n in range(1, longest + 1)]
     context = contexts(tiny.bundle, 1, m)
     expected = torch_class_features(float64(tiny.model), context, names)
-    with TextTower(tiny.bundle, plan, threads=1) as tower:
+    with text_tower(tiny.bundle, plan) as tower:
         answer = tower.class_features(context, class_prompts(tiny.bundle, names, m))
     assert largest(answer, expected) <= TEXT_TOLERANCE
 
@@ -58,12 +58,12 @@ def test_every_chunk_and_every_batch_of_candidates(tiny, plan):
     """However they are cut, the features are those of the whole. The size of a group changes in turn."""
     names = [name_of(n, i) for i, n in enumerate((4, 1, 12, 2, 2, 7, 1, 30, 3))]
     context = contexts(tiny.bundle, max(BATCHES), 4)
-    with TextTower(tiny.bundle, plan, threads=1) as tower:
+    with text_tower(tiny.bundle, plan) as tower:
         whole = tower.class_features(context, class_prompts(tiny.bundle, names, 4, chunk_rows=256))
     for i, chunk in enumerate((1, 10, 16, 22, 30, 40, 60, 90)):
         prompts = class_prompts(tiny.bundle, names, 4, chunk_rows=chunk)
         group = GROUPS[i % len(GROUPS)]
-        with TextTower(tiny.bundle, replace(plan, group=group), threads=1) as tower:
+        with text_tower(tiny.bundle, replace(plan, micro_batch=group)) as tower:
             for n in BATCHES:
                 answer = tower.class_features(context[:n], prompts)
                 assert largest(answer, whole[:n]) <= STREAMED_TOLERANCE, f"{chunk}, {n}, {group}"
@@ -78,7 +78,7 @@ def test_every_batch_of_pictures(exported, recipe, plan):
     size = it.bundle.manifest.preprocess.size
     pixels = np.random.default_rng(2).normal(0, 1, (max(BATCHES), 3, *size)).astype("f4")
     expected = float64(it.model).encode_image(torch.from_numpy(pixels).double(), normalize=True).numpy()
-    with ImageTower(it.bundle, plan, threads=1) as tower:
+    with image_tower(it.bundle, plan) as tower:
         for n in BATCHES:
             parts = [pixels[i : i + n] for i in range(0, len(pixels), n)]
             assert largest(tower.image_features(parts), expected) <= IMAGE_TOLERANCE, n

@@ -15,9 +15,8 @@ pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
 
-from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED
 from support.open_clip_reference import (
     IMAGE_TOLERANCE,
     STREAMED_TOLERANCE,
@@ -27,6 +26,7 @@ from support.open_clip_reference import (
     largest,
     torch_class_features,
 )
+from support.open_towers import image_tower, text_tower
 from support.tiny_clip import RECIPES, name_of
 
 NAME_LENGTHS = (3, 58, 1, 2, 20, 9, 1, 5)  # unsorted, and two of a length
@@ -44,8 +44,8 @@ def test_text_towers_equal_open_clip(exported, recipe):
     rng = np.random.default_rng(0)
     batches = itertools.cycle(BATCHES)
     with (
-        towers.TextTower(it.bundle, RESIDENT, threads=1) as resident,
-        towers.TextTower(it.bundle, STREAMED, threads=1) as streamed,
+        text_tower(it.bundle, RESIDENT) as resident,
+        text_tower(it.bundle, STREAMED) as streamed,
     ):
         for m, chunk in itertools.product((1, 4, 7, 16), CHUNKS):
             n_batch = next(batches)
@@ -69,11 +69,11 @@ def test_image_towers_equal_open_clip(exported, recipe):
     for n_batch in (1, 2, 5):
         pixels = rng.normal(0, 1, (n_batch, 3, *it.bundle.manifest.preprocess.size)).astype(np.float32)
         expected = model.encode_image(torch.from_numpy(pixels).double(), normalize=True).numpy()
-        with towers.ImageTower(it.bundle, RESIDENT, threads=1) as resident:
+        with image_tower(it.bundle, RESIDENT) as resident:
             answer = resident.image_features([pixels])
         assert largest(answer, expected) <= IMAGE_TOLERANCE, n_batch
         if streams:
-            with towers.ImageTower(it.bundle, STREAMED, threads=1) as streamed:
+            with image_tower(it.bundle, STREAMED) as streamed:
                 assert largest(streamed.image_features([pixels]), answer) <= STREAMED_TOLERANCE, n_batch
 
 
@@ -83,7 +83,7 @@ def test_context_of_words_is_open_clips_whole_sentence(exported):
     names = ["cat", "red-winged blackbird", "hand: fingers partial", "Boeing 737-800"]
     context = context_from_words(it.bundle, "a photo of a")
     expected = it.model.encode_text(TOKENIZER([f"a photo of a {name}." for name in names]), normalize=True)
-    with towers.TextTower(it.bundle, RESIDENT, threads=1) as tower:
+    with text_tower(it.bundle, RESIDENT) as tower:
         answer = tower.class_features(context[None], class_prompts(it.bundle, names, len(context)))
     assert largest(answer[0], expected.numpy()) <= TEXT_TOLERANCE
 

@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 pytest.importorskip("onnx")
 
-from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts
-from sharpzo_edge.memory.plan import RESIDENT, STREAMED
+from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED
 from sharpzo_export.graph import DataFile, Graph
 from sharpzo_export.quantize import BITS, dequantised, pack, times_columns
 from support.open_clip_reference import float64, torch_class_features
+from support.open_towers import image_tower, text_tower
 
 BUILT = ("gelu", "layer_scale, no ln_pre", "custom text with bias, avg pool then norm", "resnet")
 each_width = pytest.mark.parametrize("bits", BITS.values())
@@ -96,9 +96,9 @@ def test_towers_equal_open_clip_with_rounded_weights(exported, recipe, weights):
     of_pictures = model.encode_image(torch.from_numpy(pixels).double(), normalize=True).numpy()
     answers = []
     for plan in (RESIDENT, STREAMED):
-        with towers.TextTower(it.bundle, plan, threads=1) as tower:
+        with text_tower(it.bundle, plan) as tower:
             text = tower.class_features(context, prompts)
-        with towers.ImageTower(it.bundle, plan, threads=1) as tower:
+        with image_tower(it.bundle, plan) as tower:
             image = tower.image_features([pixels])
         assert np.abs(text - of_classes).max() <= 2e-6 and np.abs(image - of_pictures).max() <= 2e-6
         answers.append((text, image))

@@ -13,10 +13,10 @@ pytest.importorskip("onnx")
 
 from open_clip.tokenizer import SimpleTokenizer
 
-from sharpzo_edge.clip import towers
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.memory.plan import RESIDENT
+from sharpzo_edge.clip.tower_plan import RESIDENT
 from sharpzo_export.write_bundle import export
+from support.open_towers import text_tower
 from support.tiny_clip import config, save_model
 
 TOKENIZER = SimpleTokenizer()
@@ -33,7 +33,7 @@ def torch_features(model, checkpoint):
 
 def device_features(bundle):
     context = context_from_words(bundle, "a photo of a")
-    with towers.TextTower(bundle, RESIDENT) as tower:
+    with text_tower(bundle, RESIDENT) as tower:
         return tower.class_features(context[None], class_prompts(bundle, [NAME], len(context)))[0]
 
 

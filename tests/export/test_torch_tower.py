@@ -9,10 +9,10 @@ pytest.importorskip("onnx")
 from accuracy.methods.torch_tower import TorchTower
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.clip.tower_plan import RESIDENT
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import UsageError
-from sharpzo_edge.memory.plan import RESIDENT
+from support.open_towers import text_tower
 
 NAMES = ["cat", "fire engine", "place building"]
 DIFFERENCE = 1e-6  # of unit features
@@ -28,7 +28,7 @@ SLOPE_DIFFERENCE = 2e-2  # of a derivative: what a central difference in float32
 
 
 def device_features(bundle, contexts):
-    with TextTower(bundle, RESIDENT) as tower:
+    with text_tower(bundle, RESIDENT) as tower:
         return tower.class_features(contexts, class_prompts(bundle, NAMES, contexts.shape[1]))
 
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from sharpzo_edge.search.losses import cross_entropies
-from sharpzo_edge.types import Floats, LabelledFeatures
+from sharpzo_edge.types import LabelledFeatures
 
-from ..methods.method import Method, Moment, Problem
+from ..methods.method import Method, Moment, Problem, loss_of
 
 TEST = "test"
 BUDGETS = (2_000, 8_000)  # queries that headlines are also taken at
@@ -87,7 +86,7 @@ def accuracy(
     """A fraction, rounded; None without pictures."""
     if not len(pictures):
         return None
-    logits: Floats = moment.logits(pictures.features[:])
+    logits = moment.logits(pictures.features[:])
     classes = np.arange(logits.shape[1]) if among is None else np.asarray(among)
     guesses = classes[logits[:, classes].argmax(axis=1)]
     return round(float(np.mean(guesses == pictures.labels)), 5)
@@ -97,7 +96,7 @@ def loss(moment: Moment, pictures: LabelledFeatures) -> float | None:
     """Mean cross-entropy, rounded; None without pictures."""
     if not len(pictures):
         return None
-    return float(f"{cross_entropies(moment.logits(pictures.features[:]), pictures.labels).mean():.6g}")
+    return float(f"{loss_of(moment.logits(pictures.features[:]), pictures.labels):.6g}")
 
 
 def headline(moments: list[Figures]) -> Figures:

@@ -58,18 +58,19 @@ def choose(place: Place, results: Path, only: dict[str, list[str]], n: int, max_
     """Every method's hyper-parameters by validation accuracy, then training loss, at one task and seed."""
     bundle, tasks = opened(place)
     task = CHOOSE_TASK if CHOOSE_TASK in tasks else next(iter(tasks))
+    limit = max_queries or CHOOSE_QUERIES
     about = {
         "task": task,
         "shots": MOST_SHOTS,
         "seed": CHOOSE_SEED,
-        "max_queries": max_queries or CHOOSE_QUERIES,
+        "max_queries": limit,
         "bundle": bundle.checksum,
     }
     stored = read_chosen(results)
     methods = stored.get("methods", {}) if {k: stored.get(k) for k in about} == about else {}
     todo: list[Todo] = []
     for name, method in METHODS.items():
-        job = Job(name, task, MOST_SHOTS, CHOOSE_SEED, about["max_queries"])
+        job = Job(name, task, MOST_SHOTS, CHOOSE_SEED, limit)
         if len(method.grid) == 1 or not runnable(matching([job], only)):
             continue
         known = {

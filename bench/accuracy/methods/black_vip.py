@@ -179,8 +179,9 @@ def doubled(x: Floats, kernel: Floats, bias: Floats, mix: Floats) -> Floats:
     n, h, w, _ = x.shape
     both = kernel[..., np.newaxis] * mix[:, np.newaxis, np.newaxis]  # (C, 2, 2, D)
     y = (x @ both.reshape(len(mix), -1)).reshape(n, h, w, *both.shape[1:])
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, -1)
-    return y + bias @ mix
+    placed: Floats = y.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, -1)
+    placed += bias @ mix
+    return placed
 
 
 def gelu(x: Floats) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,7 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.tuning.objective import projection
 
-from .heads import loss_of
-from .method import Moment, Problem
+from .method import Moment, Problem, loss_of
 from .prompts import DIM, std_of
 
 if TYPE_CHECKING:
@@ -73,10 +72,10 @@ def adam(
         T = class_features(context_of(variable))
         loss = functional.cross_entropy(scale * X @ T.T, labels)
         if step % LOOK_EVERY == 0 or step == last:
-            found = T.detach().numpy()
-            yield Moment(step + 1, loss.item(), lambda F, found=found: logits_of(F, found, scale))
+            logits = partial(logits_of, class_features=T.detach().numpy(), logit_scale=scale)
+            yield Moment(step + 1, loss.item(), logits)
             if len(problem.val):
-                now = loss_of(logits_of(problem.val.features[:], found, scale), problem.val.labels)
+                now = loss_of(logits(problem.val.features[:]), problem.val.labels)
                 if now < lowest:
                     lowest, lowest_at = now, step
                 elif step - lowest_at >= PATIENCE:

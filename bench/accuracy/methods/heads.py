@@ -7,19 +7,18 @@ which that serves better). GDA is the product's own, the others are written here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.search.losses import cross_entropies
 from sharpzo_edge.tuning import heads as product
 from sharpzo_edge.tuning.prepare import check_validated
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
-from .method import Moment, Problem
+from .method import Logits, Moment, Problem, loss_of
 from .prompts import DIM
 from .search_loop import look
 
@@ -27,8 +26,6 @@ GDA_SETTINGS = {"weights": list(product.WEIGHTS)}  # so that a run tells what it
 TIP_SHARPNESS, TIP_WEIGHTS = np.linspace(0.1, 12, 120), np.linspace(0.1, 10, 50)
 PROBE_STRENGTHS = np.logspace(-4, 3, 15)  # C, the inverse of the penalty
 PROBE_ITERATIONS = 1_000
-
-Logits = Callable[[Floats], Floats]
 
 
 def gda(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
@@ -117,10 +114,6 @@ def validation(problem: Problem) -> tuple[Floats, NDArray[np.int64]]:
 def moment_of_head(problem: Problem, logits: Logits, queries: int) -> Moment:
     X, labels = rows(problem.train)
     return Moment(queries, loss_of(logits(X.astype(np.float32)), labels), logits)
-
-
-def loss_of(logits: Doubles, labels: NDArray[np.int64]) -> float:
-    return float(cross_entropies(logits, labels).mean())
 
 
 def rows(pictures: LabelledFeatures) -> tuple[Doubles, NDArray[np.int64]]:

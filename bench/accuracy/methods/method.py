@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.search.losses import cross_entropies
 from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.objective import Objective, projection
-from sharpzo_edge.types import Floats, LabelledFeatures
+from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
 Kind = Literal["prompt", "head", "backprop", "picture"]
+Logits = Callable[[Floats], Floats | Doubles]
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Moment:
 
     queries: int
     train_loss: float
-    logits: Callable[[Floats], Floats]
+    logits: Logits
     seconds: float | None = None
 
 
@@ -115,3 +118,8 @@ class Method:
     trial: Mapping[str, Any] = field(default_factory=dict)
     needs_torch: bool = False
     load: Callable[[Bundle], None] = lambda bundle: None
+
+
+def loss_of(logits: Floats | Doubles, labels: NDArray[np.int64]) -> float:
+    """Mean cross-entropy, computed in double precision."""
+    return float(cross_entropies(cast(Floats, logits), labels).mean())

@@ -61,4 +61,5 @@ def all_of(w: Doubles) -> NDArray[np.bool_]:
 def smallest(w: Doubles, sparsity: float) -> NDArray[np.bool_]:
     """The coordinates with |w_j| at most the (1 - sparsity) quantile of |w|: all, where all are equal."""
     size = np.abs(w)
-    return size <= np.quantile(size, 1 - sparsity)
+    small: NDArray[np.bool_] = size <= np.quantile(size, 1 - sparsity)
+    return small

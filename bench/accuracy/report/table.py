@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +144,8 @@ def steps_to_edge(runs: Runs, task: str) -> str:
     for seed in SEEDS:
         edge, coop = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, COOP))
         if edge and coop:
-            limit = until(edge, EDGE_QUERIES)["train_loss"]
-            reached = first_to_reach(coop, "train_loss", lambda loss, limit=limit: loss <= limit)
+            is_enough = partial(operator.ge, until(edge, EDGE_QUERIES)["train_loss"])
+            reached = first_to_reach(coop, "train_loss", is_enough)
             found.append(math.inf if reached is None else reached[0] - 1)  # its first query is no step
     middle = statistics.median(found) if found else None
     return NOT_RUN if middle is None else "never" if middle == math.inf else f"{middle:.0f}"
@@ -187,8 +189,8 @@ def by_shots(runs: Runs) -> list[str]:
     )
 
 
-def spent(runs: Runs, method: str, queries: int) -> tuple[str, str]:
-    """Means of what a run takes at 16 shots, or has taken when so many queries are spent."""
+def spent(runs: Runs, method: str, queries: int | None) -> tuple[str, str]:
+    """Means of what a run takes at 16 shots, or has taken when so many queries are spent; None: all."""
     found = [run for task in runs.tasks for run in runs.of(method, task)]
     if not found:
         absence = runs.absence(method)
@@ -198,10 +200,14 @@ def spent(runs: Runs, method: str, queries: int) -> tuple[str, str]:
     return f"{n:,.0f}", f"{seconds:,.1f}"
 
 
-def end_of(run: Run, queries: int) -> tuple[int, float]:
+def end_of(run: Run, queries: int | None) -> tuple[int, float]:
     """Queries and seconds when a run ends, or at the last moment before its budget does."""
     pairs = zip(run["curve"]["queries"], run["curve"]["seconds"], strict=True)
-    return max(pair for pair in pairs if pair[0] <= queries)
+    return max(pair for pair in pairs if queries is None or pair[0] <= queries)
+
+
+def accuracy_in(style: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures["shift_accuracy"].get(style)
 
 
 def by_style(runs: Runs) -> list[str]:
@@ -211,10 +217,7 @@ def by_style(runs: Runs) -> list[str]:
         (
             [
                 row.label,
-                *(
-                    over_tasks(runs, row, MOST_SHOTS, lambda f, s=style: f["shift_accuracy"].get(s))
-                    for style in styles
-                ),
+                *(over_tasks(runs, row, MOST_SHOTS, accuracy_in(style)) for style in styles),
             ]
             for row in rows_of()
         ),

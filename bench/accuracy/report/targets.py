@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from ..harness.jobs import MOST_SHOTS, QUERIES, SEEDS
 from ..harness.runs import EDGE, NOT_RUN, Pairs, Runs, first_to_reach, in_full, paired, shift
@@ -45,9 +47,8 @@ def speed(runs: Runs) -> Speed:
             edge, paper = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, PAPER))
             if not (edge and paper and in_full(paper)):
                 continue
-            limit = LOSS_FACTOR * paper["last"]["train_loss"]
-            theirs = first_to_reach(paper, "train_loss", lambda loss, limit=limit: loss <= limit)
-            ours = first_to_reach(edge, "train_loss", lambda loss, limit=limit: loss <= limit)
+            is_enough = partial(operator.ge, LOSS_FACTOR * paper["last"]["train_loss"])
+            theirs, ours = (first_to_reach(run, "train_loss", is_enough) for run in (paper, edge))
             if ours is None:
                 found.missed.append(f"{task} seed {seed}")
                 ours = edge["max_queries"], edge["seconds"] * edge["max_queries"] / edge["queries"]
