@@ -1,4 +1,8 @@
-"""The memory of this process: what it has used, and how it gives back what it needs no longer."""
+"""The memory of this process: how much it holds, and how it gives back what it no longer needs.
+
+All figures come from Linux's /proc. The settings are glibc's. On other systems the functions that change
+something have no effect.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
-DEFAULT_BUDGET = "128MiB"  # the most that a process may hold, unless the user says otherwise
+DEFAULT_BUDGET = "128MiB"  # the default of --memory-budget
 
-# glibc's mallopt and Linux's madvise, by number.
+# Constants of glibc's mallopt and Linux's madvise.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MADV_DONTNEED = 4
-LARGEST_HEAP_BLOCK = 256 << 10
+LARGEST_HEAP_BLOCK = 256 << 10  # bytes; larger blocks become mappings
 _governed = False
-LARGE_PIECES = 36 * MIB  # of files resident after the imports: 31 where they are cached page by page
+# More file pages than this after the imports: files are cached in large pieces. In small ones it is 31 MiB.
+LARGE_PIECES = 36 * MIB
 
 
 def peak_rss_mib() -> float:
-    """Highest resident set size of this process so far, in MiB.
+    """The highest resident set size of this process so far, in MiB.
 
-    VmHWM, where there is one: getrusage would report a fat parent's peak through fork and exec.
+    It reads VmHWM where /proc has it. getrusage is only the fallback: after fork and exec it may report the
+    peak of a larger parent process.
     """
     status = _proc_status()
     if "VmHWM" in status:
@@ -35,19 +41,19 @@ def peak_rss_mib() -> float:
 
 
 def rss_mib() -> float:
-    """Resident set size now, in MiB (the peak where the system does not tell)."""
+    """The resident set size now, in MiB. Where the system does not tell: the peak."""
     status = _proc_status()
     return status["VmRSS"] / MIB if "VmRSS" in status else peak_rss_mib()
 
 
 def anonymous_mib() -> float | None:
-    """The part of it that no file backs, in MiB; None where the system does not tell."""
+    """The part of the resident set that no file backs, in MiB. None where the system does not tell."""
     status = _proc_status()
     return status["RssAnon"] / MIB if "RssAnon" in status else None
 
 
 def available_mib() -> float | None:
-    """Memory that programs can still get, in MiB; None where the system does not tell."""
+    """The memory that programs can still get, in MiB. None where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -59,13 +65,15 @@ def available_mib() -> float | None:
 
 
 def govern() -> None:
-    """This process is ours: from now on its memory is set up for small peaks. The command line calls it.
+    """Set up the memory of the whole process for small peaks, and let budgets bound the whole process.
 
-    Every large block becomes a mapping of its own, which goes back to the system when it is freed; so the
-    peak is the largest sum of what is alive. Its pages come one fault at a time, which costs. glibc would
-    raise that threshold to 32 MiB by itself and keep freed blocks in its heaps, one a thread. Other C
-    libraries: no effect. Also, budgets bound the whole process from now on (memory/budget.py). A library
-    must not do this to the program that uses it, so without this call nothing of the process is changed.
+    The command line calls this. A library must not do it to the program that uses it. Without this call,
+    nothing in the process is changed, and a budget bounds only what a call adds (memory/budget.py).
+
+    From now on glibc makes a separate mapping for every large block, and returns it to the system when the
+    block is freed. So the peak is the largest sum of blocks that are in use at one time. The price is a page
+    fault for each page of a new block. By default, glibc would raise the threshold up to 32 MiB, and keep
+    freed blocks in its heaps, one heap a thread. Other C libraries: only budgets change.
     """
     global _governed
     _governed = True
@@ -77,25 +85,23 @@ def govern() -> None:
 
 
 def is_governed() -> bool:
-    """Whether `govern` was called."""
+    """Whether `govern` was called. If so, budgets bound the whole process."""
     return _governed
 
 
 def return_freed_blocks() -> None:
-    """Give freed memory back to the system. Other C libraries than glibc: no effect."""
+    """Return freed memory from the heap to the system. Other C libraries than glibc: no effect."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_library_pages() -> None:
-    """Drop the pages of libraries and other files that are mapped here and were only ever read.
+    """Drop the resident pages of mapped files that this process only reads, such as libraries.
 
-    Where the process is not ours (see govern): no effect.
-
-    What is touched again comes back from the page cache; what only the imports needed stays away, which is
-    most of it (some 25 MiB of numpy's and onnxruntime's code, more or less by the state of the page
-    cache). Nothing can be lost: a mapping is left alone when it may be written to or holds a page that is
-    the process's own. Where there is no /proc: no effect.
+    A page that is used again comes back from the page cache. Pages that only the imports needed stay away.
+    Those are most of them: some 25 MiB of numpy's and onnxruntime's code, depending on the state of the page
+    cache. Nothing can be lost: a mapping is skipped if it is writable, or holds a page that only this process
+    has. No effect without a call of `govern`, and where there is no /proc.
     """
     if not _governed:
         return
@@ -111,11 +117,11 @@ def release_library_pages() -> None:
 
 
 def _read_anew(path: str) -> None:
-    """Let the page cache forget a file that this process has mapped, after writing what is unwritten of it.
+    """Make the page cache forget a file that this process has mapped. Unwritten changes are written first.
 
-    Files that were written a moment ago, by an installation, are cached in pieces of up to 2 MiB, and Linux
-    from 6.18 on maps such a piece whole when one page of it is touched: 15 MiB more for our libraries.
-    Read anew, they are cached in small pieces.
+    Reason: a file that was just written, as by an installation, is cached in pieces of up to 2 MiB. Linux
+    6.18 and later map such a piece as a whole when one page of it is used. For our libraries that is 15 MiB
+    more. When the file is read again, it is cached in small pieces.
     """
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDONLY)
@@ -128,7 +134,7 @@ def _read_anew(path: str) -> None:
 
 @dataclass
 class _Mapping:
-    """One entry of /proc/self/smaps; sizes in bytes."""
+    """One mapping of this process, from /proc/self/smaps. Sizes are in bytes."""
 
     start: int
     size: int
@@ -140,6 +146,7 @@ class _Mapping:
 
     @property
     def is_clean_file(self) -> bool:
+        """Whether it maps a file, cannot be written to, and has no page that only this process holds."""
         return self.inode != 0 and "w" not in self.permissions and self.anonymous == 0
 
 
@@ -162,7 +169,7 @@ def _mappings() -> Iterator[_Mapping]:
 
 
 def _proc_status() -> dict[str, int]:
-    """The sizes in /proc/self/status, in bytes."""
+    """The sizes in /proc/self/status by name, in bytes. Empty where the file cannot be read."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

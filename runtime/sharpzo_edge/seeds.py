@@ -1,4 +1,8 @@
-"""Every use of randomness has a seed stream of its own: changing one leaves the others as they are."""
+"""The randomness of a run: one seed stream for each use, all from the one number after --seed.
+
+The streams are independent. So a change in one use, such as more
+stage-1 candidates, leaves the others as they are.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +12,8 @@ SEED_STREAMS = ("split", "context", "projection", "stage1", "stage2", "views")
 
 
 def seed_stream(seed: int, name: str) -> np.random.SeedSequence:
-    """The seed of one use of randomness (see SEED_STREAMS)."""
+    """The seed of one use of randomness. `name` is one of SEED_STREAMS.
+
+    seed: 0 or more. Raises ValueError for another name or a negative seed.
+    """
     return np.random.SeedSequence(seed, spawn_key=(SEED_STREAMS.index(name),))

@@ -1,4 +1,4 @@
-"""The arrays that pass between the parts, by name."""
+"""The names of the array types that pass between the rooms, and ways to read large arrays in blocks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]  # what towers take and give
+Floats = NDArray[np.float32]  # what the towers take and return
 Doubles = NDArray[np.float64]  # what optimisers compute with
-Halves = NDArray[np.float16]  # columns of a Jacobian, of which there are many
+Halves = NDArray[np.float16]  # columns of a Jacobian: many, so in half precision
 
-CLASS_BLOCK_BYTES = 1 << 20  # of class features in double precision
+CLASS_BLOCK_BYTES = 1 << 20  # the most that one block of class features takes in double precision
 
 
 def class_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Classes of (..., K, E) features, all of them once, as many at a time as CLASS_BLOCK_BYTES hold.
+    """Slices over the classes of an array (..., K, E): each class once, in order.
+
+    A block in double precision takes at most CLASS_BLOCK_BYTES, or is a single class.
 
     >>> [(block.start, block.stop) for block in class_blocks((300, 1024))]
     [(0, 128), (128, 256), (256, 300)]
@@ -29,14 +31,14 @@ def class_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 class FeatureRows(Protocol):
-    """Rows of features that can be taken in slices: an array, or a file that is read in blocks."""
+    """Feature vectors (N, E) that can be sliced by rows: an array, or a file that is read in blocks."""
 
     def __getitem__(self, rows: slice, /) -> Floats: ...
 
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Unit image features (N, E) float32 and their classes (N,) int64."""
+    """Image features (N, E) float32, each row of length one, and the class of each row: labels (N,) int64."""
 
     features: FeatureRows
     labels: NDArray[np.int64]
@@ -45,7 +47,7 @@ class LabelledFeatures:
         return len(self.labels)
 
     def blocks(self, n_rows: int) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
-        """Features (b, E) and labels (b,), n_rows pictures at a time."""
+        """Yields features (b, E) and labels (b,). b is n_rows; the last block may be smaller."""
         for start in range(0, len(self.labels), n_rows):
             rows = slice(start, start + n_rows)
             yield self.features[rows], self.labels[rows]

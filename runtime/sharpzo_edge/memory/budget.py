@@ -1,8 +1,8 @@
-"""The memory budget: how much may be held, and what is there before any work begins.
+"""The memory budget: its size, and the floor, which is in memory before any work begins.
 
-The command line's budget bounds the whole process: Python, numpy and onnxruntime included. Their part is
-the floor. A budget that a program gives to the library bounds what the call adds to the program: then the
-floor is only what onnxruntime's sessions take beside the towers.
+There are two kinds of budget. The command line's budget bounds the whole process, Python, numpy and
+onnxruntime included; the floor is their part. A budget that a program gives to the library bounds only what
+the call adds to the program; its floor is only what onnxruntime's sessions take beside the towers.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ NO_LIMIT = "none"
 
 @dataclass(frozen=True)
 class Floor:
-    """MiB resident with no tower: at the end of the imports; and later, while the work goes on.
+    """MiB that are resident without any tower.
 
-    Later is less: pages that only the imports read were dropped (process_memory.release_library_pages).
-    Open sessions are part of it.
+    imports: at the end of the imports
+    work:    later, while the work goes on, open sessions included. It is smaller: pages that only the imports
+             used were dropped (process_memory.release_library_pages)
     """
 
     imports: float
     work: float
 
 
-# By onnxruntime's version and the processor's kind. The largest seen in many processes, page cache cold and
-# warm, rounded up; versions and processors that are not listed count as the largest.
+# Key: onnxruntime's version and the kind of processor. Value: the largest floor seen in many processes, with
+# a cold and a warm page cache, rounded up. What is not listed gets the largest floor of the list.
 FLOORS = {
     ("1.31", "x86_64"): Floor(80, 60),
-    ("1.32", "x86_64"): Floor(82, 62),  # 2 MiB more of its library's pages
+    ("1.32", "x86_64"): Floor(82, 62),  # its library has 2 MiB more of resident pages
 }
-CALL_FLOOR = Floor(0, 24)  # sessions, and what glibc keeps in its heaps where they are not governed
+CALL_FLOOR = Floor(0, 24)  # sessions, and what glibc keeps in its heaps without `govern`
 
 
 @dataclass(frozen=True)
 class Budget:
-    """limit_mib: infinite where there is no limit; floor: what is resident before the work.
+    """How much memory a command or a call may take.
 
-    bounds_process: the limit is for the whole process, not for what a call adds to it
+    limit_mib:      the most, in MiB; infinite without a limit
+    floor:          what is resident before the work
+    bounds_process: True: the limit is for the whole process. False: for what the call adds to it
     """
 
     limit_mib: float
@@ -52,13 +55,14 @@ class Budget:
 
     @property
     def room_mib(self) -> float:
-        """What the work itself may take."""
+        """What the work may take beside the floor, in MiB."""
         return self.limit_mib - self.floor.work
 
     def require_floor(self) -> None:
-        """Give back what the imports alone needed; raise BudgetError when the process is still too large.
+        """Drop the pages that only the imports used, then check that the process is within its floor.
 
-        What is measured here may refuse, and never changes a plan. A call's budget asks for nothing.
+        Raises BudgetError when it is larger and there is a limit. This measurement can only refuse; it never
+        changes a plan. No effect for the budget of a call.
         """
         if not self.bounds_process:
             return
@@ -72,9 +76,10 @@ class Budget:
 
 
 def budget_of(text: str | None, onnxruntime_version: str) -> Budget:
-    """The budget that a user gave: of the process, where it is ours, otherwise of a call.
+    """The budget for the text that a user gave (see parse_budget), and the floor that belongs to it.
 
-    Raises UsageError for what is not a size.
+    It bounds the process after process_memory.govern was called, otherwise the call. Raises UsageError for a
+    text that is not a size.
     """
     limit_mib = parse_budget(text)
     if is_governed():
@@ -83,7 +88,10 @@ def budget_of(text: str | None, onnxruntime_version: str) -> Budget:
 
 
 def parse_budget(text: str | None) -> float:
-    """`128MiB`, `0.5GiB`, `200MB`, `none` or None -> MiB; infinite for no limit. Raises UsageError."""
+    """A size as text, in MiB: `128MiB`, `0.5GiB`, `200MB`. Infinite for `none` or None.
+
+    Raises UsageError for any other text.
+    """
     if text is None or text == NO_LIMIT:
         return math.inf
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(MiB|GiB|MB|GB)", text)
@@ -96,12 +104,15 @@ def parse_budget(text: str | None) -> float:
 
 
 def spelt(limit_mib: float) -> str:
-    """A limit in one spelling, so that two can be compared."""
+    """A limit in one fixed spelling, so that two limits can be compared as text."""
     return f"{limit_mib:.17g}MiB" if math.isfinite(limit_mib) else NO_LIMIT
 
 
 def floor_of(onnxruntime_version: str) -> Floor:
-    """By version and processor; where those were not measured, the largest of all."""
+    """The measured floor for a version of onnxruntime on this processor.
+
+    Where that pair was not measured: the largest of all measured floors.
+    """
     key = (".".join(onnxruntime_version.split(".")[:2]), platform.machine())
     known = FLOORS.values()
     return FLOORS.get(key) or Floor(max(f.imports for f in known), max(f.work for f in known))

@@ -1,11 +1,11 @@
-"""The memory plan: what every phase of a command will take, and the fastest way that fits.
+"""The memory plan: for each tower the fastest option that fits the budget, and what each phase will take.
 
 A phase is a part of the work: reading pictures, the image tower, the head, the text tower. Each component
-states what it takes, in bytes, from sizes that are known before the work begins. Here the statements are
-added up, and of every tower the fastest option that fits is chosen. So the same command gives the same plan
-on every run. Nothing is watched, capped or dropped while the work goes on.
+states what it takes in bytes, computed from sizes that are known before the work begins. This file adds the
+statements up and chooses. So the same command gives the same plan on every run. Nothing is watched, limited
+or dropped while the work goes on.
 
-A larger budget leaves all the plans that fitted before.
+A plan that fits a budget also fits every larger budget.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is to be done, in sizes.
+    """The sizes of the work that a plan is for.
 
-    name_lengths: tokens of every class name, "." and EOT included
+    name_lengths: tokens of each class name, "." and EOT included
     n_context:    vectors of the context
     n_features:   image features that tuning holds or reads
-    threads:      of the towers; 0 is one a core
-    dim:          of w; 0 when nothing is tuned
-    sketches:     what may be held of the class features' Jacobian, the most wanted first
-    search_bytes: the most that stage 1 takes between two passes
-    projection_bytes: of the matrix that maps w to the context
-    head_bytes:   the most that fitting a head takes; 0 without one
+    threads:      threads of the towers; 0: one a core
+    dim:          numbers in w; 0 when nothing is tuned
+    sketches:     sizes of sketch that stage 2 can use, the most wanted first
+    search_bytes: the most that stage 1 takes between two batches of the text tower
+    projection_bytes: the matrix A, which maps w to the context
+    head_bytes:   the most that fitting a head takes; 0 without a head
     """
 
     name_lengths: tuple[int, ...] = ()
@@ -58,13 +58,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command will do, and what it will take.
+    """How a command will run, and what it will take.
 
-    image, text: how the towers run
-    sketch:      the first that fits of those that the work allows
-    features_on_disk: image features stay there, and are read in blocks
-    phases:      MiB by phase, floor included; the largest is the peak that the plan promises
-    query_seconds: by the rough model that plans are compared with; not a forecast for this machine
+    image, text:  how the towers run
+    sketch:       the first of the work's sketches that fits
+    features_on_disk: True: image features stay in their file and are read in blocks
+    phases:       MiB by phase, floor included. The largest is the peak that the plan promises
+    query_seconds: by the rough model that compares plans; not a forecast for this machine
     """
 
     image: ImagePlan
@@ -76,10 +76,11 @@ class Plan:
 
     @property
     def peak_mib(self) -> float:
+        """The most that any phase takes, in MiB, floor included."""
         return max(self.phases.values())
 
     def to_json(self) -> dict[str, Any]:
-        """For --json and the log."""
+        """The plan for --json and the log."""
         return {
             "text": tower_json(self.text.tower),
             "image": tower_json(self.image.tower),
@@ -91,20 +92,23 @@ class Plan:
 
 
 def tower_json(tower: TowerPlan) -> dict[str, Any]:
-    """With the keys that results have had from the first: a micro-batch is a group there."""
+    """A tower's plan with the keys of the JSON results, which stay as they are for their readers.
+
+    There, "group" is the micro-batch, and "together" the batch.
+    """
     return {"mode": tower.mode, "group": tower.micro_batch, "together": tower.batch}
 
 
 def make_plan(manifest: Manifest, work: Work, budget: Budget) -> Plan:
-    """The fastest plan of both towers that fits.
+    """The fastest plan of both towers that fits the budget.
 
-    Raises BudgetError, naming the smallest budget that would do.
+    Raises BudgetError when none fits. The message names the smallest budget that would do.
     """
     return _that_fits(lambda within: _fastest(manifest, work, within), manifest.model, budget)
 
 
 def plan_images(manifest: Manifest, threads: int, budget: Budget) -> ImagePlan:
-    """The same where the image tower alone runs."""
+    """As make_plan, for a command that runs the image tower alone."""
 
     def fastest(within: Budget) -> _Part[ImagePlan]:
         return _image_part(manifest, threads, 0, within)
@@ -113,7 +117,7 @@ def plan_images(manifest: Manifest, threads: int, budget: Budget) -> ImagePlan:
 
 
 def plan_text(manifest: Manifest, work: Work, budget: Budget) -> TextPlan:
-    """The same where the text tower alone runs."""
+    """As make_plan, for a command that runs the text tower alone."""
 
     def fastest(within: Budget) -> _Part[TextPlan]:
         return _text_part(manifest, work, within)[1]
@@ -123,7 +127,7 @@ def plan_text(manifest: Manifest, work: Work, budget: Budget) -> TextPlan:
 
 @dataclass(frozen=True)
 class _Part(Generic[T]):
-    """The part of a plan that one tower has: how it runs, MiB by phase, seconds a candidate."""
+    """One tower's part of a plan: how it runs, MiB by phase, and seconds a candidate or picture."""
 
     plan: T
     phases: dict[str, float]
@@ -138,7 +142,10 @@ P = TypeVar("P", Plan, _Part[ImagePlan], _Part[TextPlan])
 
 
 def _that_fits(fastest: Callable[[Budget], P], model: str, budget: Budget) -> P:
-    """The fastest that fits, which is the smallest where nothing does: then BudgetError is raised."""
+    """What `fastest` returns for the budget, if that fits; otherwise BudgetError is raised.
+
+    fastest: budget -> the fastest plan that fits it, or the smallest plan if none fits
+    """
     plan = fastest(budget)
     if plan.peak_mib > budget.limit_mib:
         smallest = math.ceil(fastest(replace(budget, limit_mib=0.0)).peak_mib)
@@ -151,7 +158,7 @@ def _that_fits(fastest: Callable[[Budget], P], model: str, budget: Budget) -> P:
 
 
 def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
-    """Of every tower the fastest option that fits, or the smallest when none does."""
+    """The fastest option of each tower that fits, or the smallest if none fits."""
     names = _names_bytes(manifest, work)
     features = features_bytes(work.n_features, manifest.embed_dim)
     image = _image_part(manifest, work.threads, names, budget)
@@ -168,7 +175,7 @@ def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
 
 
 def _image_part(manifest: Manifest, threads: int, names: int, budget: Budget) -> _Part[ImagePlan]:
-    """names: bytes of the class names, which are held meanwhile."""
+    """The image tower's part. names: bytes of the class names, which are held at the same time."""
     decoding = max(PICTURE_BYTES, budget.room_mib * MIB - names)
     options = image_options(manifest, threads, held_bytes=names, decoding_bytes=decoding)
     chosen = _choose(options, budget)
@@ -178,7 +185,10 @@ def _image_part(manifest: Manifest, threads: int, names: int, budget: Budget) ->
 
 
 def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, _Part[TextPlan]]:
-    """The first sketch for which an option fits, or the last one; and that option."""
+    """The first sketch with which some option of the text tower fits, and the best such option.
+
+    If none fits: the last sketch, and the smallest option.
+    """
     held = work.projection_bytes + features_bytes(work.n_features, manifest.embed_dim)
     head = _class_bytes(manifest, work) if work.head_bytes else 0
     for sketch in work.sketches:
@@ -190,7 +200,7 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
             work.threads,
             held_bytes=held + head + sketched_descent.held_bytes(sketch, *sizes),
             between_bytes=_between_bytes(work, sketched_descent.peak_bytes(sketch, *sizes)),
-            n_kept_answers=2 + (sketch.rank > 0),  # the last, the best, and of a sketch the best trial
+            n_kept_answers=2 + (sketch.rank > 0),  # latest and best evaluation; with a sketch the best trial
             may_share_arena=work.dim > 0 and budget.bounds_process,
         )
         chosen = _choose(options, budget)
@@ -201,7 +211,7 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
 
 
 def _choose(options: Iterable[Option[T]], budget: Budget) -> Option[T]:
-    """The fastest that fits, or the smallest."""
+    """The fastest option that fits the budget, or the smallest if none fits."""
     options = list(options)
     fitting = [o for o in options if o.n_bytes <= budget.room_mib * MIB]
     if fitting:
@@ -214,16 +224,19 @@ def _phase(name: str, n_bytes: float, budget: Budget) -> dict[str, float]:
 
 
 def _between_bytes(work: Work, sketch_bytes: int) -> int:
-    """The most that is needed at one moment between two passes, beside what is there all the time."""
+    """The most that tuning needs at one moment between two batches of the text tower; 0 without tuning.
+
+    What is held all the time is not part of it.
+    """
     return max(SCORING_BYTES, work.search_bytes, sketch_bytes) if work.dim else 0
 
 
 def _names_bytes(manifest: Manifest, work: Work) -> int:
-    """Before the chunks' size is chosen: the most that any takes."""
+    """What the class names take, before the size of chunks is chosen: the most over all chunk sizes."""
     width = manifest.text.width
     return max(names_bytes(width, work.name_lengths, work.n_context, rows) for rows in CHUNK_ROWS)
 
 
 def _class_bytes(manifest: Manifest, work: Work) -> int:
-    """Of class features (K, E) in float32."""
+    """Class features (K, E) in float32."""
     return 4 * len(work.name_lengths) * manifest.embed_dim
