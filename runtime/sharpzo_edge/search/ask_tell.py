@@ -1,8 +1,9 @@
-"""What every optimiser here has in common: it asks for points, and is told the answers.
+"""What all optimisers of this room have in common: they ask for points, and are told the answers.
 
-The caller owns the loop, the losses and the checkpoints. `ask(limit)` returns the next points not yet
-answered, the same ones until they are; `tell` takes the answers in parts of any size. Settings stay,
-a State is a value that holds all that evolves, and randomness is a Generator whose state lies in it.
+The caller owns the loop, computes the answers, and keeps the checkpoints. `ask(limit)` returns the next
+points without an answer; without a `tell` in between it returns the same points again. `tell` takes the
+answers in order, a few or many at a time. Settings are constant. A State holds all that changes, also the
+state of the random generator; it is a value, so it can be saved and used again.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Ask:
-    """Points that an optimiser wants to know about.
+    """Points whose answers an optimiser wants.
 
     points: (n, d) float64, one point a row; n is 0 when there is nothing left to ask
-    wants:  "losses", one number a point; "features", the class features of every point
+    wants:  "losses", one number a point; or "features", the class features (K, E) of every point
     """
 
     points: Doubles
@@ -34,19 +35,21 @@ class Ask:
 
 
 class Optimiser(Protocol):
-    """What the loop over the stages knows of an optimiser."""
+    """What the loop over the stages (tuning/loop.py) needs of an optimiser."""
 
     @property
     def state(self) -> Any:
-        """The checkpoint of this moment: a dataclass, and a value."""
+        """The checkpoint of this moment: a dataclass whose arrays are never written to again."""
 
     @property
     def solution(self) -> Doubles:
-        """(d,) float64: the point that an end at this moment would return."""
+        """The point that is the result if the run ends now: (d,) float64."""
 
     @property
     def solution_features(self) -> Floats | None:
-        """Its class features (K, E), when they are known already; the state's own, not to be written to."""
+        """The class features (K, E) at `solution`, or None if they are not known. The array belongs to the
+        state: do not write to it.
+        """
 
     @property
     def n_updates(self) -> int:
@@ -58,23 +61,25 @@ class Optimiser(Protocol):
 
     @property
     def between_updates(self) -> bool:
-        """Whether no answer has been told since the last update."""
+        """Whether no answer was told since the last update."""
 
     @property
     def points_of_update(self) -> int:
-        """How many answers the next update takes, those that were told already included."""
+        """How many answers the next update needs, including those that were told already."""
 
     def ask(self, limit: int) -> Ask:
-        """The next at most `limit` points."""
+        """The next points without an answer, at most `limit` of them."""
 
     def tell(self, answers: npt.ArrayLike, /) -> None:
-        """Losses (n,) or class features (n, K, E) of the first n points not yet answered."""
+        """Take the answers to the first n points that have none: losses (n,) or class features (n, K, E)."""
 
 
 def c_ordered(state: S) -> S:
-    """A state with C-ordered arrays: their order in memory decides a product's last bits.
+    """The same state with all arrays in C order.
 
-    Those that are so already are shared with the given one: nobody ever writes to a state's arrays.
+    The order of an array in memory decides the last bits of a matrix product. So a loaded state must have the
+    same order as the saved one. Arrays that are in C order already are shared, not copied: nobody writes to a
+    state's arrays.
     """
     own: dict[str, Any] = {
         name: np.asarray(value, order="C") if isinstance(value, np.ndarray) else deepcopy(value)
@@ -84,14 +89,14 @@ def c_ordered(state: S) -> S:
 
 
 def generator_of(rng: dict[str, Any]) -> np.random.Generator:
-    """The Generator that a State's `rng` describes."""
+    """A Generator (PCG64) in the state that `rng`, a State's field, describes."""
     generator = np.random.Generator(np.random.PCG64(0))
     generator.bit_generator.state = rng
     return generator
 
 
 def require(fits: bool, option: str, value: object, allowed: str, example: str) -> None:
-    """Raises UsageError unless a setting fits."""
+    """Raises UsageError unless `fits`. The message names the option, its value and what is allowed."""
     if not fits:
         raise UsageError(
             f"A setting cannot be used: {option} is {value}. It must be {allowed}. Try {option} {example}."
@@ -99,7 +104,11 @@ def require(fits: bool, option: str, value: object, allowed: str, example: str) 
 
 
 def require_shapes(state: object, expected: Mapping[str, tuple[int, ...] | None], options: str) -> None:
-    """Raises UsageError when a state's arrays were made with other settings than `options` say now."""
+    """Raises UsageError when an array of a state has another shape than its settings need.
+
+    expected: name of the state's field -> shape, or None if the field must be None
+    options:  the options that decide these shapes, for the message
+    """
     for name, shape in expected.items():
         value = getattr(state, name)
         found = None if value is None else value.shape

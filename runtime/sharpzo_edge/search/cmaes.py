@@ -1,17 +1,18 @@
-"""Stage 1: sharpness-aware CMA-ES, ask and tell (SharpZO, arXiv 2506.20990, sec. 3.1, eq. 3).
+"""Stage 1: sharpness-aware CMA-ES, by ask and tell (SharpZO, arXiv 2506.20990, sec. 3.1, eq. 3).
 
-Every generation: g at the mean (none when rho = 0), eps = rho g / ||g||, then S candidates
-x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps and CMA-ES is told x_i with those losses: so the
-mean follows the minimum of L(mean + eps), and the step itself never enters it.
+A generation has two parts. First the gradient g at the mean gives eps = rho g / ||g|| (with rho = 0 this part
+is left out). Then S candidates x_i ~ N(mean, sigma^2 C) are evaluated at x_i + eps, and CMA-ES is told the
+x_i with those losses. So the mean moves towards the minimum of L(mean + eps); eps itself is never added to
+the mean.
 
-The paper takes g by CGE, 2 d queries. A feature sketch, our own, takes 1 + r: it is the gradient's
-projection on r random directions, and with it rho is relative, eps = rho omega(mean) g / ||g||.
+The paper computes g by a CGE sweep: 2 d queries. Our feature sketch takes 1 + r queries: g is then the
+gradient's projection on r random directions, and rho is relative: eps = rho omega(mean) g / ||g||.
 
-CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772; "eq." without a
-paper's name is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and
-the line says so. Two of pycma's late repairs are left out: it changes coordinates when the
-variances of C differ by 1e8 and when C's condition passes 1e12; here the run reports its stop
-reason at 1e14 instead. Mirrored samples for populations below 6 are left out, too.
+CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. "eq." without a paper's name
+is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and the docstring says so.
+Two of pycma's late repairs are left out: it changes coordinates when the variances of C differ by 1e8, and
+when C's condition passes 1e12. Here stop_reasons reports a condition above 1e14 instead. Mirrored samples,
+which pycma has for populations below 6, are left out too.
 """
 
 import math
@@ -36,23 +37,23 @@ from .estimators import (
 )
 
 FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
-EIGEN_MATRICES = 11  # d x d doubles alive while a full C is decomposed, its states included
+EIGEN_MATRICES = 11  # d x d doubles in use while a full C is decomposed, states included
 CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays constant. Raises UsageError for a value that cannot be used.
+    """What stays constant during a search. Raises UsageError for a value that cannot be used.
 
     dim:        d, coordinates of w
     population: S, candidates a generation
     sigma0:     first step size, in units of w
-    rho:        radius of the sharpness-aware step, in units of w; 0 is plain CMA-ES
+    rho:        length of the sharpness step, in units of w, or omega(mean) with a sketch; 0: plain CMA-ES
     mu_cge:     finite-difference step of the sweep, in units of w
-    bounds:     None, or b: everything evaluated and told lies in [-b, b]^d
+    bounds:     None, or b: all points that are evaluated or told lie in [-b, b]^d
     covariance: "full" d x d; "diagonal" d variances; "identity" step size alone
-    sketch_rank: None: the sharpness-aware direction comes from a coordinate sweep. Or r, directions of
-                a feature sketch that it comes from; rho is then in units of omega(mean)
+    sketch_rank: None: a coordinate sweep gives the gradient for the sharpness step. A number r: a feature
+                sketch with r directions gives it
 
     Queries a generation: S, and when rho > 0, 2 d more with a sweep, 1 + r with a sketch.
     """
@@ -112,27 +113,27 @@ class Rates:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+    """All that changes during a search: the checkpoint. Its arrays are never written to again.
 
     generation:    updates made so far
     mean, sigma:   of the search distribution; (d,) float64, float
     p_sigma:       (d,) path of the step size
     p_c:           (d,) path of the covariance; None for "identity"
-    C:             (d, d) "full"; (d,) variances, "diagonal"; None, "identity"
-    eigenvectors:  (d, d), one a row, of the C last decomposed; None unless "full". The tutorial's
-                   B transposed: C-ordered in memory as in a file, so that resuming keeps the bits
+    C:             (d, d) for "full"; (d,) variances for "diagonal"; None for "identity"
+    eigenvectors:  (d, d) of the C decomposed last, one a row; None unless "full". It is the tutorial's B
+                   transposed, and C-ordered both in memory and in a file, so that resuming keeps the bits
     D:             (d,) square roots of its eigenvalues, ascending; None unless "full"
     decomposed_at: generation of that C
-    candidates:    (S, d) this generation's x_i, unperturbed, inside the bounds
+    candidates:    (S, d) this generation's x_i, inside the bounds, without the sharpness step
     directions:    (r, d) orthonormal rows of this generation's sketch; (0, d) without a sketch
     features:      (1, K, E) float32, class features at the mean while a sketch is told; else (0, 0, 0)
-    derivatives:   (up to r,) of the loss, along the directions that were told so far
-    perturbation:  (d,) eps; 0 until the sweep or the sketch is complete
+    derivatives:   (up to r,) the loss's derivatives along the directions that were told so far
+    perturbation:  (d,) eps, the sharpness step; 0 until the sweep or the sketch is complete
     answers:       (2 d + S,) losses of the sweep, then of the candidates; (S,) without a sweep
-    answered:      how many points have been told, of sweep or sketch and candidates
+    answered:      how many points of this generation were told, those of sweep or sketch included
     best_losses:   (up to 10 + 30 d / S,) the best of each recent generation, newest last
     last_losses:   (S,) of the last generation; (0,) before the first
-    rng:           bit_generator.state after this generation's draws
+    rng:           bit_generator.state after this generation's random numbers were drawn
 
     Size at d = 512, S = 40, "full": 4.4 MB, nearly all of it C and its eigenvectors.
     """
@@ -159,7 +160,7 @@ class State:
 
 
 class SharpnessAwareCMAES:
-    """Ask, evaluate, tell; the caller owns the loop, the losses and the checkpoints.
+    """The optimiser: ask it for points, tell it the answers. The caller owns the loop and the checkpoints.
 
     >>> settings = Settings(dim=3, population=8, sigma0=0.5, rho=0.01)
     >>> search = SharpnessAwareCMAES.start(settings, np.ones(3), np.random.SeedSequence(1))
@@ -170,10 +171,10 @@ class SharpnessAwareCMAES:
     """
 
     def __init__(self, settings: Settings, state: State, by_features: FeatureGradient | None = None) -> None:
-        """Go on from a state, also from the middle of a generation; the state is only read.
+        """Go on from a state, also from the middle of a generation. The state is only read.
 
-        by_features: what a sketch needs to know of the loss; nothing else does
-        Raises UsageError when the state was made with other settings.
+        by_features: class features (K, E) -> the loss's gradient by them (K, E); needed with a sketch only
+        Raises UsageError when the arrays of the state do not fit the settings.
         """
         _check_shapes(settings, state)
         self._by_features = by_features
@@ -192,7 +193,7 @@ class SharpnessAwareCMAES:
     ) -> Self:
         """A new search with its mean at x0 (d,), which is copied.
 
-        Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape.
+        Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape or infinite numbers.
         """
         mean = np.array(x0, dtype=np.float64)
         if mean.shape != (settings.dim,) or not np.isfinite(mean).all():
@@ -208,17 +209,17 @@ class SharpnessAwareCMAES:
 
     @property
     def state(self) -> State:
-        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        """The checkpoint of this moment. Later calls of tell do not change it."""
         return self._state
 
     @property
     def solution(self) -> Doubles:
-        """The mean, (d,) float64, a copy: what stage 2 starts from."""
+        """The mean, where stage 2 starts: (d,) float64, a copy."""
         return self._state.mean.copy()
 
     @property
     def solution_features(self) -> None:
-        """Not known: the candidates' answers are losses."""
+        """None: no class features are known at the present mean."""
         return None
 
     @property
@@ -228,12 +229,12 @@ class SharpnessAwareCMAES:
 
     @property
     def finished(self) -> bool:
-        """Never: there is always a next generation. See stop_reasons."""
+        """False: there is always a next generation. See stop_reasons."""
         return False
 
     @property
     def between_updates(self) -> bool:
-        """No answer of the present generation has been told yet."""
+        """Whether no answer of the present generation has been told yet."""
         return self._state.answered == 0
 
     @property
@@ -242,11 +243,11 @@ class SharpnessAwareCMAES:
         return self._n_sweep + self._settings.population
 
     def ask(self, limit: int) -> Ask:
-        """The next at most `limit` points whose answers are wanted, in the order of telling.
+        """The next points whose answers are wanted, at most `limit`, in the order in which they must be told.
 
-        Losses; of a sketch, class features. Never mixes sweep or sketch and candidates, since the
-        candidates' points need all of it. Asking again without telling gives the same points.
-        Raises ValueError when limit < 1.
+        The answers are losses; for points of a sketch, class features. One call never returns candidates
+        together with other points: candidates need the sharpness step, so the whole sweep or sketch. Without
+        a tell in between, the next call returns the same points. Raises ValueError when limit < 1.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; at least one point must be asked for")
@@ -261,13 +262,13 @@ class SharpnessAwareCMAES:
         return Ask(self._sweep.points(first, last))
 
     def tell(self, answers: npt.ArrayLike) -> None:
-        """Losses (n,), or of a sketch class features (n, K, E), of the first n points not yet answered,
-        in parts of any size.
+        """Take the answers to the first n points that have none yet, for any n.
 
-        A candidate's loss that is not finite ranks last and never enters the mean. Raises
-        NumericsError when all candidates' are, or one of a finite difference is, or nothing of a
-        sketch is finite, or when C loses its definiteness; ValueError for too many answers. After an
-        error the state is as before.
+        answers: losses (n,); for points of a sketch, class features (n, K, E)
+        A candidate whose loss is not finite ranks last, and the mean does not use it.
+        Raises NumericsError when no candidate's loss is finite, when a loss of a sweep is not, when no answer
+        of a sketch is, or when C is not positive definite any more. Raises ValueError for a wrong shape or
+        too many answers. After an error the state is as before.
         """
         first, end = self._state.answered, self._end_of_phase
         in_sketch = self._sketches and first < self._n_sweep
@@ -285,9 +286,9 @@ class SharpnessAwareCMAES:
             self._state = self._told(np.array(values, np.float64), first, last)
 
     def stop_reasons(self) -> dict[str, float]:
-        """Why going on is of no use: pycma's name of the criterion -> the value that met it.
+        """Why to end the search: pycma's name of each criterion that is met -> the value that met it.
 
-        Empty when there is no reason. Looks at finished generations only. Cost: O(d), no query.
+        Empty when there is no reason. It looks at finished generations only. Cost: O(d), no query.
         """
         return stop_reasons(self._settings, self._state)
 
@@ -306,7 +307,7 @@ class SharpnessAwareCMAES:
 
     @property
     def _sweep(self) -> CoordinateWise:
-        """Centred so that every point is in the box; away from its walls that is the mean."""
+        """The sweep at the mean. With bounds the centre is shifted so that all points lie in the box."""
         settings, centre = self._settings, self._state.mean
         if settings.bounds is not None:
             centre = _into_box(centre, settings.bounds - settings.mu_cge)
@@ -318,9 +319,9 @@ class SharpnessAwareCMAES:
         return FeatureSketch(state.mean, state.directions, SKETCH_STEP * reach(state.mean))
 
     def _told(self, losses: Doubles, first: int, last: int) -> State:
-        """The state after losses of the points first..last-1, which are of one phase."""
+        """The state after the losses of points first..last-1, which are all sweep or all candidates."""
         state, n_sweep = self._state, self._n_sweep
-        n_before = state.answers.size - self._settings.population  # a sketch is told no losses
+        n_before = state.answers.size - self._settings.population  # losses of the sweep; a sketch has none
         if first < n_sweep:
             refuse_non_finite(losses, "coordinate", "--mu-cge", start=first)
         answers = state.answers.copy()
@@ -335,13 +336,13 @@ class SharpnessAwareCMAES:
         return told
 
     def _sketched(self, features: Floats, last: int) -> State:
-        """The state after class features (n, K, E) of more points of the sketch, the mean's first of all."""
+        """The state after class features (n, K, E) of more sketch points. The very first one is the mean."""
         state, sketch = self._state, self._sketch
         if not state.features.size:
-            centre = features[:1] if len(features) == 1 else features[:1].copy()  # the rest may go
+            centre = features[:1] if len(features) == 1 else features[:1].copy()  # copied: frees the rest
             state, features = replace(state, features=centre), features[1:]
         if len(features):
-            assert self._by_features is not None  # a sketch was asked for
+            assert self._by_features is not None  # the caller of a sketch gives it
             T = state.features[0]
             by_features, new = self._by_features(T), np.zeros(len(features))
             for block in class_blocks(T.shape):
@@ -362,7 +363,7 @@ class SharpnessAwareCMAES:
         )
 
     def _updated(self, losses: Doubles) -> State:
-        """The next generation's state from all candidates' losses (S,): eq. 41 to 47, 38 to 40."""
+        """The next generation's state, from the losses (S,) of all candidates: eq. 41 to 47, 38 to 40."""
         old, rate = self._state, self._rates
         order, weights = ranked(losses, rate.weights)
         x = old.candidates[order]
@@ -398,7 +399,7 @@ class SharpnessAwareCMAES:
 
 
 def sharpness_step(gradient: Doubles, rho: float) -> Doubles:
-    """eps = rho g / ||g||_2, and 0 where g is 0: (d,) -> (d,) (SharpZO eq. 3)."""
+    """eps = rho g / ||g||_2; 0 where g is 0: (d,) -> (d,) (SharpZO eq. 3)."""
     largest = np.abs(gradient).max()
     if largest == 0:
         return np.zeros_like(gradient)
@@ -408,10 +409,10 @@ def sharpness_step(gradient: Doubles, rho: float) -> Doubles:
 
 
 def ranked(losses: Doubles, weights: Doubles) -> tuple[npt.NDArray[np.intp], Doubles]:
-    """Order of the candidates, best first, ties by index, and their weights: (S,), (S,).
+    """The order of the candidates, best first, and their weights: (S,), (S,). Ties are ordered by index.
 
-    What is not finite ranks last. Should a positive weight fall on it, that weight is 0 and the
-    other positive ones are scaled to sum to 1 again.
+    A loss that is not finite ranks last. If a positive weight falls on it, that weight becomes 0, and the
+    other positive weights are scaled so that they sum to 1 again.
     Raises NumericsError when no loss is finite.
     """
     finite = np.isfinite(losses)
@@ -432,11 +433,14 @@ def ranked(losses: Doubles, weights: Doubles) -> tuple[npt.NDArray[np.intp], Dou
 
 
 def without_negative_weights_of_clipped(x: Doubles, weights: Doubles, bounds: float | None) -> Doubles:
-    """Negative weights only for what was sampled from N(mean, sigma^2 C): (S,).
+    """The weights (S,), with 0 in place of a negative weight of a candidate that lies on the box's wall.
 
-    A point that the box has moved is none of these. pycma gives such injected points no negative
-    weight either (CMA_active_injected = 0), and must: told clipped points as bad samples, it runs
-    away from a minimum in the box's corner (measured, d = 6, S = 8 and 40).
+    Negative weights are made for samples of N(mean, sigma^2 C), and a clipped point is not such a sample.
+    pycma gives such injected points no negative weight either (CMA_active_injected = 0), and must: when it is
+    told clipped points as bad samples, it runs away from a minimum in the box's corner (measured, d = 6,
+    S = 8 and 40).
+
+    x: (S, d) candidates, best first
     """
     if bounds is None:
         return weights
@@ -445,14 +449,17 @@ def without_negative_weights_of_clipped(x: Doubles, weights: Doubles, bounds: fl
 
 
 def recombined(x: Doubles, weights: Doubles) -> Doubles:
-    """Weighted mean of the best candidates x (S, d), sorted: (d,) (eq. 41 and 42, c_m = 1)."""
+    """The new mean, the weighted mean of the candidates with positive weights: (d,) (eq. 41 and 42, c_m = 1).
+
+    x: (S, d), best first
+    """
     positive = weights > 0
     mean: Doubles = weights[positive] @ x[positive]
     return mean
 
 
 def step_size_path(old: State, shift: Doubles, rate: Rates) -> Doubles:
-    """p_sigma <- (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu_eff) C^(-1/2) shift / sigma (eq. 43).
+    """p_sigma <- (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu_eff) C^(-1/2) shift / sigma (eq. 43): (d,).
 
     shift: (d,) new mean - old mean
     """
@@ -462,7 +469,7 @@ def step_size_path(old: State, shift: Doubles, rate: Rates) -> Doubles:
 
 
 def path_is_short(p_sigma: Doubles, generation: int, rate: Rates) -> bool:
-    """h_sigma: no jump of the mean is under way, so p_c may learn (pycma's, on squared lengths).
+    """h_sigma: the mean makes no sudden large move, so p_c may learn (pycma's, on squared lengths).
 
     ||p_sigma||^2 / (1 - (1 - c_s)^(2 generation)) / d < 2 + 4 / (d + 1)
     """
@@ -471,7 +478,7 @@ def path_is_short(p_sigma: Doubles, generation: int, rate: Rates) -> bool:
 
 
 def covariance_path(old: State, shift: Doubles, h_sigma: bool, rate: Rates) -> Doubles | None:
-    """p_c <- (1 - c_c) p_c + h_sigma sqrt(c_c (2 - c_c) mu_eff) shift / sigma (eq. 45)."""
+    """p_c <- (1 - c_c) p_c + h_sigma sqrt(c_c (2 - c_c) mu_eff) shift / sigma (eq. 45), or None."""
     if old.p_c is None:
         return None
     gain = (rate.c_c * (2 - rate.c_c) * rate.mu_eff) ** 0.5 / old.sigma
@@ -482,9 +489,9 @@ def covariance_path(old: State, shift: Doubles, h_sigma: bool, rate: Rates) -> D
 def covariance(
     old: State, p_c: Doubles | None, steps: Doubles, weights: Doubles, h_sigma: bool, rate: Rates
 ) -> Doubles | None:
-    """C <- decay C + c_1 p_c p_c^T + c_mu sum w_i y_i y_i^T (eq. 46 and 47), or its diagonal.
+    """C <- decay C + c_1 p_c p_c^T + c_mu sum w_i y_i y_i^T (eq. 46 and 47), its diagonal, or None.
 
-    steps: (S, d) y_i = (x_i - mean) / sigma, best first.
+    steps: (S, d) y_i = (x_i - mean) / sigma, best first
     Extra memory for "full": one (d, d) array.
     """
     if old.C is None or p_c is None:
@@ -502,7 +509,7 @@ def covariance(
 
 
 def bounded_negative_weights(weights: Doubles, steps: Doubles, lengths: Doubles) -> Doubles:
-    """w_i d / ||C^(-1/2) y_i||^2 for negative w_i, so that C stays definite (eq. 46): (S,).
+    """w_i d / ||C^(-1/2) y_i||^2 for negative w_i, so that C stays definite; else w_i (eq. 46): (S,).
 
     steps: (S, d) y_i;  lengths: (S,) their Mahalanobis lengths ||C^(-1/2) y_i||
     """
@@ -511,7 +518,7 @@ def bounded_negative_weights(weights: Doubles, steps: Doubles, lengths: Doubles)
 
 
 def step_size(sigma: float, p_sigma: Doubles, rate: Rates) -> float:
-    """sigma <- sigma exp((||p_sigma|| / chi_d - 1) c_s / d_s) (eq. 44), by at most e a step."""
+    """sigma <- sigma exp((||p_sigma|| / chi_d - 1) c_s / d_s) (eq. 44), at most by a factor e."""
     log_change = (np.linalg.norm(p_sigma) / rate.chi_d - 1) * (rate.c_sigma / rate.d_sigma)
     return float(sigma * np.exp(np.clip(log_change, -1, 1)))
 
@@ -523,15 +530,15 @@ def history(best_losses: Doubles, best: float, settings: Settings) -> Doubles:
 
 
 def decomposition_is_due(state: State, rate: Rates) -> bool:
-    """Whether C has changed enough for an O(d^3) eigendecomposition (pycma's lazy gap)."""
+    """Whether C is due for an O(d^3) eigendecomposition (pycma's lazy gap). Only "full" has one."""
     return state.eigenvectors is not None and state.generation >= state.decomposed_at + rate.lazy_gap
 
 
 def eigensystem(C: Doubles) -> tuple[Doubles, Doubles]:
-    """Ascending eigenvalues (d,) and eigenvectors, columns of (d, d), of a symmetric C.
+    """Eigenvalues (d,), ascending, and eigenvectors, the columns of a (d, d) array, of a symmetric C.
 
-    LAPACK leaves every vector's sign to chance; here its largest entry is positive, so that a seed
-    gives the same search on another machine up to round-off. About 20 MiB of workspace at d = 512.
+    LAPACK leaves the sign of an eigenvector to chance. Here its largest entry is made positive, so that a
+    seed gives the same search on another machine, up to round-off. About 20 MiB of workspace at d = 512.
     """
     variances, B = np.linalg.eigh(C)
     largest = np.take_along_axis(B, np.abs(B).argmax(axis=0)[np.newaxis], axis=0)
@@ -539,9 +546,10 @@ def eigensystem(C: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def decomposed(state: State) -> State:
-    """C made symmetric, and C = B D^2 B^T.
+    """The state with C made symmetric, and with its decomposition C = B D^2 B^T.
 
-    The state is given away: its C is written to, which saves a matrix at the peak of the memory.
+    It writes to the C of the given state, which must not be used again. This saves a matrix at the peak of
+    memory.
     Raises NumericsError when C is not positive definite any more.
     """
     C = state.C
@@ -571,10 +579,10 @@ def _indefinite(generation: int, variance: float) -> NumericsError:
 
 
 def sampled(state: State, settings: Settings, generator: np.random.Generator) -> State:
-    """New candidates x_i = mean + sigma B D z_i, z_i ~ N(0, I), in the box (eq. 38 to 40); and the
-    directions of the next sketch.
+    """The state with new candidates, and with the directions of the next sketch.
 
-    Clipped, not resampled: with bounds the clipped point is both evaluated and told.
+    x_i = mean + sigma B D z_i, z_i ~ N(0, I) (eq. 38 to 40), clipped to the box. A point outside is not drawn
+    again: the clipped point is both evaluated and told.
     """
     z = generator.standard_normal((settings.population, settings.dim))
     x = state.mean + state.sigma * coloured(state, z)
@@ -588,7 +596,7 @@ def sampled(state: State, settings: Settings, generator: np.random.Generator) ->
 
 
 def peak_bytes(settings: Settings) -> int:
-    """The most at one moment, states included: while a full C is decomposed."""
+    """The most memory at one moment in bytes, states included: while a full C is decomposed. Else 0."""
     return EIGEN_MATRICES * settings.dim**2 * 8 if settings.covariance == "full" else 0
 
 
@@ -596,14 +604,14 @@ def peak_bytes(settings: Settings) -> int:
 
 
 def coloured(state: State, z: Doubles) -> Doubles:
-    """B D z of every row: (n, d) -> (n, d) (eq. 39)."""
+    """B D z for every row z: (n, d) -> (n, d) (eq. 39)."""
     if state.eigenvectors is not None and state.D is not None:
         return (state.D * z) @ state.eigenvectors
     return z if state.C is None else np.sqrt(state.C) * z
 
 
 def whitened(state: State, y: Doubles) -> Doubles:
-    """C^(-1/2) y = B D^-1 B^T y: (d,) -> (d,), with the C last decomposed."""
+    """C^(-1/2) y = B D^-1 B^T y: (d,) -> (d,), with the C decomposed last."""
     if state.eigenvectors is not None and state.D is not None:
         y = state.eigenvectors.T @ ((state.eigenvectors @ y) / state.D)
         return y
@@ -611,7 +619,7 @@ def whitened(state: State, y: Doubles) -> Doubles:
 
 
 def mahalanobis_lengths(state: State, steps: Doubles) -> Doubles:
-    """||C^(-1/2) y|| of every row: (n, d) -> (n,), with the C last decomposed."""
+    """||C^(-1/2) y|| of every row y: (n, d) -> (n,), with the C decomposed last."""
     if state.eigenvectors is not None and state.D is not None:
         steps = (steps @ state.eigenvectors.T) / state.D
     elif state.C is not None:
@@ -624,10 +632,10 @@ def mahalanobis_lengths(state: State, steps: Doubles) -> Doubles:
 
 
 def rates(settings: Settings) -> Rates:
-    """pycma 4.5's defaults; "diagonal" learns its d variances (d + 2) / 3 times as fast.
+    """pycma 4.5's defaults. "diagonal" learns its d variances (d + 2) / 3 times as fast.
 
-    Ros & Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space
-    Complexity", give that factor for the whole update of a diagonal C.
+    That factor is from Ros & Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space
+    Complexity". They give it for the whole update of a diagonal C.
     """
     d, population = settings.dim, settings.population
     raw = raw_weights(population)
@@ -660,7 +668,7 @@ def effective_number(weights: Doubles) -> float:
 
 
 def recombination_weights(raw: Doubles, d: int, c_1: float, c_mu: float) -> Doubles:
-    """Positive weights sum to 1, negative ones to the least of three bounds (eq. 50 to 53)."""
+    """Weights (S,): the positive sum to 1, the negative to minus the least of 3 bounds (eq. 50 to 53)."""
     positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
     mu_eff, mu_eff_minus = effective_number(positive), effective_number(negative)
     no_decay = 1 + c_1 / c_mu  # eq. 50
@@ -672,12 +680,12 @@ def recombination_weights(raw: Doubles, d: int, c_1: float, c_mu: float) -> Doub
 
 
 def step_size_rate(d: int, mu_eff: float) -> float:
-    """c_sigma, by pycma: its 3 is a 5 in the tutorial (eq. 55)."""
+    """c_sigma, as pycma has it: its 3 is a 5 in the tutorial (eq. 55)."""
     return min(0.5, (mu_eff + 2) / (d + mu_eff + 3))
 
 
 def step_size_damping(d: int, mu_eff: float, c_sigma: float) -> float:
-    """d_sigma, by pycma 4.5: its factor, up to 3, before the root is 1 in the tutorial (eq. 55).
+    """d_sigma, as pycma 4.5 has it. Its factor before the root is up to 3; the tutorial's is 1 (eq. 55).
 
     The two are the same while 9 (mu_eff - 1) <= d + 1, as at d = 512 and S = 40.
     """
@@ -691,12 +699,12 @@ def covariance_path_rate(d: int, mu_eff: float) -> float:
 
 
 def rank_one_rate(d: int, population: int, mu_eff: float) -> float:
-    """c_1 (eq. 57), smaller for populations below 6 as in pycma."""
+    """c_1 (eq. 57); for populations below 6 it is smaller, as in pycma."""
     return min(1.0, population / 6) * 2 / ((d + 1.3) ** 2 + mu_eff)
 
 
 def rank_mu_rate(d: int, mu_eff: float) -> float:
-    """c_mu before its bound 1 - c_1 (eq. 58, with the 1/4 of pycma and the tutorial)."""
+    """c_mu before its bound 1 - c_1 (eq. 58, with the 1/4 that pycma and the tutorial have)."""
     return 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff)
 
 
@@ -709,7 +717,7 @@ def expected_length(d: int) -> float:
 
 
 def stop_reasons(settings: Settings, state: State) -> dict[str, float]:
-    """Criteria met by a finished generation, with the value that met them.
+    """pycma's criteria that the last finished generation meets, each with the value that met it.
 
     tolx             every standard deviation is below 1e-11: sigma has collapsed
     tolfacupx        one is above 1,000 sigma0: sigma0 was far too small, or the search diverges
@@ -755,7 +763,7 @@ def coordinate_deviations(state: State) -> Doubles:
 
 
 def axis_variances(state: State) -> Doubles:
-    """Variances along C's axes: eigenvalues, D squared. (d,), or (1,) for "identity"."""
+    """Variances along the axes of C, its eigenvalues: (d,), or (1,) for "identity"."""
     if state.D is not None:
         return state.D**2
     return np.ones(1) if state.C is None else state.C
@@ -767,14 +775,14 @@ _NO_FEATURES: Floats = np.empty((0, 0, 0), np.float32)
 
 
 def n_sweep(settings: Settings) -> int:
-    """Queries of a generation's CGE sweep, or of its sketch."""
+    """Queries of a generation's CGE sweep, or of its sketch; 0 when rho is 0."""
     if settings.rho == 0:
         return 0
     return 2 * settings.dim if settings.sketch_rank is None else 1 + settings.sketch_rank
 
 
 def _n_answers(settings: Settings) -> int:
-    """Losses that a generation is told: the sweep's and the candidates'."""
+    """How many losses a generation is told: the sweep's and the candidates'. (A sketch is told features.)"""
     return settings.population + (n_sweep(settings) if settings.sketch_rank is None else 0)
 
 
@@ -802,7 +810,7 @@ def _first_state(settings: Settings, mean: Doubles, generator: np.random.Generat
         rng={},
     )
     if kind == "full":
-        # Equal eigenvalues leave the axes to round-off: spread them a little, as pycma does.
+        # With equal eigenvalues, round-off would decide the axes. So spread them a little, as pycma does.
         state = decomposed(replace(state, C=np.diag(np.exp(1e-4 / d * np.arange(d)))))
     return sampled(state, settings, generator)
 

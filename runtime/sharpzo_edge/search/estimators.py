@@ -1,10 +1,12 @@
-"""Derivatives from answers alone: the points to ask for, and the estimate from what is told.
+"""Derivatives from function values alone: which points to ask for, and the estimate from the answers.
 
-An estimator is a value that lives for one estimate; it calls nothing and draws nothing, so any part of
-its points can be made again at any time. CoordinateWise and Randomised are SharpZO's (arXiv 2506.20990,
-eq. 1): gradients from losses by central differences, and therefore exact on functions whose third
-derivatives vanish, up to round-off (about machine precision of the loss / mu). FeatureSketch is our own:
-it takes the class features themselves, of which one query returns K E numbers and not one.
+An estimator serves for one estimate. It calls no model and draws no random numbers, so any part of its points
+can be made again at any time.
+
+CoordinateWise and Randomised are SharpZO's (arXiv 2506.20990, eq. 1): gradients from losses by central
+differences. They are exact on functions whose third derivatives vanish, up to round-off (about machine
+precision of the loss / mu). FeatureSketch is our own. It takes the class features themselves: one query then
+returns K E numbers instead of one.
 """
 
 import math
@@ -15,10 +17,11 @@ import numpy.typing as npt
 from ..errors import NumericsError, UsageError
 from ..types import Doubles, Floats, Halves
 
-SKETCH_STEP = 0.02  # h of a feature sketch, in reach(w): far above float32's round-off, still nearly linear
+SKETCH_STEP = 0.02  # h in units of reach(w): far above float32's round-off; T is nearly linear over it
 
 
 def no_finite_features(w: Doubles, n_answers: int) -> NumericsError:
+    """The error for a sketch without any finite answer. n_answers: how many points beside w were tried."""
     return NumericsError(
         f"The text tower gives no finite class features around a w of norm {np.linalg.norm(w):.3g}, at any "
         f"of {n_answers} points. Those at w itself and at one point beside it must be finite. Stay nearer "
@@ -52,11 +55,11 @@ class CoordinateWise:
 
     @property
     def n_points(self) -> int:
-        """Queries of one estimate: 2 d."""
+        """Queries for one estimate: 2 d."""
         return 2 * self._centre.size
 
     def points(self, start: int, stop: int) -> Doubles:
-        """Points start..stop-1 as (stop - start, d) float64; only these rows are ever made.
+        """Points start..stop-1: (stop - start, d) float64. No other rows are made.
 
         Point 2i is centre + mu e_i, point 2i + 1 is centre - mu e_i.
         Raises ValueError when the range leaves 0..n_points.
@@ -67,7 +70,7 @@ class CoordinateWise:
         return rows
 
     def gradient(self, losses: npt.ArrayLike) -> Doubles:
-        """The estimate (d,) float64 from the losses (2 d,) at all points, in their order.
+        """The gradient estimate (d,) float64, from the losses (2 d,) at all points in their order.
 
         Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
         """
@@ -82,7 +85,7 @@ class Randomised:
     g = mean over the q directions u of  u [L(w + mu u) - L(w - mu u)] / (2 mu)
 
     centre:     (d,) float64, w; copied
-    directions: (q, d) float64, one u a row; copied. The caller draws them (and masks them)
+    directions: (q, d) float64, one u a row; copied. The caller draws and masks them
     mu:         step along u, in units of w per unit of u
     Raises UsageError when mu is not a positive number, ValueError when shapes do not fit.
     """
@@ -99,7 +102,7 @@ class Randomised:
 
     @property
     def n_points(self) -> int:
-        """Queries of one estimate: 2 q."""
+        """Queries for one estimate: 2 q."""
         return 2 * len(self._directions)
 
     def points(self, start: int, stop: int) -> Doubles:
@@ -113,7 +116,7 @@ class Randomised:
         return self._centre + steps * self._directions[which // 2]
 
     def gradient(self, losses: npt.ArrayLike) -> Doubles:
-        """The estimate (d,) float64 from the losses (2 q,) at all points, in their order.
+        """The gradient estimate (d,) float64, from the losses (2 q,) at all points in their order.
 
         Raises NumericsError when a loss is not finite, ValueError when their number is wrong.
         """
@@ -128,16 +131,17 @@ class Randomised:
 
 
 class FeatureSketch:
-    """Jacobian of the class features T(w) along r directions, by forward differences: 1 + r queries.
+    """The Jacobian of the class features T(w) along r directions, by forward differences: 1 + r queries.
 
     J_j = [T(w + h u_j) - T(w)] / h,  j = 1..r
 
     centre:     (d,) float64, w; copied
-    directions: (r, d) float64, orthonormal rows u_j; copied. The caller draws them (and masks them)
+    directions: (r, d) float64, orthonormal rows u_j; copied. The caller draws and masks them
     step:       h, in units of w
-    Point 0 is w itself: a caller that knows T(w) asks for points(1, n_points) only, r queries.
-    Exact on linear T, up to round-off: about 1e-7, float32's, over h. Raises ValueError when shapes do
-    not fit or the step is not a positive number.
+
+    Point 0 is w itself. A caller that knows T(w) already asks for points(1, n_points) only: r queries.
+    Exact on linear T, up to round-off: float32's, about 1e-7, divided by h.
+    Raises ValueError when shapes do not fit or the step is not a positive number.
 
     >>> import numpy as np
     >>> sketch = FeatureSketch(np.zeros(2), np.eye(2), step=0.5)
@@ -161,11 +165,11 @@ class FeatureSketch:
 
     @property
     def n_points(self) -> int:
-        """Queries of one estimate: 1 + r."""
+        """Queries for one estimate: 1 + r."""
         return 1 + len(self._directions)
 
     def points(self, start: int, stop: int) -> Doubles:
-        """Points start..stop-1 as (stop - start, d) float64: w, then w + h u_j.
+        """Points start..stop-1: (stop - start, d) float64. Point 0 is w, point j is w + h u_j.
 
         Raises ValueError when the range leaves 0..n_points.
         """
@@ -175,9 +179,10 @@ class FeatureSketch:
         return rows
 
     def columns(self, class_features: Floats, answers: Floats) -> Floats:
-        """J_j of the answers (n, K, E) at n points beside w, where T(w) is class_features: (n, K, E) float32.
+        """Columns J_j from the answers at n points beside w: (n, K, E) float32.
 
-        Not finite where an answer is not.
+        class_features: (K, E), T(w)
+        answers:        (n, K, E), T at the n points. Where an answer is not finite, its column is not finite
         """
         with np.errstate(invalid="ignore", over="ignore"):
             columns: Floats = (answers - class_features) / np.float32(self._step)
@@ -186,9 +191,9 @@ class FeatureSketch:
     def gradient(self, derivatives: Doubles) -> Doubles:
         """U^T derivatives: (d,), the gradient's projection on the directions.
 
-        For random directions its expected cosine with the gradient is sqrt(r / d).
-        A derivative that is not finite tells nothing: it counts as 0.
-        Raises NumericsError when none is finite.
+        derivatives: (r,), the loss's directional derivatives. One that is not finite counts as 0.
+        For random directions, the expected cosine between the projection and the gradient is sqrt(r / d).
+        Raises NumericsError when no derivative is finite.
         """
         if not np.isfinite(derivatives).any():
             raise no_finite_features(self._centre, len(derivatives))
@@ -197,9 +202,10 @@ class FeatureSketch:
 
 
 def directional_derivatives(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:
-    """dL/dT . J_j, the loss's derivative along every direction: (n, K, E), (K, E) -> (n,) float64.
+    """dL/dT . J_j, the loss's derivative along each direction: (n,) float64.
 
-    Memory: a class's columns, in doubles; what fits a processor's cache is read far quicker.
+    columns: (n, K, E), J_j;  by_features: (K, E), dL/dT
+    Memory: the columns of one class in doubles. So little fits a processor's cache, which is much faster.
     """
     total = np.zeros(len(columns))
     with np.errstate(invalid="ignore"):
@@ -211,29 +217,31 @@ def directional_derivatives(columns: Floats | Halves, by_features: Floats | Doub
 def orthonormal_rows(normal: Doubles) -> Doubles:
     """An orthonormal basis of the rows' span: (r, d) of full rank, r <= d -> (r, d) float64.
 
-    From standard normal rows: uniformly random directions.
+    If the given rows are standard normal, the result's directions are uniformly random.
     """
     return np.ascontiguousarray(np.linalg.qr(normal.T)[0].T)
 
 
 def reach(w: Doubles) -> float:
-    """omega(w) = sqrt(1 + |w|^2): what steps of w are measured by where the loss is nearly free of scale.
+    """omega(w) = sqrt(1 + |w|^2), the unit for the length of steps of w.
 
-    At |w| = 1, A w is as large as the initial context, when A is scaled to it.
+    Far from 0 the loss hardly depends on the scale of w, so steps must grow with |w|. When A is scaled to the
+    initial context, A w is as long as that context at |w| = 1.
     """
     return math.sqrt(1 + float(w @ w))
 
 
 def central_differences(losses: Doubles, mu: float) -> Doubles:
-    """[L(+) - L(-)] / (2 mu) of every pair: (2 n,) -> (n,) (SharpZO eq. 1)."""
+    """[L(+) - L(-)] / (2 mu) for every pair of losses: (2 n,) -> (n,) (SharpZO eq. 1)."""
     return (losses[0::2] - losses[1::2]) / (2 * mu)
 
 
 def refuse_non_finite(losses: Doubles, kind: str, option: str, start: int = 0) -> None:
     """Raise NumericsError for the first loss of a finite difference that is not finite.
 
-    losses: (n,) answers to points start..start+n-1;  kind: what a pair of points differs in;
-    option: the command's option for mu, named in the advice.
+    losses: (n,) answers to the points start..start+n-1
+    kind:   what the two points of a pair differ in, for the message: "coordinate" or "direction"
+    option: the command's option for mu, named in the advice
     """
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:

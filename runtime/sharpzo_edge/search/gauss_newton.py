@@ -1,11 +1,12 @@
-"""The loss in the subspace of a sketch, and its minimum in a ball. Costs no query.
+"""A linear model of the class features, and the minimum of its loss in a ball. Costs no query.
 
-A sketch is a few columns J_j of the class features' Jacobian. With them
+The model is made of T = T(w) and a sketch. A sketch is a few columns J_j of the Jacobian of T(w), one for
+each of r directions. The vector a (r,) says how far to go along each direction:
 
-    T(a)_k  = r_k / |r_k|,  r(a) = T + sum_j a_j J_j         the linear model, rows unit again
+    T(a)_k  = r_k / |r_k|,  r(a) = T + sum_j a_j J_j         class k; each row is scaled to length one
 
-and a -> L_s(T(a)) is minimised by damped Gauss-Newton: the Hessian is the logits' own (convex) one between
-the derivatives of the logits.
+L_s(T(a)) is minimised over a by damped Gauss-Newton. Its matrix H comes from the loss's Hessian by the
+logits, which is convex, and the logits' first derivatives by a.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, Halves, class_blocks
 from .estimators import directional_derivatives
 from .losses import BLOCK_BYTES, FeatureLoss, empty_gradient, kept_dtype, log_softmax
 
-COLUMNS_IN_MEMORY = 4 << 20  # bytes of a sketch's columns in float32: more stay in half precision
+COLUMNS_IN_MEMORY = 4 << 20  # bytes in float32; only sketches up to this size are copied to float32
 
 
-SMALLEST_LENGTH = 1e-3  # of a row of the linear model before it is made unit
+SMALLEST_LENGTH = 1e-3  # a shorter row of the linear model is divided by this, not by its length
 
 
-STEP_HALVINGS = 6
+STEP_HALVINGS = 6  # sizes of a step that are tried: whole, half, a quarter, …
 
 
-SMALLEST_SHARE = 0.1  # of 1 / K: probabilities below it hardly bend the loss
+SMALLEST_SHARE = 0.1  # in units of 1 / K: smaller probabilities add hardly any curvature to the loss
 
 
-ENOUGH_FALL = 1e-3  # of the loss: below it Gauss-Newton stops
+ENOUGH_FALL = 1e-3  # share of the loss: an iteration that gains less is the last
 
 
 @dataclass(frozen=True, eq=False)
 class RowChanges:
-    """dT_k/da_j of the linear model at one a, made class by class.
+    """The derivatives dT_k/da_j of the linear model at one a. They are computed class by class.
 
-    T:       (K, E) unit rows T(a)_k
-    lengths: (K,) |r_k| before they were made unit
+    T:       (K, E) rows T(a)_k, of length one
+    lengths: (K,) |r_k|, the rows' lengths before they were scaled
     columns: (r, K, E), J in any precision
     """
 
@@ -48,21 +49,28 @@ class RowChanges:
 
     @property
     def rank(self) -> int:
+        """r, the number of directions."""
         return len(self.columns)
 
     def of_class(self, k: int) -> Floats:
-        """(r, E): (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a unit vector."""
+        """dT_k/da for class k: (r, E) float32. J_jk is column j's row for the class.
+
+        Row j is (J_jk - T_k (T_k . J_jk)) / |r_k|, the derivative of a vector scaled to length one.
+        """
         J, T = self.columns[:, k].astype(np.float32), self.T[k].astype(np.float32)
         J -= np.outer(J @ T, T)
         J /= np.float32(self.lengths[k])
         return J
 
     def directional_derivatives(self, gradient: Floats | Doubles) -> Doubles:
-        """Of the loss whose gradient by T is (K, E): (r,), by a. Time: K r E. Memory: a block of classes."""
+        """The loss's derivatives by a: (r,) float64. gradient: (K, E), the loss's gradient by T.
+
+        Time: K r E. Memory: a block of classes.
+        """
         total = np.zeros(self.rank)
         for block in class_blocks(gradient.shape):
             G, T = gradient[block].astype(np.float64), self.T[block].astype(np.float64)
-            G -= np.sum(G * T, axis=1, keepdims=True) * T  # T stays unit
+            G -= np.sum(G * T, axis=1, keepdims=True) * T  # T's rows keep length one
             G /= self.lengths[block, np.newaxis]
             total += directional_derivatives(self.columns[:, block], G)
         return total
@@ -73,10 +81,12 @@ def gauss_newton(loss: FeatureLoss, T: Floats | Doubles, changes: RowChanges) ->
 
     D_nk = s (x_n . dT_k/da_j)_j;  g = sum_k dL_s/dT_k . dT_k/da
     H = mean_n [ sum_k p_nk D_nk D_nk^T - (sum_k p_nk D_nk)(...)^T ],  positive semidefinite
-    H leaves out the p_nk below SMALLEST_SHARE / K, and is computed in float32: it only shapes a step
-    that the loss itself has to confirm. Without them it is still positive semidefinite.
+
+    p_nk is the probability of class k for picture n. H leaves out those below SMALLEST_SHARE / K, and is
+    computed in float32. That is enough: H only shapes a step, and the loss itself decides whether it is
+    taken. H stays positive semidefinite.
     Time: K r E for each block of pictures, and r (E + r) for each p_nk that counts: N K of them at most.
-    Memory: a block and a class's (r, E), never (N, K, r) or (K, E, r) doubles.
+    Memory: a block of pictures and one class's (r, E), never (N, K, r) or (K, E, r) doubles.
     """
     n, r, n_classes = len(loss.pictures), changes.rank, len(T)
     H, total = np.zeros((r, r)), empty_gradient(T)
@@ -97,37 +107,38 @@ def gauss_newton(loss: FeatureLoss, T: Floats | Doubles, changes: RowChanges) ->
 
 
 class LinearModel:
-    """a -> L_s(T(a)), the loss in the subspace of a sketch. Costs no query.
+    """The loss of the linear model, a -> L_s(T(a)). Costs no query.
 
-    Memory: J (r, K, E), which is the caller's, float16 where it is large; T(a) (K, E), float32 where it is
-    large; a block of pictures and a few of classes.
-    loss:           of class features
+    loss:           a function of class features
     class_features: (K, E), T(w)
-    columns:        (r, K, E), J in any precision; kept where they are many, copied to float32 where few
+    columns:        (r, K, E), J in any precision. Small ones are copied to float32, large ones are not copied
+
+    Memory: the columns; T(a) (K, E), float32 where it is large; a block of pictures and a few of classes.
     """
 
     def __init__(self, loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> None:
         self._loss = loss
         self._T = class_features
-        # numpy converts half precision slowly, and every look at the model reads all columns.
+        # numpy converts half precision slowly, and each value of the model reads all columns.
         is_small = 4 * columns.size <= COLUMNS_IN_MEMORY
         self._columns = columns.astype(np.float32) if is_small else columns
 
     @property
     def rank(self) -> int:
+        """r, the number of directions."""
         return len(self._columns)
 
     def value(self, a: Doubles) -> float:
-        """Time: K E (r + N)."""
+        """The loss at a (r,). Time: K E (r + N)."""
         return float(self._loss.values(self._features(a)[0][np.newaxis])[0])
 
     def gauss_newton(self, a: Doubles) -> tuple[Doubles, Doubles]:
-        """Gradient (r,) and Gauss-Newton matrix (r, r) at a."""
+        """Gradient (r,) and Gauss-Newton matrix (r, r) at a (r,)."""
         T, lengths = self._features(a)
         return gauss_newton(self._loss, T, RowChanges(T, lengths, self._columns))
 
     def _features(self, a: Doubles) -> tuple[Floats | Doubles, Doubles]:
-        """T(a) (K, E), and the rows' lengths (K,) before they were made unit."""
+        """T(a) (K, E), and the lengths (K,) of its rows before they were scaled to one."""
         shape = self._T.shape
         result: Floats | Doubles = np.empty(shape, kept_dtype(shape))
         lengths = np.empty(len(self._T))
@@ -143,8 +154,9 @@ class LinearModel:
 def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
     """argmin over |a| <= radius of g . a + a^T H a / 2, for a positive semidefinite H: (r,).
 
-    a = -(H + mu I)^-1 g with the smallest mu >= 0 that keeps it in the ball (More & Sorensen 1983);
-    along axes of H without curvature a singular H gets a tiny one. Time: r^3.
+    gradient: (r,), g;  hessian: (r, r), H
+    The solution is a = -(H + mu I)^-1 g with the smallest mu >= 0 that keeps a in the ball (More & Sorensen
+    1983). Where H has no curvature along an axis, a tiny one is used. Time: r^3.
     """
     curvatures, axes = np.linalg.eigh(hessian)
     along_axes = axes.T @ gradient
@@ -173,10 +185,11 @@ def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
 
 
 def minimum_in_ball(model: LinearModel, radius: float, start: Doubles, iterations: int) -> Doubles:
-    """A minimum of the model on |a| <= radius by damped Gauss-Newton from `start` (r,), inside the ball.
+    """A minimum of the model's loss on |a| <= radius: (r,).
 
-    Each iteration minimises the quadratic model exactly on the ball, and halves the way there until the
-    loss falls. The loss at the result is never above that at `start`.
+    start: (r,), a point of the ball. The loss at the result is never above the loss there.
+    Each iteration of damped Gauss-Newton minimises the quadratic model exactly on the ball. Then it halves
+    the step to that minimum until the loss falls.
     Time: `iterations` times gauss_newton and one to seven values.
     """
     a, loss = start, model.value(start)
@@ -197,8 +210,10 @@ def minimum_in_ball(model: LinearModel, radius: float, start: Doubles, iteration
 
 
 def peak_bytes(n_columns: int, n_classes: int, embed_dim: int) -> int:
-    """While a minimum is sought, beside the columns themselves: their copy in float32 where they are few,
-    the model's class features and the loss's gradient by them, a block of pictures and two of classes.
+    """The most memory while a minimum is sought, in bytes, beside the columns themselves.
+
+    It is the columns' copy in float32 where they are small, the model's class features, the loss's gradient
+    by them, a block of pictures and two of classes.
     """
     class_bytes = 4 * n_classes * embed_dim
     single = n_columns * class_bytes

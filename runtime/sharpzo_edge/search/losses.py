@@ -1,13 +1,13 @@
-"""Losses on pictures whose image features are known, as functions of the class features T.
+"""Losses of class features T on pictures whose image features are known.
 
-Only T(w) needs the network. What follows from it is arithmetic, and costs no query:
+Only T(w) needs the text tower. The loss of a known T is arithmetic and costs no query:
 
     z_n(T)  = s T x_n                            logits of picture n; s is the model's logit scale
     L(T)    = mean_n [ lse(z_n) - z_n[y_n] ]     cross-entropy; lse is log-sum-exp, y_n the picture's class
     L_s(T)  = mean_n [ lse(z_n) - t_n . z_n ]    the same with label smoothing: t_n is
                                                  (1 - smoothing) one-hot(y_n) + smoothing / K
 
-Pictures are read in blocks, so that they need not all be in memory. The block's size changes the results by
+Pictures are read in blocks, so they need not all be in memory. The size of a block changes the results by
 round-off only.
 """
 
@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 
 from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, LabelledFeatures, class_blocks
 
-SCORING_BYTES = 12 << 20  # of a block of features, and of logits in three precisions
-BLOCK_BYTES = 6 << 20  # of a block of pictures: features, logits, derivatives
+SCORING_BYTES = 12 << 20  # for a block of features, and its logits in three precisions
+BLOCK_BYTES = 6 << 20  # for a block of pictures: features, logits, derivatives
 
 
 class FeatureLoss:
     """Cross-entropy with label smoothing on fixed pictures, as a function of class features.
 
-    pictures:    (N, E) unit features, of which only slices are ever taken; one or more
+    pictures:    features (N, E) of length one, at least one picture; only slices of rows are read
     logit_scale: s, the model's own
     smoothing:   share of the target that is spread over all classes, in [0, 1)
-    block_bytes: memory of a block of pictures, about
+    block_bytes: about what a block of pictures takes in memory
 
     >>> pictures = LabelledFeatures(np.eye(2, dtype=np.float32), np.array([0, 1]))
     >>> loss = FeatureLoss(pictures, logit_scale=1.0)
@@ -53,7 +53,7 @@ class FeatureLoss:
         self._block_bytes = block_bytes
 
     def values(self, class_features: Floats | Doubles) -> Doubles:
-        """L_s of each of (B, K, E): (B,) float64; not finite where the features are not.
+        """L_s of each of B class features: (B, K, E) -> (B,) float64. Not finite where the features are not.
 
         Time: B N K E. Memory: a block of pictures and one of classes, whatever N and K.
         """
@@ -65,7 +65,7 @@ class FeatureLoss:
         return totals / len(self.pictures)
 
     def gradient(self, class_features: Floats | Doubles) -> Floats | Doubles:
-        """dL_s/dT at (K, E): (K, E), float32 where classes are many. Time: N K E."""
+        """dL_s/dT at class features (K, E): (K, E), in kept_dtype's precision. Time: N K E."""
         total = empty_gradient(class_features)
         for X, Y in self.blocks(class_features.shape):
             p = np.exp(log_softmax(self.logits(X, class_features)))
@@ -73,13 +73,19 @@ class FeatureLoss:
         return total
 
     def add_gradient(self, total: Floats | Doubles, p: Doubles, X: Doubles, Y: Doubles) -> None:
-        """Add a block's part of dL_s/dT: probabilities p and targets Y (b, K), features X (b, E)."""
+        """Add one block of pictures' part of dL_s/dT to `total` (K, E), in place.
+
+        p: (b, K) probabilities;  X: (b, E) image features;  Y: (b, K) targets
+        """
         factor = self.logit_scale / len(self.pictures)
         for block in class_blocks(total.shape):
             total[block] += factor * ((p[:, block] - Y[:, block]).T @ X)
 
     def logits(self, X: Doubles, class_features: Floats | Doubles) -> Doubles:
-        """s X T^T of features (b, E): (b, K) float64; of T only a block of classes becomes doubles."""
+        """s X T^T for image features X (b, E) and class features T (K, E): (b, K) float64.
+
+        Only one block of classes of T is converted to doubles at a time.
+        """
         logits = np.empty((len(X), len(class_features)))
         for block in class_blocks(class_features.shape):
             T = class_features[block].astype(np.float64, copy=False)
@@ -87,7 +93,11 @@ class FeatureLoss:
         return logits
 
     def blocks(self, shape: tuple[int, ...], rank: int = 0) -> Iterator[tuple[Doubles, Doubles]]:
-        """Features (b, E) and targets (b, K) of some pictures at a time, all of them once; shape: (K, E)."""
+        """Yields image features X (b, E) and targets Y (b, K) float64, until all pictures were read once.
+
+        shape: (K, E) of the class features
+        rank:  directions for which the caller needs memory too, as gauss_newton does; 0: none
+        """
         n_classes, embed_dim = shape
         step = max(1, self._block_bytes // (8 * (2 * embed_dim + 5 * n_classes + 3 * rank)))
         for features, labels in self.pictures.blocks(step):
@@ -97,19 +107,20 @@ class FeatureLoss:
 
 
 def empty_gradient(T: Floats | Doubles) -> Floats | Doubles:
-    """Zeros for what is summed by block of pictures: (K, E)."""
+    """Zeros (K, E) to sum a gradient in, in the precision of kept_dtype. T: class features (K, E)."""
     return np.zeros(T.shape, kept_dtype(T.shape))
 
 
 def kept_dtype(shape: tuple[int, ...]) -> np.dtype[Any]:
-    """Of what is as large as the class features (K, E): double precision where one block holds them all;
-    else that of the towers' own answers.
+    """The precision of an array as large as the class features; shape: (K, E).
+
+    float64 if one class block holds all of it, otherwise float32, the precision of the towers.
     """
     return np.dtype(np.float64 if 8 * shape[0] * shape[1] <= CLASS_BLOCK_BYTES else np.float32)
 
 
 def log_softmax(logits: Doubles) -> Doubles:
-    """Along the last axis: (N, K) -> (N, K). Written over its argument."""
+    """Log-probabilities along the last axis: (N, K) -> (N, K). It overwrites its argument."""
     logits -= logits.max(axis=-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     return logits
@@ -117,14 +128,18 @@ def log_softmax(logits: Doubles) -> Doubles:
 
 @dataclass(frozen=True)
 class Score:
-    """loss: mean cross-entropy at the model's logit scale; accuracy: a fraction."""
+    """How good class features are on some pictures.
+
+    loss:     mean cross-entropy at the model's logit scale
+    accuracy: a fraction, 0 to 1
+    """
 
     loss: float
     accuracy: float
 
 
 def scores(class_features: Floats, pictures: LabelledFeatures, logit_scale: float) -> list[Score]:
-    """Loss and accuracy of each of (B, K, E) on one or more pictures. Costs no query."""
+    """Loss and accuracy of each of the class features (B, K, E), on one or more pictures. Costs no query."""
 
     def answers(features: Floats) -> Iterator[Floats]:
         for T in class_features:
@@ -136,9 +151,9 @@ def scores(class_features: Floats, pictures: LabelledFeatures, logit_scale: floa
 def scores_of(
     answers: Callable[[Floats], Iterable[Floats]], n_answers: int, pictures: LabelledFeatures, block_rows: int
 ) -> list[Score]:
-    """Loss and accuracy of several answers, on one or more pictures, which are read once.
+    """Loss and accuracy of several classifiers on one or more pictures. The pictures are read once.
 
-    answers: image features (b, E) -> logits (b, K) of each of the n_answers, made one at a time
+    answers:    image features (b, E) -> logits (b, K) of each of the n_answers classifiers, one at a time
     block_rows: how many pictures are read at a time
     """
     totals, right = np.zeros(n_answers), np.zeros(n_answers, int)
@@ -151,12 +166,12 @@ def scores_of(
 
 
 def logits_of(features: Floats, class_features: Floats, logit_scale: float) -> Floats:
-    """s F T^T: (N, K) float32."""
+    """Logits s F T^T of image features F (N, E) and class features T (K, E): (N, K) float32."""
     return np.float32(logit_scale) * (features @ class_features.T)
 
 
 def cross_entropies(logits: Floats, labels: NDArray[np.int64]) -> Doubles:
-    """-log softmax(logits)[label], a row each: (N,) float64."""
+    """-log softmax(logits)[label] of each row: logits (N, K), labels (N,) -> (N,) float64."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     picked = shifted[np.arange(len(labels)), labels]
@@ -165,12 +180,12 @@ def cross_entropies(logits: Floats, labels: NDArray[np.int64]) -> Doubles:
 
 
 def softmax(logits: Floats) -> Doubles:
-    """Probabilities along the last axis: (N, K) float64."""
+    """Probabilities along the last axis: (N, K) -> (N, K) float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probabilities: Doubles = shifted / shifted.sum(axis=-1, keepdims=True)
     return probabilities
 
 
 def picture_block(n_classes: int, embed_dim: int) -> int:
-    """How many pictures are scored at once: their features and logits stay within SCORING_BYTES."""
+    """How many pictures to score at once, so that features and logits stay within SCORING_BYTES."""
     return max(1, SCORING_BYTES // (4 * embed_dim + 24 * n_classes))

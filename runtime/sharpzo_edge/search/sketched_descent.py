@@ -1,15 +1,19 @@
-"""Stage 2 of our own preset: descent in sketched subspaces of the class features, ask and tell.
+"""Stage 2 of our own preset: descent on linear models of the class features, by ask and tell.
 
-Nothing published does this for prompt tuning with forward passes alone; docs/accuracy.md has its figures.
-A round: r forward differences of the class features along random orthonormal directions U, together with
-the columns kept from earlier rounds, give the linear model T(w + U a) ~ T + J a, with unit rows; its loss
-is minimised, for nothing, in four balls |a| <= f delta omega(w), f = 1/4, 1/2, 1, 2; the true loss decides
-among the four steps, or none. What the best of them did corrects all columns (Broyden 1965), so that old
-ones stay of use; the newest are kept, and new directions are orthogonal to theirs.
+We know of no publication that does this for prompt tuning with forward passes alone. docs/accuracy.md has its
+figures.
 
-Sparsity is SharpZO's rule (arXiv 2506.20990, eq. 4 and 5) on sketched gradients: every K_prune rounds,
-the first included, the sketch ignores the mask, and its gradient scores the coordinates for a new one;
-so a coordinate that was dropped can come back. With it no column is kept: it would move dropped ones.
+A round has these parts. First a sketch: r forward differences of the class features along random orthonormal
+directions. Together with the columns kept from earlier rounds it gives the linear model T(w + U a) ~ T + J a,
+with rows scaled to length one; U are all directions, J all columns. The model's loss, which costs no query,
+is minimised in four balls |a| <= f delta omega(w), f = 1/4, 1/2, 1, 2. These four minima are the trials.
+Their true losses decide which of them is the step, or that there is none. If there is a step, the true change
+of the class features corrects all columns (Broyden 1965); so old columns stay useful. The newest columns are
+kept for the next round, whose new directions are orthogonal to theirs.
+
+With prune_ratio > 0 there is a mask by SharpZO's rule (arXiv 2506.20990, eq. 4 and 5). Every K_prune rounds,
+the first included, the sketch ignores the mask, and its gradient scores the coordinates for a new mask. So a
+coordinate that was dropped can come back. With a mask no column is kept: it would move dropped coordinates.
 """
 
 from __future__ import annotations
@@ -37,24 +41,29 @@ from .sparse_zo import Mask, keep_mask, pruning_score
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
 FIRST_DELTA, SMALLEST_DELTA, LARGEST_DELTA = 1.0, 1e-3, 4.0
-REJECTED = 0.25  # factor of delta when no step lowers the loss
-SMALLEST_FALL = 1e-5  # of the loss: less is round-off in float32
-TINY = 1e-300  # keeps a step of length 0 from dividing
-FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: from a = 0, and from the ball before
+REJECTED = 0.25  # factor for delta when no step lowers the loss
+SMALLEST_FALL = 1e-5  # a smaller fall of the loss is round-off in float32
+TINY = 1e-300  # instead of |a|^2 = 0, to divide by
+FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: in the first ball, and in each larger one
 
 
-DIRECTION_COPIES = 3  # beside a round's own, while the next begins: the kept ones, the new ones, all of them
+DIRECTION_COPIES = 3  # more copies when a round begins: kept ones, new ones, all of them
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """How many directions are new in a round, and of how many rounds the columns are kept; rank 0: none."""
+    """The size of a round's linear model.
+
+    rank:        new directions in a round; 0: no sketch
+    kept_rounds: how many earlier rounds' columns are kept
+    """
 
     rank: int
     kept_rounds: int
 
     @property
     def n_columns(self) -> int:
+        """All columns of a round: new and kept."""
         return self.rank * (1 + self.kept_rounds)
 
 
@@ -63,13 +72,13 @@ NO_SKETCH = Sketch(0, 0)
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays constant. Raises UsageError for a value that cannot be used.
+    """What stays constant during a descent. Raises UsageError for a value that cannot be used.
 
     dim:            d, coordinates of w
-    rank:           r, new directions a round; fewer where the mask keeps fewer coordinates
-    kept_rounds:    rounds whose columns are kept, as far as d leaves room for them
+    rank:           r, new directions a round; fewer if the mask keeps fewer coordinates
+    kept_rounds:    rounds whose columns are kept, as far as d has room for their directions
     prune_interval: K_prune, rounds between two masks
-    prune_ratio:    part of the coordinates that a mask leaves out; 0 masks nothing
+    prune_ratio:    share of the coordinates that a mask leaves out; 0: no masks
 
     Queries: r + 4 a round.
     """
@@ -97,21 +106,21 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+    """All that changes during a descent: the checkpoint. Its arrays are never written to again.
 
     step:       rounds made so far
     w:          (d,) float64
     delta:      radius of the trust region, in units of omega(w)
     mask:       (d,) bool: coordinates that the next directions may use
     class_features: (K, E) float32 at w
-    directions: (q + r, d) orthonormal rows: the q kept ones, then this round's
-    columns:    (q + n, K, E) float16, J along the kept directions and the n new ones that were told
-    trials:     (4, d) the points that the linear model proposes; (0, d) until the sketch is complete
+    directions: (q + r, d) orthonormal rows: q kept ones, then the r of this round
+    columns:    (q + n, K, E) float16, J: along the kept directions, then the n new ones told so far
+    trials:     (4, d), the points that the linear model proposes; (0, d) until the sketch is complete
     losses:     (n,) of the trials told so far
-    best:       (1, K, E) float32 class features of the best of those; (0, K, E) before
-    rng:        bit_generator.state after this round's draws
+    best:       (1, K, E) float32, class features of the best trial so far; (0, K, E) before the first
+    rng:        bit_generator.state after this round's random numbers were drawn
 
-    float16 is exact enough: what a column is worth is decided by the bend of T, not by its last bits.
+    float16 is exact enough for columns: the curvature of T makes a larger error than rounding does.
     Size at d = 2,048, r = 32, 3 rounds kept, K = 10, E = 512: at most 3.5 MB.
     """
 
@@ -129,14 +138,14 @@ class State:
 
 
 class SketchedDescent:
-    """Ask, evaluate, tell; the caller owns the loop, the class features and the checkpoints.
+    """The optimiser: ask it for points, tell it their class features. The caller owns the loop.
 
     Memory: the columns (q + r, K, E) float16, the kept ones twice between two rounds; class features (K, E)
     float32 four times; a block of FeatureLoss.
 
-    >>> from .arrays import LabelledFeatures
+    >>> from sharpzo_edge.types import LabelledFeatures
     >>> pictures = LabelledFeatures(np.eye(3, dtype=np.float32), np.arange(3))
-    >>> def tower(points):  # a stand-in: (n, 9) -> unit class features (n, 3, 3)
+    >>> def tower(points):  # a stand-in: (n, 9) -> class features (n, 3, 3) of length one
     ...     T = 0.5 + points.reshape(-1, 3, 3)
     ...     return (T / np.linalg.norm(T, axis=2, keepdims=True)).astype(np.float32)
     >>> w, loss = np.zeros(9), FeatureLoss(pictures, logit_scale=10.0)
@@ -149,15 +158,15 @@ class SketchedDescent:
     """
 
     def __init__(self, settings: Settings, loss: FeatureLoss, state: State) -> None:
-        """Go on from a state, also from the middle of a sketch; the state is only read.
+        """Go on from a state, also from the middle of a sketch. The state is only read.
 
-        Raises UsageError when the state was made with other settings.
+        Raises UsageError when the arrays of the state do not fit the settings.
         """
         _check_shapes(settings, state)
         self._settings = settings
         self._loss = loss
         self._state = c_ordered(state)
-        self._room: Halves | None = None  # for all columns of a round, while its sketch is told
+        self._room: Halves | None = None  # all columns of a round, see _with_columns
         self._generator = generator_of(state.rng)
 
     @classmethod
@@ -169,9 +178,9 @@ class SketchedDescent:
         class_features: Floats,
         seed_sequence: np.random.SeedSequence,
     ) -> Self:
-        """A new descent from x0 (d,), where class_features (K, E) are known.
+        """A new descent from x0 (d,), which is copied. class_features: (K, E) float32 at x0.
 
-        Raises ValueError for a wrong shape.
+        Raises ValueError for an x0 of a wrong shape or with infinite numbers.
         """
         w = np.array(x0, dtype=np.float64)
         if w.shape != (settings.dim,) or not np.isfinite(w).all():
@@ -184,17 +193,17 @@ class SketchedDescent:
 
     @property
     def state(self) -> State:
-        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        """The checkpoint of this moment. Later calls of tell do not change it."""
         return self._state
 
     @property
     def solution(self) -> Doubles:
-        """The present w, (d,) float64, a copy."""
+        """The present w: (d,) float64, a copy."""
         return self._state.w.copy()
 
     @property
     def solution_features(self) -> Floats:
-        """Class features (K, E) at the present w: always known; the state's own, not to be written to."""
+        """Class features (K, E) at the present w, always known. Do not write to them."""
         return self._state.class_features
 
     @property
@@ -204,24 +213,25 @@ class SketchedDescent:
 
     @property
     def between_updates(self) -> bool:
-        """No answer of the present round has been told yet."""
+        """Whether no answer of the present round has been told yet."""
         return self._n_told == 0 and not len(self._state.trials)
 
     @property
     def points_of_update(self) -> int:
-        """Points of the present round: its own directions, and the trials."""
+        """Points of the present round: one for each new direction, and the trials."""
         return _n_new(self._settings, self._state) + len(FACTORS)
 
     @property
     def finished(self) -> bool:
-        """No step lowers the loss, down to the smallest trust region."""
+        """Whether no step lowers the loss, down to the smallest trust region."""
         return self._state.delta <= SMALLEST_DELTA
 
     def ask(self, limit: int) -> Ask:
-        """The next at most `limit` points whose class features are wanted, in the order of telling.
+        """The next points whose class features are wanted, at most `limit`, in the order of telling.
 
-        Never mixes sketch and trials, since the trials need the whole sketch. Asking again without
-        telling gives the same points; none when finished. Raises ValueError when limit < 1.
+        One call never returns both sketch points and trials: the trials need the whole sketch. Without a tell
+        in between, the next call returns the same points. No points when finished. Raises ValueError when
+        limit < 1.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; at least one point must be asked for")
@@ -232,11 +242,12 @@ class SketchedDescent:
         return Ask(self._sketch.points(1 + first, 1 + last), "features")
 
     def tell(self, class_features: npt.ArrayLike) -> None:
-        """Class features (n, K, E) of the first n points not yet answered, in parts of any size.
+        """Take class features (n, K, E) of the first n points that have none yet, for any n.
 
-        What is not finite is left out: a direction of the sketch tells nothing, a trial is rejected.
-        Raises NumericsError when nothing of a sketch is finite, ValueError for a wrong shape or too
-        many. After an error the state is as before.
+        Answers that are not finite are left out: a direction of the sketch then has no effect, a trial is
+        rejected.
+        Raises NumericsError when no answer of a sketch is finite, ValueError for a wrong shape or too many
+        answers. After an error the state is as before.
         """
         state = self._state
         told = np.asarray(class_features, dtype=np.float32)
@@ -257,12 +268,12 @@ class SketchedDescent:
 
     @property
     def _n_kept(self) -> int:
-        """Directions from earlier rounds."""
+        """How many directions come from earlier rounds."""
         return len(self._state.directions) - _n_new(self._settings, self._state)
 
     @property
     def _n_told(self) -> int:
-        """Points of the present phase that are answered."""
+        """How many points of the present part of the round (sketch or trials) have an answer."""
         state = self._state
         return len(state.losses) if len(state.trials) else len(state.columns) - self._n_kept
 
@@ -279,10 +290,10 @@ class SketchedDescent:
         return FeatureSketch(state.w, state.directions[self._n_kept :], SKETCH_STEP * reach(state.w))
 
     def _with_columns(self, told: Floats) -> Halves:
-        """The state's columns, and those of the answers (n, K, E): (q + n, K, E).
+        """The state's columns and those of new answers (n, K, E): (q + n, K, E) float16.
 
-        All of a round's lie in one array that never moves, and states hold its first rows, which are not
-        written to again. Until they are, its other rows take no memory.
+        All columns of a round lie in one array, so that nothing is copied as it fills. Each state holds its
+        first rows, which are not written to again. The rows that are not yet filled take no memory.
         """
         state, sketch = self._state, self._sketch
         T, n_before = state.class_features, len(state.columns)
@@ -297,10 +308,10 @@ class SketchedDescent:
         return self._room[: n_before + len(told)]
 
     def _proposed(self, told: State) -> State:
-        """The sketch is complete: the points to try, and a new mask when its time has come."""
+        """The state with the points to try, and a new mask if it is due. The sketch is complete."""
         T, settings = told.class_features, self._settings
         lost = [j for j, column in enumerate(told.columns) if not np.isfinite(column).all()]
-        if len(lost) == len(told.columns) - self._n_kept:  # kept ones are finite
+        if len(lost) == len(told.columns) - self._n_kept:  # none of the new ones; the kept ones are finite
             raise no_finite_features(told.w, len(lost))
         if lost:
             columns = told.columns.copy()
@@ -315,7 +326,7 @@ class SketchedDescent:
         return replace(told, mask=mask, trials=told.w + steps)
 
     def _tried(self, state: State, told: Floats) -> State:
-        """The state after class features (n, K, E) of more trials, of which the best are kept."""
+        """The state after class features (n, K, E) of more trials. Only those of the best trial are kept."""
         losses = self._loss.values(told)
         both = np.concatenate((state.losses, losses))
         first = best_of(both) - len(state.losses)
@@ -323,7 +334,7 @@ class SketchedDescent:
         return replace(state, losses=both, best=best)
 
     def _stepped(self, told: State) -> State:
-        """The trials are answered: w moves to the best of them, or not, and a new round begins."""
+        """The state of the next round, after all trials were told. w moves to the best, or not at all."""
         best = accepted(self._loss.values(told.class_features[np.newaxis])[0], told.losses)
         w = told.trials[best] if best is not None else told.w
         T = told.best[0] if best is not None else told.class_features
@@ -342,7 +353,7 @@ class SketchedDescent:
 
 
 def proposals(model: LinearModel, radius: float) -> Doubles:
-    """A minimum a_f of the model in each ball |a| <= f radius, each sought from the one before: (4, r)."""
+    """A minimum a_f of the model's loss in each ball |a| <= f radius: (4, r). Each starts from the last."""
     a, found = np.zeros(model.rank), []
     for i, factor in enumerate(FACTORS):
         a = minimum_in_ball(model, factor * radius, a, MORE_ITERATIONS if i else FIRST_ITERATIONS)
@@ -351,21 +362,31 @@ def proposals(model: LinearModel, radius: float) -> Doubles:
 
 
 def best_of(losses: Doubles) -> int:
-    """The trial with the lowest loss; of equal ones the shorter step. What is not finite is the worst."""
+    """Index of the lowest loss; of equal losses the first, which has the shorter step. 0 without any loss.
+
+    A loss that is not finite counts as the highest.
+    """
     return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf))) if len(losses) else 0
 
 
 def accepted(here: float, losses: Doubles) -> int | None:
-    """Which trial is the best, when it lowers the loss: losses (4,) of the trials, and the one at w."""
+    """Index of the best trial if it lowers the loss, otherwise None.
+
+    here: the loss at w;  losses: (4,) at the trials
+    """
     best = best_of(losses)
     return best if losses[best] < here - SMALLEST_FALL else None
 
 
 def carried_over(told: State, kept: npt.NDArray[np.intp], best: int, shrinkage: float) -> Halves:
-    """The kept columns for the next round: J + (dT - J a) a^T / |a|^2, a = U s, s the step that was taken.
+    """The kept columns, corrected for the next round: J + (dT - J a) a^T / |a|^2 (Broyden 1965).
 
-    So J a is what the step did, and nothing else changes (Broyden 1965). T hardly depends on the length
-    of a w far out, so its derivatives shrink as omega(w) grows.
+    a = U s for the step s that was taken, and dT is the true change of the class features. So along a the
+    columns now say what the step really did. Nothing else changes.
+    kept:      indices of the columns to keep
+    best:      index of the trial that was taken
+    shrinkage: factor for all columns. Far from 0, T hardly depends on the length of w, so its derivatives
+               shrink as omega(w) grows
     """
     a = told.directions @ (told.trials[best] - told.w)
     length = max(float(a @ a), TINY)
@@ -380,22 +401,25 @@ def carried_over(told: State, kept: npt.NDArray[np.intp], best: int, shrinkage: 
 
 
 def next_delta(delta: float, best: int | None) -> float:
-    """The trust region follows the factor of the step that was taken, and shrinks when none was."""
+    """The next trust region: delta times the f of the trial that was taken, or REJECTED without a step.
+
+    best: index of the trial taken, or None
+    """
     factor = REJECTED if best is None else FACTORS[best]
     return float(np.clip(delta * factor, SMALLEST_DELTA, LARGEST_DELTA))
 
 
 def pruning_is_due(settings: Settings, step: int) -> bool:
-    """Whether this round's sketch ignores the mask, and finds a new one."""
+    """Whether this round's sketch ignores the mask and finds a new one."""
     return settings.prune_ratio > 0 and step % settings.prune_interval == 0
 
 
 def drawn_directions(normal: Doubles, mask: Mask, kept: Doubles) -> Doubles:
-    """Random orthonormal rows among the coordinates that the mask keeps, 0 elsewhere, and orthogonal to
-    the kept ones: (r, d).
+    """Random orthonormal rows: (r, d), r = min(rank, coordinates that the mask keeps).
 
-    normal: (rank, d) standard normal numbers;  kept: (q, d) orthonormal rows, none when a mask prunes
-    r = min(rank, coordinates kept by the mask)
+    They are 0 where the mask is False, and orthogonal to the kept directions.
+    normal: (rank, d) standard normal numbers
+    kept:   (q, d) orthonormal rows; none (q = 0) if there is a mask
     """
     rows = normal[: mask.sum(), mask]
     rows = rows - (rows @ kept[:, mask].T) @ kept[:, mask]
@@ -418,8 +442,8 @@ def _round_begun(
     columns: Halves,
     generator: np.random.Generator,
 ) -> State:
-    """directions (q, d), columns (q, K, E): kept from earlier rounds."""
-    # All d are drawn whatever the mask, so that the stream does not depend on pruning.
+    """A state with this round's new directions. directions (q, d), columns (q, K, E): the kept ones."""
+    # Always d numbers, whatever the mask: so the random sequence does not depend on pruning.
     normal = generator.standard_normal((settings.rank, settings.dim))
     used = np.ones_like(mask) if pruning_is_due(settings, step) else mask
     return State(
@@ -438,7 +462,7 @@ def _round_begun(
 
 
 def _n_new(settings: Settings, state: State) -> int:
-    """This round's own directions. (A mask found by this round's sketch is for the next one.)"""
+    """How many new directions this round has. (A mask found by this round counts from the next one.)"""
     if len(state.trials) and settings.prune_ratio > 0:
         return len(state.directions)
     kept = settings.dim if pruning_is_due(settings, state.step) else int(state.mask.sum())
@@ -462,14 +486,18 @@ def _check_shapes(settings: Settings, state: State) -> None:
 
 
 def held_bytes(sketch: Sketch, dim: int, n_classes: int, embed_dim: int) -> int:
-    """Of a whole sketch, which stays from update to update: columns in float16, directions in float64."""
+    """What a complete sketch takes in bytes: columns in float16, directions in float64.
+
+    It is held from one update to the next.
+    """
     return _columns_bytes(sketch, dim, n_classes, embed_dim) + _directions_bytes(sketch, dim)
 
 
 def peak_bytes(sketch: Sketch, dim: int, n_classes: int, embed_dim: int) -> int:
-    """The most at one moment between two passes, beside that: the minimum is sought, or a round begins.
+    """The most memory at one moment between two batches of queries, in bytes, beside held_bytes.
 
-    An interrupted run's columns are copied once, which is more than those that a new round keeps.
+    It is needed while the model's minimum is sought, or when a round begins. When an interrupted run goes on,
+    its columns are copied once; this is more than the columns that a new round keeps.
     """
     n_columns = min(sketch.n_columns, dim)
     if not n_columns:

@@ -1,10 +1,10 @@
-"""Stage 2: sparse zeroth-order SGD with Z-pruning, ask and tell (SharpZO, arXiv 2506.20990,
+"""Stage 2 of the paper: sparse zeroth-order SGD with Z-pruning, by ask and tell (SharpZO, arXiv 2506.20990,
 sec. 3.2, eq. 4 and 5, algorithm 1).
 
-Every K_prune steps, the first included, a CGE sweep at w scores the coordinates by w^2 z(g^2), and
-a mask Omega keeps the best. Every step goes along masked random directions Omega u only, in the
-perturbation and in the update alike: w <- w - eta g. There is no momentum; the released code's
-gradient buffer, which it does not clear, is not in the paper and not here.
+Every K_prune steps, the first step included, a CGE sweep at w estimates the gradient. It scores the
+coordinates by w^2 z(g^2), and a mask Omega keeps the best. Every step uses masked random directions Omega u
+only, both for the finite difference and for the update: w <- w - eta g. There is no momentum. (The released
+code never clears its gradient buffer, which acts as momentum; the paper has none, so it is not here.)
 """
 
 import math
@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Settings:
-    """What stays constant. Raises UsageError for a value that cannot be used.
+    """What stays constant during a descent. Raises UsageError for a value that cannot be used.
 
     dim:            d, coordinates of w
     steps:          updates of w to make
@@ -32,7 +32,7 @@ class Settings:
     mu_rge:         finite-difference step along a random direction, in units of w per unit of u
     mu_cge:         finite-difference step of the sweep, in units of w
     prune_interval: K_prune, steps between two masks
-    prune_ratio:    part of the coordinates that a mask leaves out; 0 asks for no sweep at all
+    prune_ratio:    share of the coordinates that a mask leaves out; 0: no masks and no sweeps
     directions:     q, random directions a step
 
     Queries: 2 q a step, and 2 d more at every K_prune-th when prune_ratio > 0.
@@ -63,16 +63,16 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What evolves, and all of it: the checkpoint. Its arrays are never written to again.
+    """All that changes during a descent: the checkpoint. Its arrays are never written to again.
 
     step:       updates made so far
     w:          (d,) float64
     mask:       (d,) bool, Omega; all True before the first sweep is complete
-    directions: (q, d) u of this step, unmasked
-    answers:    (2 d + 2 q,) losses of the sweep, then of the directions' points; (2 q,) in a step
+    directions: (q, d) u of this step, before masking
+    answers:    losses told in this step: (2 d + 2 q,), the sweep's and then the directions'; (2 q,) in a step
                 without a sweep
-    answered:   how many of them have been told
-    rng:        bit_generator.state after this step's draws
+    answered:   how many of the answers have been told
+    rng:        bit_generator.state after this step's directions were drawn
 
     Size at d = 512, q = 1: 17 kB.
     """
@@ -87,7 +87,7 @@ class State:
 
 
 class SparseZOSGD:
-    """Ask, evaluate, tell; the caller owns the loop, the losses and the checkpoints.
+    """The optimiser: ask it for points, tell it their losses. The caller owns the loop and the checkpoints.
 
     >>> settings = Settings(dim=4, steps=200, eta=0.05, prune_interval=20, prune_ratio=0.25)
     >>> descent = SparseZOSGD.start(settings, np.ones(4), np.random.SeedSequence(1))
@@ -98,10 +98,10 @@ class SparseZOSGD:
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
-        """Go on from a state, also from the middle of a sweep; the state is only read.
+        """Go on from a state, also from the middle of a sweep. The state is only read.
 
-        More steps than the state was made with continue its stream of random directions.
-        Raises UsageError when the state was made with other settings.
+        If the settings have more steps than those that made the state, the same random sequence continues.
+        Raises UsageError when the arrays of the state do not fit the settings.
         """
         _check_shapes(settings, state)
         self._settings = settings
@@ -110,7 +110,7 @@ class SparseZOSGD:
 
     @classmethod
     def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
-        """A new descent from x0 (d,), which is copied. Raises ValueError for a wrong shape."""
+        """A new descent from x0 (d,), which is copied. Raises ValueError for a wrong or infinite x0."""
         w = np.array(x0, dtype=np.float64)
         if w.shape != (settings.dim,) or not np.isfinite(w).all():
             raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {w.shape}")
@@ -120,17 +120,17 @@ class SparseZOSGD:
 
     @property
     def state(self) -> State:
-        """The checkpoint of this moment. A value: later calls of tell do not change it."""
+        """The checkpoint of this moment. Later calls of tell do not change it."""
         return self._state
 
     @property
     def solution(self) -> Doubles:
-        """The present w, (d,) float64, a copy."""
+        """The present w: (d,) float64, a copy."""
         return self._state.w.copy()
 
     @property
     def solution_features(self) -> None:
-        """Not known: the answers are losses."""
+        """None: this optimiser is told losses, so it knows no class features."""
         return None
 
     @property
@@ -140,24 +140,24 @@ class SparseZOSGD:
 
     @property
     def between_updates(self) -> bool:
-        """No answer of the present step has been told yet."""
+        """Whether no answer of the present step has been told yet."""
         return self._state.answered == 0
 
     @property
     def points_of_update(self) -> int:
-        """Points of the present step: two a direction, and the sweep when it is due."""
+        """Points of the present step: two for each direction, and the sweep's if this step has a sweep."""
         return self._state.answers.size
 
     @property
     def finished(self) -> bool:
-        """All steps have been made."""
+        """Whether all steps have been made."""
         return self._state.step >= self._settings.steps
 
     def ask(self, limit: int) -> Ask:
-        """The next at most `limit` points whose losses are wanted, in the order of telling.
+        """The next points whose losses are wanted, at most `limit`, in the order in which they must be told.
 
-        Never mixes sweep and directions, since the directions' points need the sweep's mask.
-        Asking again without telling gives the same points; none when finished.
+        One call never returns both sweep and direction points: the latter need the mask, so the whole sweep.
+        Without a tell in between, the next call returns the same points. No points when finished.
         Raises ValueError when limit < 1.
         """
         if limit < 1:
@@ -169,10 +169,10 @@ class SparseZOSGD:
         return Ask(self._probe.points(first - n_sweep, last - n_sweep))
 
     def tell(self, losses: npt.ArrayLike) -> None:
-        """Losses (n,) of the first n points not yet answered, in parts of any size.
+        """Take the losses (n,) of the first n points that have none yet, for any n.
 
-        Raises NumericsError when one is not finite or w leaves the finite numbers, ValueError
-        for too many losses. After an error the state is as before.
+        Raises NumericsError when a loss is not finite, or w would not be finite; ValueError for too many
+        losses. After an error the state is as before.
         """
         state, n_sweep = self._state, self._n_sweep
         values = np.array(losses, dtype=np.float64)
@@ -216,13 +216,13 @@ class SparseZOSGD:
         return Randomised(self._state.w, directions, self._settings.mu_rge)
 
     def _pruned(self, told: State) -> State:
-        """The sweep is complete: a new mask (algorithm 1)."""
+        """The state with a new mask. All losses of the sweep have been told (algorithm 1)."""
         gradient = self._sweep.gradient(told.answers[: self._n_sweep])
         scores = pruning_score(told.w, gradient)
         return replace(told, mask=keep_mask(scores, self._settings.prune_ratio))
 
     def _stepped(self, told: State) -> State:
-        """The step is complete: a new w, and the next step's directions (algorithm 1)."""
+        """The state with a new w and the next step's directions. All losses were told (algorithm 1)."""
         gradient = self._probe.gradient(told.answers[self._n_sweep :])
         w = sgd_step(told.w, gradient, self._settings.eta)
         return _step_begun(self._settings, told.step + 1, w, told.mask, self._generator)
@@ -232,7 +232,7 @@ class SparseZOSGD:
 
 
 def z_score(x: Doubles) -> Doubles:
-    """z(x) = (x - mean) / std, with the population's std; 0 when all x are equal: (d,) (eq. 4).
+    """z(x) = (x - mean) / std, with the population's std; 0 when all x are equal: (d,) -> (d,) (eq. 4).
 
     >>> z_score(np.array([1.0, 1.0, 4.0, 4.0]))
     array([-1., -1.,  1.,  1.])
@@ -244,9 +244,9 @@ def z_score(x: Doubles) -> Doubles:
 
 
 def pruning_score(w: Doubles, gradient: Doubles) -> Doubles:
-    """w^2 z(g^2), high for a coordinate worth keeping: (d,) (eq. 4).
+    """w^2 z(g^2), high for a coordinate that is worth keeping: (d,), (d,) -> (d,) (eq. 4).
 
-    All scores are 0 at w = 0, where a mask then keeps the lower indices.
+    At w = 0 all scores are 0; a mask then keeps the coordinates with the lowest indices.
     Raises NumericsError when a score is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
@@ -261,9 +261,9 @@ def pruning_score(w: Doubles, gradient: Doubles) -> Doubles:
 
 
 def keep_mask(scores: Doubles, prune_ratio: float) -> Mask:
-    """Omega: the round((1 - ratio) d) highest scores, at least one (eq. 5): (d,) -> (d,) bool.
+    """Omega, True for the round((1 - prune_ratio) d) highest scores, at least one: (d,) -> (d,) bool (eq. 5).
 
-    Halves round up; of equal scores the lower index is kept.
+    Halves are rounded up. Of equal scores the one with the lower index is kept.
 
     >>> keep_mask(np.array([0.5, 2.0, 0.5, -1.0]), prune_ratio=0.5)
     array([ True,  True, False, False])
@@ -275,12 +275,12 @@ def keep_mask(scores: Doubles, prune_ratio: float) -> Mask:
 
 
 def masked(directions: Doubles, mask: Mask) -> Doubles:
-    """Omega u of every row: (q, d) -> (q, d) (algorithm 1)."""
+    """Omega u for every row u: 0 where the mask is False. (q, d), (d,) -> (q, d) (algorithm 1)."""
     return np.where(mask, directions, 0.0)
 
 
 def sgd_step(w: Doubles, gradient: Doubles, eta: float) -> Doubles:
-    """w - eta g: (d,) (algorithm 1). Raises NumericsError when it is not finite."""
+    """The new w, w - eta g: (d,) (algorithm 1). Raises NumericsError when it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         stepped = w - eta * gradient
     if not np.isfinite(stepped).all():
@@ -296,7 +296,7 @@ def sgd_step(w: Doubles, gradient: Doubles, eta: float) -> Doubles:
 
 
 def n_sweep(settings: Settings, step: int) -> int:
-    """Queries of the CGE sweep that a step begins with."""
+    """Queries of the CGE sweep at the beginning of this step: 2 d, or 0 if this step has none."""
     due = settings.prune_ratio > 0 and step % settings.prune_interval == 0
     return 2 * settings.dim if due else 0
 
@@ -304,8 +304,8 @@ def n_sweep(settings: Settings, step: int) -> int:
 def _step_begun(
     settings: Settings, step: int, w: Doubles, mask: Mask, generator: np.random.Generator
 ) -> State:
-    # All d are drawn whatever the mask, so that the stream does not depend on pruning; and also
-    # after the last step, so that a later run with more steps goes on as if it had been longer.
+    # Always d numbers, whatever the mask: so the random sequence does not depend on pruning. Also after the
+    # last step: so a later run with more steps goes on as if it had been longer from the start.
     directions = generator.standard_normal((settings.directions, settings.dim))
     return State(
         step=step,
