@@ -1,16 +1,16 @@
-"""The contract between workstation and device: a folder with a versioned manifest.
+"""A bundle: the folder that export writes on a workstation and the device reads, with its checks.
 
-    manifest.json          this file's `Manifest`, as JSON
-    text.onnx  text.data   context vectors in, unit class features out; weights as external data
-    text_*.onnx            the same tower cut into steps: stem, halves of blocks, head; a half's weights
-                           are graph inputs, which the manifest finds in text.data
-    image.onnx image.data  pixels in, unit image features out
-    image_*.onnx           the same in steps, for transformers and CLIP's ResNets
-    token_embedding.npy    (rows, width) float32; fetched row by row, never mapped
-    token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent when the table is full
-    bpe.txt.gz             CLIP's merges, for class names chosen on the device
+    manifest.json          the Manifest of manifest.py, as JSON
+    text.onnx  text.data   from context vectors to class features of length one; weights as external data
+    text_*.onnx            the same tower cut into steps: stem, halves of blocks, head. A half's weights
+                           are inputs of its graph; the manifest says where they lie in text.data
+    image.onnx image.data  from pixels to image features of length one
+    image_*.onnx           the same tower in steps, for transformers and CLIP's ResNets
+    token_embedding.npy    (rows, width) float32; read row by row, never mapped
+    token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent if the table has all tokens
+    bpe.txt.gz             CLIP's merges, to tokenise class names on the device
 
-Export writes it once; the device only reads. Nothing here imports onnxruntime or torch.
+The device never writes to a bundle. Nothing here imports onnxruntime or torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ MANIFEST_LIMIT_BYTES = 4 << 20
 
 
 class Bundle:
-    """An opened bundle: its manifest is read, its files are there and have the stated sizes."""
+    """An opened bundle. Its manifest was read; its files are there and have the sizes that it states.
+
+    checksum: sha256 of manifest.json, which holds the sha256 of every other file
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, checksum: str):
         self.folder = folder
@@ -49,9 +52,9 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
-        """Read and check the manifest and the files' sizes (`verify` checks the bytes).
+        """Read the manifest, and check it and the sizes of all files. (`verify` checks the bytes.)
 
-        Raises BundleError when the folder is not a bundle, is newer than this program, or lacks a file.
+        Raises BundleError when the folder is not a bundle, has another format version, or lacks a file.
         """
         folder = Path(folder)
         path = folder / MANIFEST_FILE
@@ -75,12 +78,12 @@ class Bundle:
         return self.folder / name
 
     def verify(self) -> None:
-        """Compare every file with its sha256. Reads the whole bundle. Raises BundleError."""
+        """Compare every file with its sha256. This reads the whole bundle. Raises BundleError."""
         for name in self.manifest.files:
             self.verified(name)
 
     def verified(self, name: str) -> Path:
-        """A file whose bytes were compared with its sha256. Raises BundleError."""
+        """The path of a file, after its bytes were compared with its sha256. Raises BundleError."""
         expected = self.manifest.files[name].sha256
         try:
             with self.path(name).open("rb") as file:
@@ -94,8 +97,8 @@ class Bundle:
     def token_embeddings(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Rows of the token table: (len(token_ids), width) float32.
 
-        Each row is one pread: mapping the table would make its neighbours resident too.
-        Raises ClassNameError for a token that the bundle's vocabulary leaves out.
+        Each row is read alone. If the table were mapped, its neighbours would be resident too.
+        Raises ClassNameError for a token that the bundle's vocabulary does not have.
         """
         rows = self._rows_of(token_ids)
         width = self.manifest.text.width
@@ -113,7 +116,7 @@ class Bundle:
         return result
 
     def knows(self, token_ids: Sequence[int]) -> bool:
-        """Whether every one of these tokens has a row."""
+        """Whether the token table has a row for each of these tokens."""
         kept = self._kept_ids
         if kept is None:
             return all(0 <= token < self.manifest.text.vocabulary for token in token_ids)
@@ -131,7 +134,7 @@ class Bundle:
 
     @functools.cached_property
     def _kept_ids(self) -> NDArray[np.int32] | None:
-        """The tokens that have a row, ascending; None when all have."""
+        """The tokens that have a row, ascending; None if all tokens have one."""
         if TOKEN_IDS_FILE not in self.manifest.files:
             return None
         with self.verified(TOKEN_IDS_FILE).open("rb") as file:
@@ -159,14 +162,14 @@ class Bundle:
                 raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
             try:
                 found = os.lstat(self.path(name))
-            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            except (OSError, ValueError) as error:  # ValueError: no file can have such a name
                 raise _damaged(self.folder, f"{name[:80]} is missing ({error})") from error
             if not stat.S_ISREG(found.st_mode):
                 raise _damaged(self.folder, f"{name} is not a plain file")
             if found.st_size != expected.size:
                 raise _damaged(self.folder, f"{name} has {found.st_size} bytes, not {expected.size}")
         for tower in (text, image):
-            if len(tower.steps) == 1:  # what is streamed begins with one step and ends with another
+            if len(tower.steps) == 1:  # a streamed tower has a first and a last step, which differ
                 raise _damaged(self.folder, f"{tower.graph} is cut into a single step")
             for weight in (w for step in tower.steps for w in step.weights):
                 if weight.end > self.manifest.files[tower.data].size:

@@ -1,7 +1,7 @@
-"""From class names to the rows that stand behind the context: name, ".", EOT.
+"""From class names to the rows of the text tower that follow the context: name, ".", EOT.
 
-A prompt is [SOS, v_1 … v_m, name, ".", EOT]; only v_1 … v_m are tuned. Names are tokenised together
-with their full stop, as in a whole sentence.
+A prompt is [SOS, v_1 … v_m, name, ".", EOT]. Tuning changes only v_1 … v_m. A name is tokenised together with
+its full stop, as in a whole sentence.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from ..types import Floats
 from .bundle import MERGES_FILE, Bundle
 from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
-CHUNK_ROWS = (256, 128, 64, 32)  # most rows of a candidate in one run of the text graph
-NAMES_IN_MEMORY = 4 << 20  # bytes; more rows of class names are read from the bundle each time
-LONGEST_NAME = 2000  # characters: no context has room for them, and the tokeniser's time is their square
-RANDOM_CONTEXT_STD = 0.02  # as CoOp starts contexts without words
+CHUNK_ROWS = (256, 128, 64, 32)  # sizes to choose from: most rows of a candidate in one run of the graph
+NAMES_IN_MEMORY = 4 << 20  # bytes; if the names' rows take more, they are read anew each time
+LONGEST_NAME = 2000  # characters; longer names fit no model, and tokenising takes their square
+RANDOM_CONTEXT_STD = 0.02  # CoOp's, for a context that starts without words
 
 
 @dataclass(frozen=True)
 class NameChunk:
-    """Names that go through the tower together, one behind the other.
+    """Class names that go through the text tower in one sequence, one after the other.
 
-    classes:    their places among all
-    embeddings: () -> (R, D) float32, the rows of every name: from memory, or read anew when they are many
-    positions:  (R,) int64, of those rows in their prompts
-    eot_rows:   (k,) int64, where each name's EOT stands behind the shared rows of the sequence
-    mask:       (P + R, P + R) float32, 0 where a row sees another: the shared rows, and what of its own
-                name stands before it
+    The sequence begins with P shared rows, SOS and the context. Then come R rows of names.
+    classes:    which of all classes these are
+    embeddings: () -> (R, D) float32, the rows of the names: from memory, or read anew if they are many
+    positions:  (R,) int64, each row's position in its own prompt
+    eot_rows:   (k,) int64, each name's EOT row in the sequence
+    mask:       (P + R, P + R) float32, 0 where a row may see another, else -inf. A row sees the shared rows
+                and the rows of its own name, up to itself
     """
 
     classes: slice
@@ -47,16 +48,17 @@ class NameChunk:
 
 @dataclass(frozen=True)
 class ClassPrompts:
-    """All classes, in chunks of at most so many rows."""
+    """All class names, and the chunks that they are divided into, in the same order."""
 
     names: tuple[str, ...]
     chunks: tuple[NameChunk, ...]
 
 
 def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] = ()) -> list[list[int]]:
-    """Token ids of `name.` and EOT, one list a name. Raises ClassNameError for an empty or endless name.
+    """Token ids of `name.` and EOT, one list a name.
 
-    folders: which the names come from, for its message
+    folders: the folders that the names come from, for the messages
+    Raises ClassNameError for a name that is too long, is empty, or has a mark of the tokeniser.
     """
     for name, called in zip(names, _called(names, folders), strict=True):
         if len(name) > LONGEST_NAME:
@@ -77,9 +79,9 @@ def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] 
 def class_prompts(
     bundle: Bundle, names: Sequence[str], n_context: int, chunk_rows: int = CHUNK_ROWS[0]
 ) -> ClassPrompts:
-    """Read the class names and fetch their embeddings. Costs no query.
+    """Tokenise the class names and fetch their embeddings. Costs no query.
 
-    chunk_rows: most rows in one run of the text graph, for one candidate
+    chunk_rows: most rows of a candidate in one run of the text graph
     Raises ClassNameError as `checked_token_ids` does.
     """
     return prompts_of(bundle, names, checked_token_ids(bundle, names, n_context), n_context, chunk_rows)
@@ -88,7 +90,7 @@ def class_prompts(
 def prompts_of(
     bundle: Bundle, names: Sequence[str], ids: Sequence[list[int]], n_context: int, chunk_rows: int
 ) -> ClassPrompts:
-    """The same, of names that `checked_token_ids` has read already: reading them goes through all merges."""
+    """As class_prompts, for names that `checked_token_ids` has tokenised already: that takes time."""
     n_shared, lengths = 1 + n_context, [len(tokens) for tokens in ids]
     is_small = 4 * bundle.manifest.text.width * sum(lengths) <= NAMES_IN_MEMORY
     chunks, start = [], 0
@@ -105,12 +107,11 @@ def prompts_of(
 def checked_token_ids(
     bundle: Bundle, names: Sequence[str], n_context: int, folders: Sequence[str] = ()
 ) -> list[list[int]]:
-    """Token ids of `name.` and EOT behind n_context vectors, one list a name.
+    """Token ids of `name.` and EOT, one list a name, checked for prompts with n_context vectors.
 
-    folders: which the names come from, for the messages
-
-    Raises ClassNameError for a name that is empty, the same words as another, longer than the model's
-    context leaves room for, or outside the bundle's vocabulary.
+    folders: the folders that the names come from, for the messages
+    Raises ClassNameError for a name that is empty, has the same tokens as another, is longer than the model's
+    context leaves room for, or is outside the bundle's vocabulary.
     """
     ids = name_token_ids(bundle, names, folders)
     room = bundle.manifest.text.context_length - 1 - n_context
@@ -138,7 +139,7 @@ def checked_token_ids(
 
 
 def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """What messages call the classes."""
+    """How messages name each class: its name, and its folder if that is known."""
     if not folders:
         return [repr(name) for name in names]
     return [f"{name!r} (of the folder {folder!r})" for name, folder in zip(names, folders, strict=True)]
@@ -159,9 +160,10 @@ def _chunk(classes: slice, rows: Callable[[], Floats], lengths: list[int], n_sha
 
 
 def attention_mask(n_shared: int, lengths: Sequence[int]) -> Floats:
-    """Who sees whom in a sequence of n_shared rows and then names of these lengths: 0, or -inf; (S, S).
+    """Which row of a sequence may see which: 0 if it may, -inf if not; (S, S) float32.
 
-    Causal, and no name sees another's rows.
+    The sequence has n_shared rows and then names of these lengths. No row sees a later one, and no name's
+    rows see another name's.
     """
     name = np.repeat(np.arange(1 + len(lengths)), (n_shared, *lengths))  # 0: the shared rows
     is_visible = np.tril((name == name[:, np.newaxis]) | (name == 0))
@@ -169,8 +171,10 @@ def attention_mask(n_shared: int, lengths: Sequence[int]) -> Floats:
 
 
 def chunk_sizes(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
-    """How many names go through the text graph together, in their order: at most most_rows rows with the
-    n_shared that every chunk repeats, and as even as that allows; a name that is longer goes alone.
+    """How many names go into each chunk, in the order of the names.
+
+    A chunk has at most most_rows rows, the n_shared that each chunk repeats included. Within that, chunks are
+    as even as possible. A name that is too long for any chunk has one alone.
     """
     room = max(1, most_rows - n_shared)
     even = sum(lengths) / max(1, math.ceil(sum(lengths) / room))
@@ -186,15 +190,15 @@ def chunk_sizes(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[i
 
 
 def chunked_rows(lengths: Sequence[int], n_shared: int, most_rows: int) -> list[int]:
-    """The rows of a sequence that each of those chunks makes."""
+    """How many rows each of those chunks has, shared rows included."""
     ends = itertools.accumulate(chunk_sizes(lengths, n_shared, most_rows), initial=0)
     return [n_shared + sum(lengths[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def names_bytes(width: int, lengths: Sequence[int], n_context: int, chunk_rows: int) -> int:
-    """What ClassPrompts hold: the names' embeddings, at least a chunk of them, and the chunks' masks.
+    """What ClassPrompts hold, in bytes: the names' embeddings, or those of a chunk, and all masks.
 
-    width: of the text tower; lengths: tokens of every name
+    width: of the text tower;  lengths: tokens of every name
     """
     chunks = chunked_rows(lengths, 1 + n_context, chunk_rows)
     row_bytes = 4 * width
@@ -203,9 +207,9 @@ def names_bytes(width: int, lengths: Sequence[int], n_context: int, chunk_rows: 
 
 
 def context_from_words(bundle: Bundle, words: str) -> Floats:
-    """The context vectors p0 that spell `words`: (m, D) float32.
+    """The context vectors p0 that are the embeddings of `words`: (m, D) float32.
 
-    Raises UsageError for words without tokens, too many, or outside the bundle's vocabulary.
+    Raises UsageError for words that have no tokens or too many, or are outside the bundle's vocabulary.
     """
     if len(words) > LONGEST_NAME:
         raise UsageError(
@@ -229,7 +233,7 @@ def context_from_words(bundle: Bundle, words: str) -> Floats:
 
 
 def random_context(bundle: Bundle, n_context: int, rng: np.random.Generator) -> Floats:
-    """n_context vectors ~ N(0, 0.02²): (m, D) float32. Raises UsageError when they do not fit."""
+    """n_context random vectors ~ N(0, 0.02²): (m, D) float32. Raises UsageError when so many do not fit."""
     longest = bundle.manifest.text.context_length - 4
     if not 1 <= n_context <= longest:
         raise UsageError(

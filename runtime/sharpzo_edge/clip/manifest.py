@@ -1,4 +1,4 @@
-"""What a bundle's manifest.json says: the towers, their files and steps, preprocessing, parity."""
+"""The contents of a bundle's manifest.json: towers, files, steps, preprocessing, parity."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FORMAT = "sharpzo-edge bundle"
 FORMAT_VERSION = 2
 
 
-PRECISIONS = ("fp32", "int8", "int4")  # of the linear layers
+PRECISIONS = ("fp32", "int8", "int4")  # of the linear layers' weights
 
 
-PACKED_BLOCK = 32  # inputs of a linear layer that share a scale, in int8 and int4
+PACKED_BLOCK = 32  # inputs of a linear layer with one common scale, in int8 and int4
 
 
 WEIGHT_DTYPES = ("float32", "float16", "int8", "uint8")
 
 
-COSINE = "_cosine_to_fp32"  # ends the names of such figures in a manifest's parity
+COSINE = "_cosine_to_fp32"  # the end of a name in parity whose figure is a cosine
 
 
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -33,15 +33,18 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
 
 
-LARGEST_CROP = 4096
+LARGEST_CROP = 4096  # pixels along an edge
 
 
-LARGEST_SCALE = 1e4  # of logits; CLIP's training stops at 100
+LARGEST_SCALE = 1e4  # of the logit scale; CLIP's training stops at 100
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where one weight lies in its tower's data file."""
+    """One weight, and where it lies in its tower's data file. offset: its first byte.
+
+    Raises ValueError for a dtype that is not one of WEIGHT_DTYPES.
+    """
 
     name: str
     dtype: str
@@ -58,21 +61,21 @@ class Tensor:
 
     @property
     def is_packed(self) -> bool:
-        """Whether it holds the numbers of a packed matrix: (out, blocks, bytes of a block)."""
+        """Whether it is a packed matrix (int8, int4): (out, blocks, bytes of a block)."""
         return self.name.endswith(".blocks")
 
     @property
     def end(self) -> int:
-        """Offset of the first byte behind it."""
+        """Offset of the first byte after it."""
         return self.offset + self.n_bytes
 
 
 @dataclass(frozen=True)
 class Step:
-    """One graph of a streamed tower, and the weights it takes as inputs (none: it has its own).
+    """One graph of a streamed tower, and the weights that it takes as inputs.
 
-    What a step answers is, in order, what the next one takes first; its other inputs are these
-    weights and the caller's masks, by name.
+    weights is empty if the graph has its weights inside. The outputs of a step are, in order, the first
+    inputs of the next. Its other inputs are these weights and the caller's masks, by name.
     """
 
     graph: str
@@ -80,7 +83,7 @@ class Step:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Where the weights begin in the data file, and how many bytes they take together."""
+        """Where the step's weights begin in the data file, and how many bytes they take together."""
         if not self.weights:
             return 0, 0
         start = min(t.offset for t in self.weights)
@@ -88,13 +91,15 @@ class Step:
 
     @property
     def unpacking_bytes(self) -> int:
-        """The largest packed matrix in float32: onnxruntime unpacks one at a time to multiply by it."""
+        """Bytes of the largest packed matrix as float32: onnxruntime unpacks one at a time for a product."""
         sizes = [math.prod(t.shape[:2]) * PACKED_BLOCK * 4 for t in self.weights if t.is_packed]
         return max(sizes, default=0)
 
 
 @dataclass(frozen=True)
 class TextSpec:
+    """The text tower: its files and steps, and the sizes of the transformer."""
+
     graph: str
     data: str
     steps: tuple[Step, ...]
@@ -108,8 +113,10 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """activation_bytes: alive at once in the hungriest run, for one picture, besides weights and inputs;
-    carried_bytes: the most that one picture carries from step to step.
+    """The image tower: its files and steps.
+
+    activation_bytes: in use at once in the largest run, for one picture, besides weights and inputs
+    carried_bytes:    the most that one picture carries from step to step
     """
 
     graph: str
@@ -122,7 +129,10 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """open_clip's PreprocessCfg: how a picture becomes pixels."""
+    """How a picture becomes pixels: open_clip's PreprocessCfg.
+
+    Raises ValueError for a value that this program cannot use.
+    """
 
     size: tuple[int, int]
     mode: str
@@ -148,12 +158,21 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class BundledFile:
+    """A file of the bundle. size: in bytes."""
+
     size: int
     sha256: str
 
 
 @dataclass(frozen=True)
 class Manifest:
+    """All of manifest.json.
+
+    weights: precision of the linear layers, one of PRECISIONS
+    parity:  largest differences from torch at export, by stage; and cosines, whose names end with COSINE
+    Raises ValueError for a precision or a logit scale that this program cannot use.
+    """
+
     format: str
     format_version: int
     model: str
@@ -177,7 +196,7 @@ class Manifest:
 
     @property
     def largest_difference(self) -> float:
-        """From torch, among all stages of parity. (Cosines there say what rounding the weights did.)"""
+        """The largest difference from torch over all stages of parity, cosines left out."""
         return max((v for stage, v in self.parity.items() if not stage.endswith(COSINE)), default=0.0)
 
     def to_json(self) -> str:

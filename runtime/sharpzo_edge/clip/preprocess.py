@@ -1,8 +1,8 @@
-"""From a folder of pictures to pixels: one folder a class, then open_clip's preprocessing.
+"""From a picture's file to pixels, as open_clip's preprocessing does it. No other file imports Pillow.
 
-A picture's way: open, orientation from EXIF, 8 bits a channel, resize, centre crop, RGB (uint8), then
-scale to [0, 1] and normalise (float32). All parameters come from the bundle. open_clip resizes before
-it converts to RGB, and so do we: the order shows in palette and transparent pictures.
+The steps: open, turn by the EXIF orientation, 8 bits a channel, resize, centre crop, RGB (uint8); then scale
+to [0, 1] and normalise (float32). All parameters come from the bundle. We resize before the conversion to
+RGB, as open_clip does: in palette and transparent pictures the order changes the result.
 """
 
 from __future__ import annotations
@@ -17,41 +17,42 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .manifest import Preprocess
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-PICTURE_BYTES = 12 << 20  # decoding a 12-megapixel JPEG at reduced scale, and its crop
+PICTURE_BYTES = 12 << 20  # for decoding a 12-megapixel JPEG at reduced scale, and its crop
 LARGE_JPEG_PIXELS = 4_000_000
 SPARE_SCALE = 2
-MOST_DECODING_BYTES = 512 << 20  # where no budget says less
-LONGEST_SHAPE = 32  # times as long as the crop; what lies beyond its middle is cut before resizing
-SMALLEST_VIEW, LONGEST_VIEW = 0.5, 4 / 3  # of an augmented view: its share of the crop, its shape
+MOST_DECODING_BYTES = 512 << 20  # where the budget does not say less
+LONGEST_SHAPE = 32  # a picture's longest shape, in crops; longer ones are cut before resizing
+SMALLEST_VIEW, LONGEST_VIEW = 0.5, 4 / 3  # of a view: its least share of the crop, its longest shape
 SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 ONE_BYTE_MODES = ("1", "L", "P")  # all others take four bytes a pixel in Pillow
-FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line into the picture itself
-ORIENTATION = 0x0112  # of EXIF
+FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line, without a second copy
+ORIENTATION = 0x0112  # the number of an EXIF field
 
 
 class UnreadablePictureError(Exception):
-    """One picture cannot be used; the text is the reason, in a few words."""
+    """A picture cannot be used. The text is the reason, in a few words."""
 
 
 # One picture -------------------------------------------------------------------------------------
 
 
 def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYTES) -> NDArray[np.uint8]:
-    """A picture's crop, (height, width, 3) uint8, ready for `to_pixels`.
+    """A picture's crop: (height, width, 3) uint8, ready for `to_pixels`.
 
-    Raises UnreadablePictureError with the reason, also when decoding would take more than `most_bytes`.
+    most_bytes: the most memory that decoding may take
+    Raises UnreadablePictureError with the reason, also when decoding would take more.
     """
     try:
         with warnings.catch_warnings():
-            # Of bombs decoding_bytes decides, and what no memory holds, Pillow refuses all the same.
+            # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
-                if picture.format == "EPS":  # a program, which Pillow would have Ghostscript run
+                if picture.format == "EPS":  # EPS is a program: Pillow would start Ghostscript for it
                     raise UnreadablePictureError("not a picture")
                 megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
-                for _ in range(2):  # again when it is decoded: a PNG may say only then that it is turned
+                for _ in range(2):  # again after decoding: only then a PNG shows that it is turned
                     if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
                         raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
                     picture.load()
@@ -70,16 +71,16 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
         raise UnreadablePictureError("no permission to read it") from error
     except UnreadablePictureError:
         raise
-    except Exception as error:  # Pillow's decoders let nearly anything out on damaged files
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise UnreadablePictureError("truncated or damaged") from error
 
 
 def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
-    """What an opened picture will take until its crop is made; an upper bound from its header.
+    """The most memory that an opened picture takes until its crop is made, in bytes, known from its header.
 
-    Its own pixels; a second copy where it is turned, has transparency, or comes from a decoder that holds
-    the whole picture itself; the coefficients of a progressive JPEG; the rows between the two passes of
-    resizing.
+    It is the sum of the picture's own pixels; a copy if the picture must be turned, has transparency, or its
+    decoder holds the whole picture as well; the coefficients of a progressive JPEG; and the rows between the
+    two passes of resizing.
     """
     n_pixels = picture.width * picture.height
     a_copy = n_pixels * (1 if picture.mode in ONE_BYTE_MODES else 4)
@@ -93,7 +94,10 @@ def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
 
 
 def _coefficient_bytes(picture: Image.Image) -> int:
-    """A progressive JPEG's decoder holds all coefficients of the full size, also for a reduced one."""
+    """Bytes of a progressive JPEG's coefficients; 0 for other pictures.
+
+    The decoder holds those of the full size, also when it decodes at a reduced size.
+    """
     if not picture.info.get("progressive"):
         return 0
     reduced = (getattr(picture, "decoderconfig", ()) or (1,))[0] or 1
@@ -107,14 +111,15 @@ def _coefficient_bytes(picture: Image.Image) -> int:
 
 
 def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
-    """open_clip's evaluation transform up to RGB."""
+    """The crop of a picture, in RGB: open_clip's evaluation transform without the scaling of numbers."""
     return _centre_crop(_resize(_shortened(_eight_bits(_upright(picture)), how), how), how).convert("RGB")
 
 
 def view(plain: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Another look at a crop (H, W, 3) uint8: a part of it at full size, perhaps mirrored.
+    """Another view of a crop (H, W, 3) uint8: a part of it, resized to the full size and perhaps mirrored.
 
-    draw: (5,) uniform in [0, 1): the part's area, shape, place across, place down; mirrored below a half.
+    draw: (5,) uniform in [0, 1): the part's area, its shape, its place across and down; mirrored if the last
+          is below a half
     """
     height, width, _ = plain.shape
     area, shape, across, down, mirror = map(float, draw)
@@ -128,17 +133,18 @@ def view(plain: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint
 
 
 def to_pixels(crops: NDArray[np.uint8], how: Preprocess) -> NDArray[np.float32]:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32: scaled to [0, 1], then mean and std."""
+    """Pixels of crops: (B, H, W, 3) uint8 -> (B, 3, H, W) float32, scaled to [0, 1], then mean and std."""
     scaled = crops.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
     mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (how.mean, how.std))
     return np.ascontiguousarray((scaled - mean) / std)
 
 
 def _decode_small(picture: Image.Image, how: Preprocess) -> None:
-    """Let a large JPEG decode at a half, a quarter or an eighth of its size (others: no effect).
+    """Let a large JPEG decode at a half, a quarter or an eighth of its size. No effect on other pictures.
 
-    Still at least twice the crop's size, so that resizing sees more than it needs: crops differ from a
-    full decode's by a few levels, and 12 megapixels cost a fraction of the memory and time.
+    The result is still at least twice as large as the crop, so resizing has enough to work with. The crop
+    differs from that of a full decode by a few levels. 12 megapixels then cost a fraction of the memory and
+    time.
     """
     if picture.width * picture.height > LARGE_JPEG_PIXELS:
         target = SPARE_SCALE * max(how.size)
@@ -146,32 +152,40 @@ def _decode_small(picture: Image.Image, how: Preprocess) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Without an orientation nothing is copied."""
+    """The picture, turned as its EXIF orientation says. Without one, nothing is copied."""
     return ImageOps.exif_transpose(picture) if _is_turned(picture) else picture
 
 
 def _is_turned(picture: Image.Image) -> bool:
-    """As far as it is known: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
+    """Whether the picture must be turned, as far as that is known before decoding.
+
+    For a PNG, EXIF may stand behind the pixels, and Pillow would decode the whole picture to find it. So an
+    undecoded PNG counts as not turned.
+    """
     is_unread = picture.format == "PNG" and bool(getattr(picture, "tile", ())) and "exif" not in picture.info
     return not is_unread and picture.getexif().get(ORIENTATION, 1) != 1
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits: Pillow's own conversion would cut everything above 255."""
+    """A picture with 8 bits a channel. 16-bit grey is scaled; Pillow would cut all levels above 255.
+
+    Raises UnreadablePictureError for floating-point levels.
+    """
     if picture.mode == "F":
         raise UnreadablePictureError("floating-point levels, whose scale is not known")
     if picture.mode not in SIXTEEN_BIT_MODES:
         return picture
     levels = np.clip(np.asarray(picture).astype(np.float32), 0, 65535)
     if picture.mode == "I" and levels.max() <= 255:
-        levels *= 257  # a wide integer that holds 8 bits
+        levels *= 257  # a 32-bit picture with 8-bit levels
     return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))
 
 
 def _shortened(picture: Image.Image, how: Preprocess) -> Image.Image:
-    """The middle of a very long picture: resized whole, 1 x 30,000 pixels would take gigabytes.
+    """The middle part of a very long picture; other pictures as they are.
 
-    Not open_clip's way, and the same up to half a source pixel: only shapes that no camera makes differ.
+    Resizing 1 x 30,000 pixels as a whole would take gigabytes. open_clip does not cut. The crop is the same
+    up to half a source pixel, and only shapes that no camera makes are cut.
     """
     if how.resize_mode != "shortest":
         return picture
@@ -186,7 +200,7 @@ def _shortened(picture: Image.Image, how: Preprocess) -> Image.Image:
 
 
 def _resize(picture: Image.Image, how: Preprocess) -> Image.Image:
-    """Resize as torchvision and open_clip do for this resize mode and target size."""
+    """The picture, resized as torchvision and open_clip do for this resize mode and target size."""
     target_h, target_w = how.size
     width, height = picture.size
     resampling = RESAMPLING[how.interpolation]
@@ -195,11 +209,11 @@ def _resize(picture: Image.Image, how: Preprocess) -> Image.Image:
     elif how.resize_mode == "longest":
         ratio = max(height / target_h, width / target_w)
         new_h, new_w = round(height / ratio), round(width / ratio)
-    elif target_h == target_w:  # torchvision's shortest edge: the longer side is cut to an integer
+    elif target_h == target_w:  # as torchvision's shortest edge: the longer side is rounded down
         short, long = sorted((width, height))
         longer = int(target_h * long / short)
         new_h, new_w = (target_h, longer) if height <= width else (longer, target_h)
-    else:  # open_clip's own for other shapes, which is always bicubic
+    else:  # as open_clip for other shapes: always bicubic
         ratio = min(height / target_h, width / target_w)
         new_h, new_w = round(height / ratio), round(width / ratio)
         resampling = RESAMPLING["bicubic"]
@@ -209,7 +223,7 @@ def _resize(picture: Image.Image, how: Preprocess) -> Image.Image:
 
 
 def _centre_crop(picture: Image.Image, how: Preprocess) -> Image.Image:
-    """Cut the middle; where the picture is smaller, pad with the fill colour first."""
+    """The middle of the picture. Where the picture is smaller than the crop, the fill colour is added."""
     target_h, target_w = how.size
     width, height = picture.size
     if width < target_w or height < target_h:

@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime: how a graph is opened and run."""
+"""onnxruntime's sessions: how a graph is opened and run. No other file imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .bundle import Bundle
 from .quiet_onnxruntime import ort
 from .tower_plan import STREAMING, Mode
 
-MOST_THREADS = 256  # each takes memory of its own
+MOST_THREADS = 256  # each thread takes memory
 
 
 def onnxruntime_version() -> str:
@@ -20,30 +20,36 @@ def onnxruntime_version() -> str:
 
 
 def open_session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.InferenceSession:
+    """A session for one graph of a bundle, with settings that suit the mode. Checks the graph's sha256 first.
+
+    threads: 0 is one a core
+    Raises UsageError for a bad number of threads, BundleError for a damaged graph, or one that onnxruntime
+    cannot load.
+    """
     check_threads(threads)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads  # 0: one a physical core
+    options.intra_op_num_threads = threads  # 0: one for each physical core
     options.inter_op_num_threads = 1
-    # Threads that spin while they wait take the time of whatever else runs on a small board.
+    # No busy waiting: it would take time from other programs on a small board.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
-    if mode == "mapped":  # a packed copy of every matrix would be made beside the mapped one
+    if mode == "mapped":  # otherwise every matrix is also copied into memory, packed
         options.add_session_config_entry("session.disable_prepacking", "1")
     if mode in STREAMING:
-        # Each session's own arena would keep what it once took: the peak would be the sum of all the steps'.
+        # With an arena in each session, none would return memory: the peak would be the sum over all steps.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
     if mode == "streamed":
         _share_an_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    path = bundle.verified(graph)  # onnxruntime may crash on a damaged one
+    path = bundle.verified(graph)  # onnxruntime may crash on a damaged file
     try:
-        # Grow by what is asked for: doubling would keep up to twice the activations for good.
+        # An arena that doubles would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
         return ort.InferenceSession(str(path), options, providers=[provider])
     except MemoryError:
         raise
-    except Exception as error:  # onnxruntime's own exceptions share no base class of use
+    except Exception as error:  # onnxruntime's exceptions have no useful common base class
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {path}: {str(error)[:300]}. "
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
@@ -52,6 +58,7 @@ def open_session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.In
 
 
 def check_threads(threads: int) -> None:
+    """Raises UsageError unless `threads` is between 0 and MOST_THREADS."""
     if not 0 <= threads <= MOST_THREADS:
         raise UsageError(
             f"--threads {threads} is not a number of threads. It takes 0 (one a core) to {MOST_THREADS}. "
@@ -61,9 +68,10 @@ def check_threads(threads: int) -> None:
 
 @functools.cache
 def _share_an_arena() -> None:
-    """One arena for all streamed sessions of this process; emptied after every pass (giving_back).
+    """Make one arena (onnxruntime's memory pool) for all streamed sessions of this process.
 
-    Doubling by powers of two fragments least, and what is never touched of it is not resident.
+    It is emptied after every batch, see giving_back. It grows by powers of two: that leaves the fewest gaps,
+    and the part that is never used takes no memory.
     """
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     next_power_of_two = 0
@@ -73,7 +81,7 @@ def _share_an_arena() -> None:
 
 
 def giving_back() -> ort.RunOptions:
-    """For the last run of a pass: the arena gives back what it holds, and takes it anew in the next pass."""
+    """Options for the last run of a batch: after it the arena returns its memory to the system."""
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
@@ -82,7 +90,10 @@ def giving_back() -> ort.RunOptions:
 def run_session(
     session: ort.InferenceSession, feeds: dict[str, Any], options: ort.RunOptions | None = None
 ) -> list[Floats]:
-    """One run; its outputs are copies that onnxruntime does not know any more."""
+    """Run a graph once. feeds: its inputs by name. Returns its outputs, which onnxruntime does not use again.
+
+    Raises BundleError when onnxruntime cannot run the graph.
+    """
     try:
         outputs: list[Floats] = session.run(None, feeds, options)
         return outputs

@@ -1,25 +1,26 @@
-"""Class names become CLIP's token ids, without torch, regex or ftfy.
+"""Turns class names into CLIP's token ids, without torch, regex or ftfy.
 
-    >>> Tokenizer(Path("bundle/bpe.txt.gz")).encode(["a photo of a cat"])
+    >>> from sharpzo_edge.demo import BUNDLE
+    >>> Tokenizer(BUNDLE / "bpe.txt.gz").encode(["a photo of a cat"])
     [[320, 1125, 539, 320, 2368]]
 
-The ids are those of open_clip's `SimpleTokenizer` (clean="lower"), without SOS and EOT. A text is
-cleaned, split into words, and each word's UTF-8 bytes are merged in pairs, the earliest learned
-merge first (byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909; bytes as GPT-2 has them).
+The ids are those of open_clip's `SimpleTokenizer` (clean="lower"), without SOS and EOT. A text is cleaned and
+split into words. Then each word's UTF-8 bytes are merged in pairs, the earliest learned merge first
+(byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909; bytes as in GPT-2).
 
 Limits, all deliberate:
 
-- open_clip cleans with ftfy. Everything ftfy does is done here but its repair of wrongly decoded
-  text ("cafÃ©" for "café"): such a name is tokenised as it is written.
+- open_clip cleans with ftfy. All of ftfy's repairs are here except that of wrongly decoded text ("cafÃ©" for
+  "café"): such a name is tokenised as it is written.
 - A lone surrogate, as in a folder name that is not UTF-8, is refused; ftfy writes U+FFFD for it.
-- What is a letter or a digit is asked of Python's Unicode tables. A code point that they do not
-  know yet counts as a symbol, where a newer `regex` may know it as a letter.
-- The merges must stand in the order they were learned, each made of bytes and earlier merges.
+- Python's Unicode tables decide what is a letter or a digit. A code point that they do not know yet counts as
+  a symbol, although a newer `regex` may know it as a letter.
+- The merges must be in the order in which they were learned, each made of bytes and earlier merges.
 
-Memory: the vocabulary is never held (24 MiB as dictionaries). The words are split first and the
-merges stream past them once. *Measured* for the 1,000 ImageNet names, on 2 x86-64 cores: 1.5 MiB
-at the peak (tracemalloc), 0.05-0.08 s, of which reading the file is 0.03 s. The time grows with
-the square of a word's length: 10,000 random letters without a space take 1.5 s and 1.7 MiB.
+Memory: the vocabulary is never held (it takes 24 MiB as dictionaries). The words are split first; then the
+file of merges is read once, line by line. *Measured* for the 1,000 ImageNet names, on 2 x86-64 cores:
+1.5 MiB at the peak (tracemalloc), 0.05-0.08 s, of which reading the file is 0.03 s. The time grows with the
+square of a word's length: 10,000 random letters without a space take 1.5 s and 1.7 MiB.
 """
 
 import gzip
@@ -35,9 +36,9 @@ from pathlib import Path
 from ..errors import BundleError, ClassNameError
 
 MERGES = 48_894
-MAX_LINE_BYTES = 128  # CLIP's longest line has 66; the bound is for a damaged file
+MAX_LINE_BYTES = 128  # CLIP's longest line has 66; a longer one than this is damage
 END_OF_WORD = "</w>"
-FIRST_MERGE_ID = 2 * 256  # after the bytes, and the bytes that end a word
+FIRST_MERGE_ID = 2 * 256  # ids before it: 256 bytes, and 256 bytes that end a word
 SOS_ID = FIRST_MERGE_ID + MERGES
 EOT_ID = SOS_ID + 1
 SPECIAL_IDS = {"<start_of_text>": SOS_ID, "<end_of_text>": EOT_ID}
@@ -48,28 +49,32 @@ Pair = tuple[str, str]
 class Tokenizer:
     """Byte-pair encoding with the merges of one bundle.
 
-    `merges_path` is the bundle's bpe.txt.gz: gzip of UTF-8, one merge "left right" a line, no
-    header. It is read at each `encode`, so give it all names at once.
+    merges_path: the bundle's bpe.txt.gz: gzip of UTF-8, one merge "left right" a line, no header. Each call
+                 of `encode` reads it, so give one call all names
     """
 
     def __init__(self, merges_path: Path) -> None:
         self.merges_path = merges_path
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's token ids, without SOS and EOT; an empty text has none."""
+        """The token ids of each text, without SOS and EOT. An empty text has none.
+
+        Raises ClassNameError for a text with a lone surrogate, BundleError for a damaged file of merges.
+        """
         texts_words = [split_words(clean_text(text)) for text in texts]
         ids = self._ids_of_words(set(chain.from_iterable(texts_words)))
         return [[token for word in words for token in ids[word]] for words in texts_words]
 
     def _ids_of_words(self, words: set[str]) -> dict[str, list[int]]:
-        """Apply every merge, in the order of the file, to the words that hold its pair.
+        """The token ids of each word.
 
-        The usual loop asks for the earliest merge among a word's pairs, again and again. A new
-        pair holds the symbol just made, so its merge is a later line: one pass does the same.
+        Each merge is applied, in the file's order, to the words that have its pair. The usual algorithm
+        looks for the earliest merge among a word's pairs, again and again. Reading the file once is enough,
+        because a new pair contains the symbol that was just made, so its merge is on a later line.
         """
         special = {word: [SPECIAL_IDS[word]] for word in words if word in SPECIAL_IDS}
         symbols = {word: _symbols(word) for word in words if word not in SPECIAL_IDS}
-        holders: dict[Pair, list[str]] = {}  # pair -> words that hold it, or have held it
+        holders: dict[Pair, list[str]] = {}  # pair -> words that have it, or had it before a merge
         for word in symbols:
             for pair in set(pairwise(symbols[word])):
                 holders.setdefault(pair, []).append(word)
@@ -88,8 +93,8 @@ class Tokenizer:
         return special | {word: [ids[s] for s in parts] for word, parts in symbols.items()}
 
 
-# Bytes in the order of their token ids: printable Latin-1 first, standing for itself, then the
-# others in ascending order, standing as U+0100 and on.
+# The symbols of the 256 bytes, in the order of their token ids. First come the printable Latin-1 characters:
+# each is its own symbol. Then the other bytes, ascending: their symbols are U+0100 and the following.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 BYTE_SYMBOLS = [chr(code) for code in [*_PRINTABLE, *range(256, 256 + len(_OTHERS))]]
@@ -97,14 +102,14 @@ _SYMBOL_OF_BYTE = dict(zip([*_PRINTABLE, *_OTHERS], BYTE_SYMBOLS, strict=True))
 
 
 def _symbols(word: str) -> list[str]:
-    """Return one symbol per UTF-8 byte of a word, the last marked as its end."""
+    """One symbol for each UTF-8 byte of a word. The last one is marked as the word's end."""
     symbols = [_SYMBOL_OF_BYTE[byte] for byte in word.encode()]
     symbols[-1] += END_OF_WORD
     return symbols
 
 
 def _merge(symbols: list[str], pair: Pair) -> list[str]:
-    """Join every occurrence of a pair, from the left: (a, a) makes aa a of a a a."""
+    """Join every occurrence of a pair, from left to right: the pair (a, a) turns a a a into aa a."""
     left, right = pair
     merged = []
     start = 0
@@ -119,7 +124,10 @@ def _merge(symbols: list[str], pair: Pair) -> list[str]:
 
 
 def _read_merges(path: Path) -> Iterator[Pair]:
-    """Yield the file's merges, holding one line at a time however the file is damaged."""
+    """Yields the file's merges. It holds one line at a time, however the file is damaged.
+
+    Raises BundleError for a damaged file.
+    """
     count = 0
     try:
         with gzip.open(path, "rb") as lines:
@@ -145,12 +153,12 @@ def _bad_merges(path: Path, defect: str) -> BundleError:
     )
 
 
-# --- cleaning: ftfy.fix_text without fix_encoding, entities twice more, spaces, lower case ---
+# --- Cleaning: ftfy.fix_text without fix_encoding, entities twice more, spaces, lower case ---
 
 _ENTITY = re.compile(r"&(#?)([0-9A-Za-z]{1,24});")
 _TERMINAL_ESCAPE = re.compile(r"\x1b\[[\d;]*[a-zA-Z]")
-# Latin ligatures and digraphs, half-width and full-width forms. U+FB05 is apart: it keeps its
-# long s, which NFKC would replace.
+# Latin ligatures and digraphs, half-width and full-width forms. Not U+FB05: NFKC would replace its long s,
+# which must stay.
 _COMPATIBLE = re.compile(
     "[\u0132\u0133\u0149\u01c4-\u01cc\u01f1-\u01f3\ufb00-\ufb04\ufb06\u3000\uff01-\uffef]"
 )
@@ -163,13 +171,16 @@ _QUOTES = {
     **dict.fromkeys([0x2BC, *range(0x2018, 0x201C)], "'"),
     **dict.fromkeys(range(0x201C, 0x2020), '"'),
 }
-# Control characters, but not tab, line feed, form feed and carriage return, which are spaces;
-# deprecated Arabic controls, the byte order mark, annotation marks.
+# Control characters except tab, line feed, form feed and carriage return, which count as spaces. Also
+# deprecated Arabic controls, the byte order mark and annotation marks.
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]")
 
 
 def clean_text(text: str) -> str:
-    """Return a text in the form CLIP is trained on: ＣＡＦÉ &amp;  Co -> café & co."""
+    """A text in the form that CLIP is trained on: ＣＡＦÉ &amp;  Co -> café & co.
+
+    Raises ClassNameError for a lone surrogate.
+    """
     try:  # surrogate pairs become the characters they stand for
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError as error:
@@ -181,16 +192,16 @@ def clean_text(text: str) -> str:
     lines = []
     has_markup = False
     for line in text.split("\n"):
-        has_markup |= "<" in line  # from here on it looks like HTML, whose entities ftfy keeps
+        has_markup |= "<" in line  # from here on the text looks like HTML, where ftfy keeps entities
         lines.append(_tidy(line, unescape=not has_markup))
     text = html.unescape(html.unescape("\n".join(lines)))
     return " ".join(text.split()).lower()
 
 
 def _tidy(line: str, unescape: bool) -> str:
-    """Repeat ftfy's small repairs, in its order, until they change nothing.
+    """Repeat ftfy's small repairs of a line, in ftfy's order, until nothing changes.
 
-    Its repair of line breaks is not here: the caller turns all of them into spaces.
+    ftfy's repair of line breaks is not needed: the caller turns all of them into spaces.
     """
     while True:
         before = line
@@ -205,9 +216,9 @@ def _tidy(line: str, unescape: bool) -> str:
 
 
 def _unescape_entity(match: re.Match[str]) -> str:
-    """Decode one complete entity; "&EACUTE;", which HTML does not know, as a capital "&eacute;".
+    """Decode one complete entity. "&EACUTE;" is unknown to HTML; it is decoded as a capital "&eacute;".
 
-    Stricter than html.unescape, which would also decode the "&LT" of "&LTIMES;".
+    This is stricter than html.unescape, which would also decode the "&LT" of "&LTIMES;".
     """
     entity, number, name = match[0], match[1], match[2]
     if number:
@@ -221,15 +232,15 @@ def _unescape_entity(match: re.Match[str]) -> str:
     return entity
 
 
-# --- splitting: the same words as CLIP's pattern for the `regex` module, which ignores case ---
+# --- Splitting: the same words as CLIP's pattern for the `regex` module, which ignores case ---
 
-# In lower-case text the long s is the only other character that matches one of these letters.
+# The pattern ignores case. In lower-case text, only the long s (U+017F) matches one of its letters too.
 _FIXED_WORD = re.compile("<[s\u017f]tart_of_text>|<end_of_text>|'(?:[s\u017ftmd]|re|ve|ll)")
 _RUN = re.compile("L+|N|S+")
 
 
 def split_words(text: str) -> list[str]:
-    """Split a cleaned text: "it's 42!" -> ["it", "'s", "4", "2", "!"]."""
+    """Split a cleaned text into words: "it's 42!" -> ["it", "'s", "4", "2", "!"]."""
     kinds = "".join(map(_kind, text))
     words = []
     start = 0
@@ -243,10 +254,10 @@ def split_words(text: str) -> list[str]:
 
 
 def _kind(character: str) -> str:
-    """Return L for a letter, N for a number, S for any other symbol, a space for none of them.
+    """The kind of a character: L for a letter, N for a number, S for a symbol, a space for none of these.
 
-    The Greek iota below (U+0345) is none: when case is ignored it matches neither the letters of
-    CLIP's pattern, being a mark, nor the symbols, as its upper case is a letter. It is dropped.
+    The Greek iota below (U+0345) is none of these, and is dropped. When case is ignored, it matches neither
+    the letters of CLIP's pattern, because it is a mark, nor the symbols, because its upper case is a letter.
     """
     if character in " \u0345":
         return " "

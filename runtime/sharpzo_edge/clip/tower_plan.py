@@ -1,16 +1,17 @@
-"""How the towers run, and what every way of running them takes.
+"""The ways to run a tower, and what each way takes in bytes and seconds.
 
-A tower runs resident (the whole graph in one session, weights packed for speed, or mapped as they lie on
-disk) or streamed (step by step, with one step's weights in memory). A batch is what shares one pass over
-the weights; a micro-batch is what goes through one run of a graph. Bytes and seconds are arithmetic on
-sizes that are known before the work begins.
+A resident tower is in memory as a whole, in one session: packed for speed, or mapped as it lies on disk. A
+streamed tower runs step by step, with the weights of one step in memory. A batch is all candidates or
+pictures that share one reading of the weights. A micro-batch is those in one run, which is one call of a
+graph. Bytes and seconds are arithmetic on sizes that are known before the work begins. The bytes have these
+parts:
 
-    weights    of a tower: packed (a copy for the processor beside the file's pages), mapped (the file's
-               pages alone), or streamed (the largest step's, in one buffer);
-               frugal is streamed, and what a run frees goes back at once, which costs page faults
-    run        the intermediate results of one run of a graph
+    weights    packed: the file's pages, and a copy arranged for the processor. mapped: the file's pages.
+               streamed: those of the largest step, in one buffer. frugal: as streamed; what a run frees
+               returns to the system at once, and the page faults that follow cost time
+    run        the intermediate results of one run
     carried    what every candidate or picture of a batch carries from step to step of a streamed tower
-    answers    class features of a batch, and those that are kept
+    answers    class features of a batch, and those that the caller keeps
 """
 
 from __future__ import annotations
@@ -29,31 +30,35 @@ from .manifest import ImageSpec, Manifest, Step, TextSpec
 Mode = Literal["packed", "mapped", "streamed", "frugal"]
 STREAMING = ("streamed", "frugal")
 
-MICRO_BATCHES = (1, 2, 4, 8, 16, 32)  # candidates or pictures in one run of a graph
-BATCHES = (1, 2, 4, 8, 16, 32, 64)  # how many share one reading of a streamed tower
-MOST_ROWS = 4096  # of tokens in one run: more hardly run faster
+MICRO_BATCHES = (1, 2, 4, 8, 16, 32)  # to choose from: candidates or pictures in one run of a graph
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # to choose from: how many share one reading of a streamed tower
+MOST_ROWS = 4096  # token rows in one run: more are hardly faster
 
-# Sizes, each from measurements of the towers that bench/memory runs; tests hold plans to them.
-# What a run of the text graph takes, in float32 numbers a token row and widths of the tower: what is alive
-# at once (frugal), and what onnxruntime's arenas keep beside it.
+# Sizes, each from measurements of the towers that bench/memory runs; tests compare plans with measurements.
+# A run of the text graph takes this many float32 numbers for each token row and each unit of width.
+# frugal: what is in use at once. The others: also what onnxruntime's arenas keep.
 ROW_WIDTHS = {"packed": 34, "mapped": 34, "streamed": 26, "frugal": 14}
-ATTENTION_COPIES = 3  # copies of what every head makes of every pair of rows
-# The same for pictures, in what the manifest says is alive at once.
+ATTENTION_COPIES = 3  # copies of a number for each head and each pair of rows
+# The same for pictures, as a multiple of the manifest's activation_bytes.
 ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
-RUN_BYTES = 2 * MIB  # beside them: what a run's kernels take for themselves
+RUN_BYTES = 2 * MIB  # more for each run: what its kernels take for themselves
 THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
-RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # of the tower's file, beside each other
+RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # copies of the tower's file in memory
 
-# A rough machine, for choosing among plans.
+# A rough model of a machine, only to compare plans.
 FLOPS, READ_BYTES, RUN_SECONDS = 40e9, 3e9, 5e-5
-SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 40_000  # rows of a run at which a row takes twice its time
-ATTENTION_ROWS = 1500  # of a sequence, at which attention takes as long as the products with weights
+SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 40_000  # rows of a run at which a row takes twice its ideal time
+ATTENTION_ROWS = 1500  # rows of a sequence at which attention takes as long as the products with weights
 MODE_SLOWNESS = {"packed": 1.0, "mapped": 1.06, "streamed": 1.12, "frugal": 1.7}
 
 
 @dataclass(frozen=True)
 class TowerPlan:
-    """How a tower runs: `micro_batch` candidates (pictures) in a run of a graph, `batch` in a pass."""
+    """How a tower runs.
+
+    micro_batch: candidates or pictures in one run of a graph
+    batch:       candidates or pictures that share one reading of the weights
+    """
 
     mode: Mode
     micro_batch: int
@@ -66,7 +71,11 @@ STREAMED = TowerPlan("streamed", micro_batch=8, batch=32)
 
 @dataclass(frozen=True)
 class TextPlan:
-    """chunk_rows: most rows of a candidate in one run of the text graph; threads: 0 is one a core."""
+    """How the text tower runs.
+
+    chunk_rows: most rows of a candidate in one run of the text graph
+    threads:    0 is one a core
+    """
 
     tower: TowerPlan
     chunk_rows: int
@@ -75,7 +84,11 @@ class TextPlan:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """decoding_bytes: the most that decoding one picture may take; larger pictures are passed over."""
+    """How the image tower runs.
+
+    decoding_bytes: the most memory for decoding one picture; larger pictures are left out
+    threads:        0 is one a core
+    """
 
     tower: TowerPlan
     decoding_bytes: float
@@ -87,7 +100,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option(Generic[T]):
-    """One way to run a tower: bytes above the floor, seconds a candidate (picture) by the rough model."""
+    """One way to run a tower.
+
+    n_bytes: above the floor
+    seconds: a candidate or picture, by the rough model
+    """
 
     plan: T
     n_bytes: float
@@ -105,13 +122,13 @@ def text_options(
     n_kept_answers: int,
     may_share_arena: bool,
 ) -> Iterator[Option[TextPlan]]:
-    """Every way to run the text tower.
+    """Yields every way to run the text tower.
 
-    held_bytes:     what the caller holds throughout, the names apart
-    between_bytes:  the most that the caller needs at one moment between two passes
+    held_bytes:     what the caller holds all the time, without the class names
+    between_bytes:  the most that the caller needs at one moment between two batches
     n_kept_answers: class features (K, E) that the caller keeps beside those of a batch
-    may_share_arena: whether a tower may be streamed with an arena that all its sessions share. It belongs to
-                    the whole process, and is for many passes
+    may_share_arena: whether "streamed" is allowed. It has one arena for all sessions, which belongs to the
+                    whole process and pays when there are many batches
     """
     text = manifest.text
     row_bytes = 4 * text.width
@@ -130,7 +147,7 @@ def text_options(
             carried = tower.batch * sum(rows) * row_bytes
             n_answers = tower.batch + tower.micro_batch / len(rows) + n_kept_answers
             answers = math.ceil(n_answers * 4 * len(name_lengths) * manifest.embed_dim)
-            # A resident tower's arena keeps what a run took.
+            # A resident tower's arena keeps what a run took, so it adds to what the caller needs.
             streams = tower.mode in STREAMING
             above = max(carried + run + unpacking, between_bytes) if streams else run + between_bytes
             n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
@@ -140,13 +157,17 @@ def text_options(
 def image_options(
     manifest: Manifest, threads: int, *, held_bytes: int, decoding_bytes: float
 ) -> Iterator[Option[ImagePlan]]:
-    """Every way to run the image tower; see text_options, and ImagePlan."""
+    """Yields every way to run the image tower.
+
+    held_bytes:     what the caller holds all the time
+    decoding_bytes: for each ImagePlan
+    """
     image = manifest.image
     n_pixels = math.prod(manifest.preprocess.size)
     for tower in _tower_plans(image.steps):
         if tower.mode == "streamed":
-            continue  # the arena is for candidates; pictures were not measured with it
-        pixels = 3 * 3 * 4 * n_pixels  # three copies on the way from bytes to floats
+            continue  # the arena was measured with the text tower only
+        pixels = 3 * 3 * 4 * n_pixels  # three copies of float32, while bytes become floats
         run = tower.micro_batch * (image.activation_bytes * ALIVE[tower.mode] + pixels) + _run_bytes(threads)
         crops = tower.batch * 3 * n_pixels
         carried = crops + (tower.batch * image.carried_bytes if tower.mode in STREAMING else 0)
@@ -157,7 +178,7 @@ def image_options(
 
 
 def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
-    """Resident ones take a micro-batch a pass: there is nothing to share."""
+    """Every mode with every micro-batch and batch. For a resident tower, the batch is a micro-batch."""
     for micro_batch in MICRO_BATCHES:
         yield TowerPlan("packed", micro_batch, micro_batch)
         yield TowerPlan("mapped", micro_batch, micro_batch)
@@ -169,7 +190,10 @@ def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
 
 
 def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int]) -> float:
-    """Seconds a candidate: arithmetic, less efficient in small runs; runs; and its share of the reading."""
+    """Seconds a candidate or picture: arithmetic, calls of graphs, and its share of reading the weights.
+
+    rows: token rows of each run, for one candidate
+    """
     file_bytes = manifest.files[spec.data].size
     arithmetic = sum(r * _slowness(r, tower.micro_batch) for r in rows) * file_bytes / 2 / FLOPS
     n_runs = len(rows) * (len(spec.steps) if tower.mode in STREAMING else 1)
@@ -178,10 +202,10 @@ def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, r
 
 
 def _slowness(n_rows: int, micro_batch: int) -> float:
-    """Of a row in a run of `micro_batch` sequences of n_rows.
+    """How many times longer than ideal a row takes, in a run of `micro_batch` sequences of n_rows.
 
-    Small runs repeat what a run costs, large ones leave the caches, and attention grows with the square of
-    the sequence.
+    In small runs the fixed cost of a run counts, large runs leave the processor's caches, and attention grows
+    with the square of the sequence.
     """
     n = n_rows * micro_batch
     return 1 + SMALL_RUN_ROWS / n + n / LARGE_RUN_ROWS + n_rows / ATTENTION_ROWS

@@ -1,9 +1,9 @@
-"""Running the two towers.
+"""Running the two towers: a text tower computes `class_features`, an image tower `image_features`.
 
-A text tower answers `class_features`, an image tower `image_features`. How it runs is planned
-(tower_plan.py). Resident: the whole graph in one session, its weights packed for speed or mapped as they lie
-on disk. Streamed: step by step, with one step's weights at a time in one reused buffer; frugal when what a
-run frees may not even stay for the next. All give the same features.
+The plan says how a tower runs (tower_plan.py). Resident: the whole graph is in one session. Its weights are
+packed for speed, or mapped as they lie on disk. Streamed: the tower runs step by step, and one reused buffer
+holds the weights of one step. Frugal: streamed, and memory that a run frees returns to the system at once.
+All give the same features.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ from .tower_plan import STREAMING, ImagePlan, Mode, TextPlan
 
 @dataclass(frozen=True)
 class Job:
-    """One run through a tower: what its first step takes, and what any later step may ask for by name."""
+    """The inputs of one sequence or batch of pictures on its way through a tower.
+
+    inputs:  of the first step's graph, by name
+    by_name: inputs that later steps may need, by name
+    """
 
     inputs: dict[str, Any]
     by_name: dict[str, Any] = field(default_factory=dict)
@@ -37,30 +41,30 @@ class Job:
 
 class _Engine(Protocol):
     def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
-        """The answer to every job, in their order. Jobs and answers are made when they are needed."""
+        """Yields the output for each job, in order. Jobs and outputs are made when they are needed."""
 
 
 class _Tower:
-    """A context manager; leaving it gives its memory back."""
+    """What both towers have in common. A context manager: leaving it frees the tower's memory."""
 
     def __init__(self, bundle: Bundle, part: str, plan: TextPlan | ImagePlan):
-        return_freed_blocks()  # what the phase before this one needed
+        return_freed_blocks()  # what the phase before needed
         release_library_pages()
         mode = plan.tower.mode
         engine = _Streamed if mode in STREAMING else _Resident
         self._engine: _Engine | None = engine(bundle, part, mode, plan.threads)
-        release_library_pages()  # what opening sessions needed, and running them does not
+        release_library_pages()  # pages that only opening the sessions needed
         self._micro_batch = plan.tower.micro_batch
         self._embed_dim = bundle.manifest.embed_dim
         self.folder = bundle.folder
 
     def close(self) -> None:
-        """Let go of sessions and weights. A closed tower answers no more."""
+        """Free sessions and weights. A closed tower cannot be used again."""
         self._engine = None
         return_freed_blocks()
 
     def _answers(self, jobs: Iterable[Job]) -> Iterator[Floats]:
-        """Raises BundleError for features of another width than the manifest's."""
+        """Yields the features of each job. Raises BundleError when their width is not the manifest's."""
         if self._engine is None:
             raise ValueError("the tower is closed")
         for answer in self._engine.run(jobs):
@@ -82,16 +86,16 @@ class _Tower:
 
 
 class TextTower(_Tower):
-    """Class features from contexts."""
+    """Computes class features from contexts."""
 
     def __init__(self, bundle: Bundle, plan: TextPlan):
         super().__init__(bundle, "text", plan)
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
-        """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries.
+        """context (B, m, D) -> class features (B, K, E) of length one, float32. Costs B queries.
 
-        Candidates go through in micro-batches, classes in the prompts' chunks; all of them pass a
-        streamed block while it is resident.
+        Candidates go through in micro-batches, class names in the prompts' chunks. In a streamed tower, all
+        of them pass a step while its weights are in memory.
         """
         parts = [
             (slice(start, start + self._micro_batch), chunk)
@@ -106,15 +110,15 @@ class TextTower(_Tower):
 
 
 class ImageTower(_Tower):
-    """Image features from pixels."""
+    """Computes image features from pixels."""
 
     def __init__(self, bundle: Bundle, plan: ImagePlan):
         super().__init__(bundle, "image", plan)
 
     def image_features(self, batches: Iterable[Floats]) -> Floats:
-        """Batches of pixels (B, 3, H, W), each made when it is needed -> unit image features (N, E).
+        """Micro-batches of pixels (B, 3, H, W) -> image features (N, E) of length one, float32.
 
-        Raises NumericsError when they are not finite.
+        Each micro-batch is made when it is needed. Raises NumericsError when features are not finite.
         """
         found = np.concatenate(list(self._answers(Job({"pixels": pixels}) for pixels in batches)))
         if not np.isfinite(found).all():
@@ -127,7 +131,7 @@ class ImageTower(_Tower):
 
 
 class _Resident:
-    """The whole graph in one session."""
+    """Runs the whole graph in one session."""
 
     def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
         tower = getattr(bundle.manifest, part)
@@ -139,11 +143,12 @@ class _Resident:
 
 
 class _Streamed:
-    """Sessions of the distinct step graphs, and one buffer for the weights of the step at hand.
+    """Runs a tower step by step, with one buffer for the weights of the present step.
 
-    A step's outputs are, in order, the next step's first inputs; its other inputs are its weights, and
-    what it asks the job for. So memory holds the largest step's weights, what every job carries from step
-    to step, and the intermediate results of one job.
+    There is one session for each distinct graph of a step. A step's outputs are, in order, the first inputs
+    of the next step. Its other inputs are its weights and what the job holds by name. So memory holds the
+    weights of the largest step, what every job carries from step to step, and the intermediate results of one
+    job.
     """
 
     def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
@@ -171,7 +176,7 @@ class _Streamed:
                 for job in jobs:
                     carried.append([np.array(a) for a in run_session(session, job.inputs | weights)])
                     by_name.append(job.by_name)
-                    del job  # its pixels would stay until the last step
+                    del job  # otherwise its pixels would stay in memory until the last step
                 continue
             for i, rows in enumerate(carried):
                 feeds = dict(zip(names, rows, strict=False)) | weights
@@ -210,10 +215,10 @@ class _Streamed:
 
 
 def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
-    """Copy a step's answers into the arrays of the step before, where they fit.
+    """Copy a step's outputs into the arrays of the step before, where the shapes agree.
 
-    So what outlives a run lies where it always lay, and the heap that the run has used comes back whole:
-    otherwise every step would leave its answers somewhere in the middle of it.
+    So arrays that outlive a run stay at the same addresses, and the memory that a run used can return as a
+    whole. Otherwise each step would leave its outputs somewhere in the middle of it.
     """
     before = carried[i]
     if [a.shape for a in answers] == [b.shape for b in before]:
