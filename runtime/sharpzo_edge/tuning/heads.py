@@ -1,13 +1,14 @@
-"""A closed-form head on the image features of the shots, beside the tuned prompt. Costs no query.
+"""A closed-form classifier on image features, the head, which is added to the tuned prompt. Costs no query.
 
-GDA: classes are Gaussians with means mu_k and one precision P (Wang et al., ICLR 2024, arXiv 2402.04087).
+GDA: each class is a Gaussian with a mean mu_k; all share one precision P (Wang et al., ICLR 2024, arXiv
+2402.04087).
 
     S      = sum_n (x_n - mu_y)(x_n - mu_y)^T                       scatter within the classes   (E, E)
     P      = E (S + tr(S) / (N - 1) I)^-1                           shrunk towards the identity
     z_k(x) = x . P mu_k - mu_k . P mu_k / 2                         of a picture, all classes equally likely
     logits = s x . T_k + weight z_k(x)                              T: the prompt's class features
 
-It knows the classes that it saw pictures of and no others.
+A head knows only the classes that it was fitted on.
 """
 
 from __future__ import annotations
@@ -23,18 +24,25 @@ from ..search.losses import SCORING_BYTES, Score, logits_of, picture_block, scor
 from ..types import Doubles, Floats, LabelledFeatures
 
 HEADS = ("none", "gda")
-# Tried on validation pictures; from where the head hardly counts to where it alone does.
+# Weights to try on validation pictures: from where the head hardly counts to where it alone counts.
 WEIGHTS = (0.0, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-# Mean squared distance of unit features from their class's mean: below it pictures are one and the same.
+# Below this mean squared distance of features from their class's mean, the pictures count as equal.
 ROUND_OFF = 1e-10
-HEAD_MATRICES = 3  # E x E doubles alive while a head is solved for: the scatter, its copy, a product
-HEAD_MEANS = 3  # and K x E doubles: means, right-hand sides, solutions
-BLOCK_ROWS = 256  # pictures whose features are doubles at once
+HEAD_MATRICES = 3  # E x E doubles in use while a head is fitted: the scatter, its copy, a product
+HEAD_MEANS = 3  # K x E doubles in use then: means, right-hand sides, solutions
+BLOCK_ROWS = 256  # pictures whose features are converted to doubles at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """z = F weights^T + bias, added to the prompt's logits with `weight`: (K, E), (K,) float32, 0 or more."""
+    """A linear classifier: z = F weights^T + bias for image features F (N, E).
+
+    `weight` times z is added to the prompt's logits.
+
+    weights: (K, E) float32
+    bias:    (K,) float32
+    weight:  0 or more
+    """
 
     weights: Floats
     bias: Floats
@@ -42,9 +50,9 @@ class Head:
 
 
 def gda(shots: LabelledFeatures, n_classes: int) -> Head:
-    """The head of weight 1 from features (N, E) of every class, in float64.
+    """The GDA head with weight 1, from features (N, E) of all n_classes classes. Computed in float64.
 
-    Raises UsageError when no class has two pictures that differ: nothing tells the scatter then.
+    Raises UsageError when no class has two different pictures: the scatter is then unknown.
     Time: E^3 + N E^2. Memory: three (E, E) doubles, three (K, E) doubles, a block of pictures.
     """
     means = class_means(shots, n_classes)
@@ -60,7 +68,7 @@ def gda(shots: LabelledFeatures, n_classes: int) -> Head:
 
 
 def class_means(shots: LabelledFeatures, n_classes: int) -> Doubles:
-    """mu: (K, E) float64."""
+    """mu, the mean feature of each class: (K, E) float64."""
     totals = np.zeros((n_classes, shots.features[:1].shape[1]))
     for X, y in _in_doubles(shots):
         np.add.at(totals, y, X)
@@ -69,7 +77,7 @@ def class_means(shots: LabelledFeatures, n_classes: int) -> Doubles:
 
 
 def within_scatter(shots: LabelledFeatures, means: Doubles) -> Doubles:
-    """S: (E, E) float64."""
+    """S, the scatter around the class means: (E, E) float64. means: (K, E)."""
     scatter = np.zeros((means.shape[1], means.shape[1]))
     for X, y in _in_doubles(shots):
         X -= means[y]
@@ -78,38 +86,41 @@ def within_scatter(shots: LabelledFeatures, means: Doubles) -> Doubles:
 
 
 def precision_times(scatter: Doubles, means: Doubles, n_pictures: int) -> Doubles:
-    """P mu_k of every class: (K, E) float64. Adds to the diagonal of `scatter`."""
+    """P mu_k for each class: (K, E) float64. It changes the diagonal of `scatter`."""
     embed_dim = len(scatter)
     scatter.flat[:: embed_dim + 1] += np.trace(scatter) / (n_pictures - 1)
     return embed_dim * np.asarray(np.linalg.solve(scatter, means.T), np.float64).T
 
 
 def blended_logits(features: Floats, class_features: Floats, logit_scale: float, head: Head | None) -> Floats:
-    """s F T^T, and what the head adds: (N, K) float32. A weight of 0 adds nothing at all."""
+    """Logits of the prompt, s F T^T, with the head's added: (N, K) float32. head: None adds nothing.
+
+    features: F, (N, E);  class_features: T, (K, E);  logit_scale: s
+    """
     logits = logits_of(features, class_features, logit_scale)
     return logits if head is None else blend(logits, head_logits(features, head), head.weight)
 
 
 def head_logits(features: Floats, head: Head) -> Floats:
-    """z of every picture, without the weight: (N, K) float32."""
+    """z for each picture, before it is multiplied by the weight: (N, K) float32. features: (N, E)."""
     z: Floats = features @ head.weights.T
     z += head.bias
     return z
 
 
 def blend(logits: Floats, z: Floats, weight: float) -> Floats:
-    """logits + weight z; the logits themselves for a weight of 0."""
+    """logits + weight z. For a weight of 0: the given logits, unchanged."""
     return logits + np.float32(weight) * z if weight > 0 else logits
 
 
 def with_best_weight(
     head: Head, class_features: Floats, validation: LabelledFeatures, logit_scale: float
 ) -> tuple[Head, Score]:
-    """The head with the weight of WEIGHTS that is most accurate on validation, of equal ones by loss.
+    """The head with the best of WEIGHTS on the validation pictures, and the score of prompt and head there.
 
-    Also returns what the blend is worth there. Not by loss first: a head fitted to its own pictures is too
-    sure of itself, right or wrong. Of equal losses too, the smaller weight; so a head is never less accurate
-    there than the prompt alone.
+    The best has the highest accuracy, then the lowest loss, then the smallest weight. Accuracy comes first
+    because a head that is fitted to its own pictures is too sure of itself, right or wrong, which spoils the
+    loss. So prompt and head together are never less accurate there than the prompt alone.
     """
 
     def answers(features: Floats) -> Iterator[Floats]:
@@ -123,11 +134,11 @@ def with_best_weight(
 
 
 def peak_bytes(n_classes: int, embed_dim: int) -> int:
-    """While a head is fitted and its weight chosen, beside the features."""
+    """The most memory in bytes while a head is fitted and its weight is chosen, beside the features."""
     return SCORING_BYTES + 8 * embed_dim * (HEAD_MATRICES * embed_dim + HEAD_MEANS * n_classes)
 
 
 def _in_doubles(pictures: LabelledFeatures) -> Iterator[tuple[Doubles, NDArray[np.int64]]]:
-    """Features as doubles (b, E), of the caller's own, and labels (b,)."""
+    """Yields features (b, E) as new arrays of doubles, and labels (b,)."""
     for features, labels in pictures.blocks(BLOCK_ROWS):
         yield features.astype(np.float64), labels

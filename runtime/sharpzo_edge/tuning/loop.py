@@ -1,11 +1,11 @@
-"""The loop over both stages: ask an optimiser, answer it, evaluate; change the stage; end.
+"""The loop over both stages: it asks an optimiser for points, tells it the answers, and evaluates.
 
-It knows no files and no terminal. What evolves is one State, which is the checkpoint: a loop that is given a
-state goes on as if it had never stopped. After everything that happens it calls `on_update`. That function
-may save the state, show it, or raise an error to stop the loop there.
+It knows no files and no terminal. All that changes is in one State, which is the checkpoint: a loop that is
+given a state goes on as if it had never stopped. After each event it calls `on_update`. That function may
+save the state, show it, or raise an error to stop the loop.
 
-Stage 1 hands its mean to stage 2, where it starts (paper, algorithm 1). The best evaluation by validation is
-the result, or the last where nothing is validated.
+Stage 2 starts at the mean of stage 1 (paper, algorithm 1). The result is the best evaluation on validation
+pictures. Without validation pictures it is the last evaluation.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ FINISHED = 3  # the stage when both are done
 
 @dataclass
 class State:
-    """A run at one moment; this is the checkpoint.
+    """A run at one moment: the checkpoint.
 
     stage:       1, 2, or FINISHED
-    search:      of the optimiser at work, or of the last one
+    search:      state of the present optimiser, or of the last one
     generations: of stage 1, made so far
-    queries:     all so far, the opening ones included
-    stage1_from, stage2_from: queries when the stage began; None: it has not
+    queries:     all so far, those before stage 1 included
+    stage1_from, stage2_from: queries when the stage began; None before stage 2
     zero_shot_loss: on the shots, at w = 0
     latest:      the latest evaluation
-    best, best_queries: the best evaluation by validation, or the latest without; queries it came after
+    best:        the best evaluation on validation pictures, or the latest without them
+    best_queries: queries when the best evaluation was made
     patience, plateau: see stopping
-    seconds:     spent so far, over all the processes that worked on it
+    seconds:     spent so far, over all processes that worked on the run
     """
 
     stage: int
@@ -59,10 +60,12 @@ class State:
 
     @property
     def stage1_queries(self) -> int:
+        """Queries of stage 1, those before it left out."""
         return (self.queries if self.stage2_from is None else self.stage2_from) - self.stage1_from
 
     @property
     def stage2_queries(self) -> int:
+        """Queries of stage 2."""
         return 0 if self.stage2_from is None else self.queries - self.stage2_from
 
 
@@ -70,10 +73,10 @@ class State:
 class Update:
     """What has just happened in a loop.
 
-    kind:  "evaluation", there is a new one, state.latest; "stage", stage 1 has ended; "answers", a batch of
-           queries was answered, and perhaps an update made of it
-    where: "zero-shot", "stage 1  generation 3"; for "stage": why stage 1 has ended
-    state: the run at this moment; it goes on changing
+    kind:  "evaluation": state.latest is new. "stage": stage 1 has ended. "answers": a batch of queries was
+           answered, and perhaps the optimiser made an update
+    where: "zero-shot", "stage 1  generation 3"; for "stage", why stage 1 has ended
+    state: the run at this moment. The loop goes on changing it
     """
 
     kind: Literal["evaluation", "stage", "answers"]
@@ -83,14 +86,18 @@ class Update:
 
 @dataclass(frozen=True)
 class Ended:
-    """best: the result; why: in words."""
+    """How a run has ended.
+
+    best: the evaluation that is the result
+    why:  the reason, in words for the user
+    """
 
     best: Evaluation
     why: str
 
 
 class Loop:
-    """Both stages on one objective.
+    """Runs both stages on one objective.
 
     >>> loop = Loop(method, objective, validation, Limits(max_queries=500), seeds)  # doctest: +SKIP
     >>> loop.run().best.val.accuracy  # doctest: +SKIP
@@ -108,10 +115,11 @@ class Loop:
         state: State | None = None,
         on_update: Callable[[Update], None] | None = None,
     ):
-        """Goes on from a state; without one it evaluates w = 0, twice.
+        """Go on from a state. Without one: evaluate w = 0, twice if the limits have room for it.
 
-        seeds: the seed of the stream of that name ("stage1", "stage2")
-        Raises NumericsError when the two answers differ, or are not finite.
+        validation: the validation pictures, or none (length 0)
+        seeds:      name of a seed stream ("stage1", "stage2") -> its seed
+        Raises NumericsError when the class features at w = 0 are not finite, or differ the second time.
         """
         self._method = method
         self._objective = objective
@@ -131,17 +139,17 @@ class Loop:
             self._take_state()
 
     def run(self) -> Ended:
-        """Go on until both stages are done, the patience is out, or the limits are reached.
+        """Run until both stages are done, the patience is used up, or a limit is reached.
 
-        A number in stage 2 that cannot be used ends the run too: what was found up to there is not lost.
-        Raises NumericsError in stage 1, or when nothing was found yet; and whatever `on_update` raises.
+        A NumericsError in stage 2 ends the run too, and the best evaluation so far is the result. Raises
+        NumericsError in stage 1, or if nothing better than w = 0 was found; and whatever `on_update` raises.
         """
         try:
             self._tell("answers")
             while self.state.stage < FINISHED and (n := self._affordable()) > 0:
                 for answers in self._answers(self._optimiser.ask(n)):
                     self._optimiser.tell(answers)
-                    del answers  # the next ones would be made beside them
+                    del answers  # freed before the next answers are made
                 self._take_state()
                 if self._optimiser.between_updates:
                     self._after_update()
@@ -155,12 +163,13 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Spent so far, over all the processes that worked on this run."""
+        """Seconds spent so far, over all processes that worked on this run."""
         return time.monotonic() - self._started
 
     # Stages.
 
     def _begun(self) -> tuple[State, Optimiser]:
+        """A new run's state, evaluated at w = 0, and the optimiser of stage 1."""
         search = self._method.begin_stage1(self._seeds("stage1"))
         w = search.solution
         T = self._objective.finite_features(w)
@@ -185,7 +194,7 @@ class Loop:
         return state, search
 
     def _begin_stage2(self) -> None:
-        """From the mean of stage 1, where the latest evaluation was made if that is needed."""
+        """Start stage 2 at the mean of stage 1. If the method needs it, the latest evaluation is there."""
         state = self.state
         begun = self._method.begin_stage2(
             self._optimiser.solution, state.latest.class_features, self._seeds("stage2"), state.generations
@@ -194,12 +203,12 @@ class Loop:
             state.stage = FINISHED
             return
         state.stage, state.stage2_from = 2, self._objective.queries
-        state.patience = replace(state.patience, idle=0)  # stage 1 has its own end
+        state.patience = replace(state.patience, idle=0)  # patience counts from the beginning of stage 2
         self._optimiser = begun
         self._take_state()
 
     def _after_update(self) -> None:
-        """At the end of a generation, a step or a round."""
+        """What follows a complete update: an evaluation, a new stage, or the end."""
         if self.state.stage == 1:
             self._after_generation()
         elif self._optimiser.finished:
@@ -245,9 +254,10 @@ class Loop:
     # Queries.
 
     def _affordable(self) -> int:
-        """How many points may be asked for now: a batch, or 0 where the limits end the run.
+        """How many points to ask for now: at most a batch. 0 ends the run.
 
-        They do where the update that the points begin would not fit any more: its queries would buy nothing.
+        It is 0 when the rest of the limit is too small for the update that would begin: its queries would be
+        wasted.
         """
         room, optimiser = self._room(), self._optimiser
         if optimiser.between_updates and room < optimiser.points_of_update:
@@ -257,7 +267,7 @@ class Loop:
         return int(min(self._objective.batch, room))
 
     def _room(self) -> float:
-        """Queries that are left. One is kept back for the evaluation at the end, where that costs one."""
+        """Queries that are left. One is reserved for the evaluation at the end, unless that costs none."""
         for_the_end = self._optimiser.solution_features is None
         return self._limits.room(self._objective.queries, self.seconds, int(for_the_end))
 
@@ -265,13 +275,16 @@ class Loop:
         return self._optimiser.solution_features is not None or self._room() > 0
 
     def _split_known(self, asked: Ask) -> tuple[Doubles, Doubles]:
-        """Points of a sketch whose class features are known (the latest evaluation's), and the others."""
+        """The points of `asked` in two parts: those whose class features are known, and the others.
+
+        Only the first point of a sketch can be known: it is where the latest evaluation was made.
+        """
         w = self.state.latest.w
         n = int(asked.wants == "features" and np.array_equal(asked.points[:1], w[np.newaxis]))
         return asked.points[:n], asked.points[n:]
 
     def _answers(self, asked: Ask) -> Iterator[Doubles | Floats]:
-        """What the optimiser wants to know, in parts."""
+        """Yields the answers to `asked`, in one or two parts."""
         known, points = self._split_known(asked)
         if len(known):
             yield self.state.latest.class_features[np.newaxis]
@@ -280,7 +293,10 @@ class Loop:
             yield self._objective.losses(points) if wants_losses else self._objective.class_features(points)
 
     def _evaluate(self, where: str) -> None:
-        """Evaluate the optimiser's w; costs one query, or none when its class features are known."""
+        """Evaluate the optimiser's solution. Costs one query, or none if its class features are known.
+
+        It does nothing if the latest evaluation was made there.
+        """
         state, w = self.state, self._optimiser.solution
         if np.array_equal(state.latest.w, w):
             return
@@ -295,11 +311,12 @@ class Loop:
     # The caller.
 
     def _tell(self, kind: Literal["evaluation", "stage", "answers"], where: str = "") -> None:
+        """Bring the state up to date, and call `on_update`."""
         self.state.queries = self._objective.queries
         self.state.seconds = self.seconds
         if self._on_update:
             self._on_update(Update(kind, where, self.state))
 
     def _take_state(self) -> None:
-        """After every change: an earlier state would keep arrays that the optimiser has let go."""
+        """Put the optimiser's state into the run's, after every change: so its old arrays can be freed."""
         self.state.search = self._optimiser.state

@@ -1,7 +1,7 @@
-"""The two methods: the paper's pair of stages, and our own. What differs between them is said here.
+"""The two methods: the paper's two stages, and ours. All that differs between them is in this file.
 
-A method makes the optimisers of both stages, and knows how long they are, when they are evaluated and why
-they end. The loop (loop.py) is the same for both.
+A method makes the optimisers of both stages. It knows how long the stages are, when w is evaluated, and why a
+stage ends. The loop (loop.py) is the same for both methods.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SearchState = cmaes.State | sparse_zo.State | sketched_descent.State
 class Method(ABC):
     """Both stages on fixed pictures.
 
-    evaluates_before_stage2: whether stage 2 begins from known class features
-    update: what an update of stage 2 is called
+    evaluates_before_stage2: whether stage 2 needs the class features at its first point
+    update: what one update of stage 2 is called, for messages
     """
 
     evaluates_before_stage2: bool
@@ -35,7 +35,7 @@ class Method(ABC):
         self._loss = FeatureLoss(pictures, logit_scale)
 
     def begin_stage1(self, seed: np.random.SeedSequence) -> Optimiser:
-        """From w = 0, the initial words."""
+        """The optimiser of stage 1, at w = 0: the initial context."""
         origin = np.zeros(self.settings.dim)
         return cmaes.SharpnessAwareCMAES.start(self.settings.stage1(), origin, seed, self._loss.gradient)
 
@@ -43,20 +43,22 @@ class Method(ABC):
     def begin_stage2(
         self, mean: Doubles, class_features: Floats, seed: np.random.SeedSequence, n_generations: int
     ) -> Optimiser | None:
-        """From the mean of stage 1 (the released code starts from a mean of fresh samples instead).
+        """The optimiser of stage 2, which starts at the mean (d,) of stage 1. None if stage 2 has no steps.
 
-        class_features: at the mean, where `evaluates_before_stage2`. None: there is nothing to do.
+        class_features: (K, E) at the mean if `evaluates_before_stage2`, otherwise not used
+        n_generations:  made in stage 1
+        (The released code starts from the mean of fresh samples instead.)
         """
 
     def at_work(self, search: SearchState, n_generations: int) -> Optimiser:
-        """The optimiser whose state this is, after so many generations of stage 1."""
+        """The optimiser with this state, after n_generations of stage 1. The state says which stage."""
         if isinstance(search, cmaes.State):
             return cmaes.SharpnessAwareCMAES(self.settings.stage1(), search, self._loss.gradient)
         return self._stage2_at_work(search, n_generations)
 
     def why_stage1_ends(self, search: SearchState, is_plateau: bool) -> str:
-        """Why it is over after this generation, or nothing."""
-        assert isinstance(search, cmaes.State)  # stage 1 is CMA-ES in both methods
+        """Why stage 1 ends after the present generation, for the user; "" if it goes on."""
+        assert isinstance(search, cmaes.State)  # both methods have CMA-ES in stage 1
         limit = self.settings.n_generations
         if search.generation >= limit:
             return f"generation {limit} of {limit}"
@@ -67,21 +69,21 @@ class Method(ABC):
 
     @abstractmethod
     def is_evaluated(self, optimiser: Optimiser) -> bool:
-        """Whether w is evaluated after this update of stage 2, which may cost a query."""
+        """Whether to evaluate w after the present update of stage 2. An evaluation may cost a query."""
 
     @property
     @abstractmethod
     def why_stage2_ends(self) -> str:
-        """Where it comes to its own end."""
+        """Why stage 2 has finished by itself, for the user."""
 
     @abstractmethod
     def _stage2_at_work(self, search: SearchState, n_generations: int) -> Optimiser: ...
 
     def short_limit_note(self, limits: Limits) -> str:
-        """What the user should know of a limit that ends the run early, or nothing."""
+        """A note for the user if the limit of queries ends the run very early; otherwise ""."""
         limit = limits.max_queries
         if self.settings.change_point == AUTO or limit is None:
-            return ""  # nobody knows when stage 1 ends, or it ends where it wants
+            return ""  # the end of stage 1 is not known, or there is no limit
         one = self.settings.queries_a_generation
         stage1 = self.settings.n_generations * one
         left = limit - limits.opening_queries - stage1
@@ -99,7 +101,7 @@ class Method(ABC):
 
 
 class PaperMethod(Method):
-    """Sharpness-aware CMA-ES, then sparse zeroth-order SGD: both see losses alone."""
+    """The paper's: sharpness-aware CMA-ES, then sparse zeroth-order SGD. Both are told losses alone."""
 
     evaluates_before_stage2 = False
     update = "step"
@@ -133,7 +135,7 @@ class PaperMethod(Method):
 
 
 class EdgeMethod(Method):
-    """A short sharpness-aware CMA-ES, then descent in sketches of the class features."""
+    """Ours: a short sharpness-aware CMA-ES, then descent on sketches of the class features."""
 
     evaluates_before_stage2 = True
     update = "round"
@@ -171,8 +173,8 @@ class EdgeMethod(Method):
 
 
 def method_of(settings: TuneSettings, pictures: LabelledFeatures, logit_scale: float) -> Method:
-    """The method that these settings are of."""
+    """The method that uses these settings. pictures: the shots."""
     if isinstance(settings, EdgeSettings):
         return EdgeMethod(settings, pictures, logit_scale)
-    assert isinstance(settings, PaperSettings)  # there are these two
+    assert isinstance(settings, PaperSettings)  # there is no third kind
     return PaperMethod(settings, pictures, logit_scale)

@@ -1,12 +1,12 @@
-"""The black box that tuning minimises: a point w in, a loss out, for one query each.
+"""The function that tuning minimises: from a point w to a loss, for one query each. It counts the queries.
 
-    context = p0 + reshape(A w, (m, D))
-    T       = unit class features of the text tower            (K, E)
-    logits  = s F T^T                                          s: the model's logit scale
+    context = p0 + reshape(A w, (m, D))                    p0: the initial context
+    T       = class features of the text tower             (K, E), rows of length one
+    logits  = s F T^T                                      s: the model's logit scale; F: image features
     L(w)    = mean cross-entropy(logits, labels)
 
-One query is one pass of the text tower over all classes for one context, whatever for. This file counts
-them, and no other.
+One query is one pass of the text tower over all classes for one context, whatever for. No other file counts
+them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ class Tower(Protocol):
     """What the objective needs of a text tower."""
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
-        """context (B, m, D) -> unit class features (B, K, E), float32. Costs B queries."""
+        """context (B, m, D) -> class features (B, K, E) of length one, float32. Costs B queries."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a point is worth: w (d,), unit class features (K, E), scores on shots and validation pictures."""
+    """One w with all that is known of it.
+
+    w:              (d,)
+    class_features: (K, E), rows of length one
+    train:          loss and accuracy on the shots
+    val:            the same on the validation pictures; None without them
+    """
 
     w: Doubles
     class_features: Floats
@@ -40,12 +46,12 @@ class Evaluation:
 
     @property
     def watched(self) -> Score:
-        """On validation pictures, or on the shots where there are none."""
+        """The scores that decide: on the validation pictures, or on the shots without them."""
         return self.val or self.train
 
 
 def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -> Floats:
-    """A: (n_out, dim) float32, entries ~ N(0, std²). Never stored; its seed is."""
+    """A random A: (n_out, dim) float32, entries ~ N(0, std²). It is never stored: its seed gives it again."""
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((n_out, dim), dtype=np.float32)
     A *= np.float32(std)
@@ -53,19 +59,22 @@ def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -
 
 
 def projection_bytes(n_out: int, dim: int) -> int:
-    """Of A as a matrix."""
+    """Bytes of A as a matrix."""
     return 4 * n_out * dim
 
 
 def moved(A: Floats, points: Doubles) -> Floats:
-    """A w of points (B, d): (B, n_out) float32. An A of one number, (), is that times the identity."""
+    """The change of the context: A w for points (B, d), as (B, n_out) float32.
+
+    A: (n_out, d), or a single number of shape (), which stands for that number times the identity
+    """
     w = points.astype(np.float32)
     result: Floats = w @ A.T if A.ndim else w * A
     return result
 
 
 class Objective:
-    """L(w) for batches of points, and the count of all queries."""
+    """Computes class features and losses for batches of points, and counts all queries."""
 
     def __init__(
         self,
@@ -77,7 +86,12 @@ class Objective:
         logit_scale: float,
         batch: int,
     ):
-        """A: (m D, d), or (), see moved; batch: how many points share a pass (the plan's)."""
+        """tower, prompts:  the text tower, and the class names as its input
+        initial_context: p0, (m, D)
+        A:               (m D, d) or (), see moved
+        pictures:        the shots
+        batch:           how many points to ask for at once, from the plan
+        """
         self.queries = 0
         self.batch = batch
         self.pictures = pictures
@@ -88,27 +102,30 @@ class Objective:
         self._A = A
 
     def contexts(self, points: Doubles) -> Floats:
-        """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32; infinite where float32 ends."""
+        """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32. Infinite where float32 overflows."""
         with np.errstate(over="ignore"):
             offsets = moved(self._A, points)
         return self._p0 + offsets.reshape(len(points), *self._p0.shape)
 
     def class_features(self, points: Doubles) -> Floats:
-        """points (B, d) -> unit class features (B, K, E). Costs B queries."""
+        """points (B, d) -> class features (B, K, E) of length one. Costs B queries."""
         self.queries += len(points)
         return self._tower.class_features(self.contexts(points), self._prompts)
 
     def losses(self, points: Doubles) -> Doubles:
-        """points (B, d) float64, at most `batch` of them -> (B,) float64. Costs B queries.
+        """points (B, d) float64, B <= batch -> losses on the shots (B,) float64. Costs B queries.
 
-        Where a tower's answer is not finite, neither is the loss: the optimisers decide what then.
+        If the tower's answer is not finite, the loss is not. The optimisers decide what to do then.
         """
         with np.errstate(invalid="ignore"):
             answers = scores(self.class_features(points), self.pictures, self.logit_scale)
         return np.array([each.loss for each in answers])
 
     def finite_features(self, w: Doubles) -> Floats:
-        """Class features (K, E) at one point (d,). Costs one query. Raises NumericsError unless finite."""
+        """Class features (K, E) at one point (d,). Costs one query.
+
+        Raises NumericsError unless they are finite.
+        """
         T: Floats = self.class_features(w[np.newaxis])[0]
         if not np.isfinite(T).all():
             raise NumericsError(
@@ -120,9 +137,9 @@ class Objective:
         return T
 
     def require_one_answer(self, w: Doubles, class_features: Floats) -> None:
-        """Ask again; raise NumericsError when the answer is another. Costs one query.
+        """Compute the class features at w again. Raises NumericsError when they differ. Costs one query.
 
-        Without that no run could be repeated, nor a difference of losses be trusted.
+        If they differ, no run can be repeated, and no finite difference can be trusted.
         """
         again = self.class_features(w[np.newaxis])[0]
         if not np.array_equal(class_features, again):
@@ -134,7 +151,7 @@ class Objective:
             )
 
     def evaluation(self, w: Doubles, class_features: Floats, validation: LabelledFeatures) -> Evaluation:
-        """What w is worth, where its class features (K, E) are known. Costs no query."""
+        """Evaluate w with its known class features (K, E). Costs no query."""
         T = class_features[np.newaxis]
         (train,) = scores(T, self.pictures, self.logit_scale)
         (val,) = scores(T, validation, self.logit_scale) if len(validation) else (None,)

@@ -1,4 +1,4 @@
-"""What is known of a tune before its work begins: the request is checked, settings are final, a plan is made.
+"""All that comes before the work of a tune: it checks the request, fixes the settings, and makes the plan.
 
 It reads the bundle and lists the pictures. It opens no picture and runs no tower.
 """
@@ -39,11 +39,14 @@ from .stopping import Limits
 
 @dataclass(frozen=True)
 class Prepared:
-    """settings: of this run: for this context, and with the sketch that the plan has room for.
-    wanted_columns: of the sketch that was asked for
-    context: (m, D) float32, the initial one; context_words: that it spells, or None for random vectors
-    made_for: what decides the run's numbers, by the names that the user types
-    notes: for the user
+    """A tune that is ready to begin.
+
+    context:        (m, D) float32, the initial one
+    context_words:  the words that it consists of; None for random vectors
+    settings:       of this run: for this context, and with the sketch that the plan has room for
+    wanted_columns: columns of the sketch that was asked for
+    made_for:       what decides the run's numbers, by the names of options
+    notes:          messages for the user
     """
 
     bundle: Bundle
@@ -61,9 +64,9 @@ class Prepared:
 
 
 def prepare(request: TuneRequest) -> Prepared:
-    """Read the bundle, the folder and the names, and plan. The request was checked, see check.
+    """Read the bundle, the picture folder and the class names, and make the plan. Call `check` before.
 
-    Raises UsageError's children for what the user can change, BudgetError when no plan fits.
+    Raises UsageError or a subclass of it for what the user can change, BudgetError when no plan fits.
     """
     asked, notes = settings_for(request.preset, overrides_of(request))
     bundle = Bundle.open(Path(request.bundle))
@@ -115,11 +118,12 @@ def prepare(request: TuneRequest) -> Prepared:
 
 
 def initial_words(request: TuneRequest, bundle: Bundle) -> str:
+    """The words that the context starts from."""
     return bundle.manifest.initial_context if request.context_init is None else request.context_init
 
 
 def initial_context(request: TuneRequest, bundle: Bundle, words: str) -> Floats:
-    """(m, D): the words', or random vectors."""
+    """The context at w = 0: (m, D) float32, the embeddings of `words` or random vectors."""
     if request.context_tokens is not None:
         rng = np.random.default_rng(seed_stream(request.seed, "context"))
         return random_context(bundle, request.context_tokens, rng)
@@ -127,7 +131,7 @@ def initial_context(request: TuneRequest, bundle: Bundle, words: str) -> Floats:
 
 
 def check(request: TuneRequest) -> None:
-    """Raises UsageError for what no bundle and no pictures could make right."""
+    """Raises UsageError for values of a request that are wrong with any bundle and any pictures."""
     for option, value, least in (
         ("--shots", request.shots, 1),
         ("--val", request.val, 0),
@@ -162,7 +166,7 @@ def check(request: TuneRequest) -> None:
 
 
 def check_validated(n_val: int) -> None:
-    """A head's weight is chosen on validation pictures."""
+    """Raises UsageError without validation pictures: a head's weight is chosen on them."""
     if n_val == 0:
         raise UsageError(
             "--head gda has no validation pictures (--val 0, or no class has more pictures than --shots). "

@@ -1,7 +1,7 @@
 """The settings of a run, and the presets: the paper's (Table 8 and section 5), our own, and the demo's.
 
-A preset is either the paper's pair of stages (PaperSettings) or our own (EdgeSettings); each holds what
-its stages use and nothing else, so that an option which would change nothing is refused.
+There are two kinds of settings: PaperSettings for the paper's two stages, EdgeSettings for ours. Each has
+only what its stages use. So an option that would change nothing is refused.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from .objective import projection
 from .stopping import Limits
 
 AUTO = "auto"
-CONTEXT = "context"  # as a number of dimensions: as many as the context has
+CONTEXT = "context"  # a value of --dim: w is the context itself
 Covariance = Literal["full", "diagonal", "identity"]
-# Finite differences of a float32 loss drown in round-off below this: one unit in the last place of a
-# loss near 1, over 2 mu, is 6e-3 at the 1e-5 that the paper lists.
+# Below this mu, finite differences of a float32 loss are mostly round-off. At the paper's 1e-5, one unit in
+# the last place of a loss near 1, divided by 2 mu, is 6e-3.
 SMALLEST_MU_FP32 = 1e-3
-# Directions of the sketch that stage 1 takes its sharpness-aware direction from.
+# Directions of the sketch that gives stage 1 its sharpness step.
 SHARPNESS_RANK = 16
-STEPS_AN_EVALUATION = 100  # stage-2 steps of the paper between two evaluations
-NOT_OPTIONS = ("preset", "queries")  # of the settings' fields: no user changes them by these names
-# Of stage 2, where memory is too small for the rank that was asked for.
+STEPS_AN_EVALUATION = 100  # PaperSettings: steps of stage 2 between two evaluations
+NOT_OPTIONS = ("preset", "queries")  # fields of the settings that are not options of a command
+# Ranks of stage 2 to try if memory is too small for the rank that was asked for.
 SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(ABC):
-    """What decides what a run computes, apart from pictures, bundle and seed: the part that all share.
+    """What decides the numbers of a run, beside pictures, bundle and seed: the part common to both kinds.
 
-    population, dim, sigma0, rho: stage 1, see cmaes.Settings. change_point: generations of stage 1,
-    or "auto". prune_interval, prune_ratio: of stage 2. patience: evaluations without improvement that end
-    stage 2; 0: none do.
+    population, dim, sigma0, rho: of stage 1, see cmaes.Settings
+    change_point: generations of stage 1, or "auto"
+    prune_interval, prune_ratio: of stage 2
+    patience:     evaluations without improvement that end stage 2; 0: stage 2 is not ended like this
     Raises UsageError for a value that cannot be used.
     """
 
@@ -63,29 +64,35 @@ class TuneSettings(ABC):
 
     @abstractmethod
     def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
-        """A, see objective.moved, with this context (m, D) to begin with."""
+        """A, which turns w into a change of the context: (m D, d), or (), see objective.moved.
+
+        initial_context: (m, D), the context at w = 0
+        """
 
     def for_context(self, n_numbers: int) -> Self:
-        """The same where the context has so many numbers (m D)."""
+        """These settings for a context of n_numbers = m D numbers."""
         return self
 
     def is_projected(self, n_numbers: int) -> bool:
-        """Whether A is a matrix, for a context of so many numbers."""
+        """Whether A is a matrix, for a context of n_numbers = m D numbers."""
         return True
 
     @property
     def default_queries(self) -> int | None:
-        """The queries that end a run when the user sets no limit; None: the stages' own lengths do."""
+        """The limit of queries if the user sets none. None: the lengths of the stages end the run."""
         return None
 
     @property
     def n_generations(self) -> int:
-        """Length of stage 1; with an automatic change of stage, as if it took all the steps there are."""
+        """The most generations of stage 1; sys.maxsize, so no limit, for an automatic change of stage."""
         return sys.maxsize if self.change_point == AUTO else int(self.change_point)
 
     @property
     def queries_a_generation(self) -> int:
-        """The sweep or the sketch, the population and an evaluation, which is the sketch's first point."""
+        """Queries of a generation: sweep or sketch, population and evaluation.
+
+        A sketch begins at the evaluation's point, so that query is counted once.
+        """
         stage1 = self.stage1()
         n_sweep = cmaes.n_sweep(stage1)
         shared = stage1.sketch_rank is not None and n_sweep > 0
@@ -93,25 +100,26 @@ class TuneSettings(ABC):
 
     @property
     def expected_queries(self) -> float:
-        """Of a whole run without a limit, the opening ones included; infinite when it has no end."""
+        """Queries of a run without a limit, those before stage 1 included; infinite without a fixed end."""
         return math.inf
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
-        """What stage 2 may hold of the Jacobian, the most wanted first: memory decides."""
+        """The sketches that stage 2 can use, the most wanted first. The memory plan chooses."""
         return (NO_SKETCH,)
 
     def with_sketch(self, sketch: Sketch) -> Self:
-        """The same with one of those."""
+        """These settings with one of those sketches."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSettings(TuneSettings):
-    """Sharpness-aware CMA-ES, then sparse zeroth-order SGD: losses alone.
+    """Settings of the paper's stages: sharpness-aware CMA-ES, then sparse zeroth-order SGD.
 
-    mu_cge, mu_rge, prune_interval … eta: see cmaes.Settings and sparse_zo.Settings.
-    projection_std: std of A's entries. steps: generations and stage-2 steps together (the paper's T).
+    mu_cge, mu_rge, bounds, covariance, eta: see cmaes.Settings and sparse_zo.Settings
+    projection_std: standard deviation of A's entries
+    steps:          generations of stage 1 and steps of stage 2 together (the paper's T)
     """
 
     population: int = 40
@@ -129,7 +137,7 @@ class PaperSettings(TuneSettings):
     eta: float = 1e-3
 
     def __post_init__(self) -> None:
-        """Refuse at once what a stage would refuse, perhaps hours later."""
+        """Refuse now what a stage would refuse later, perhaps after hours."""
         if self.steps < 1:
             raise UsageError(f"--steps {self.steps} is not a length. It takes 1 or more. Try --steps 20000")
         if not 0 < self.projection_std < math.inf:
@@ -179,20 +187,21 @@ class PaperSettings(TuneSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeSettings(TuneSettings):
-    """Sharpness-aware CMA-ES as a short global warm-up, then descent in sketches of the class features.
+    """Settings of our stages: a short sharpness-aware CMA-ES, then descent on sketches of the class features.
 
-    A is scaled to the initial context, so |w| = 1 moves the context by its own size whatever the model,
-    and every step is relative to omega(w) = sqrt(1 + |w|²); rho too. In a few generations nothing can be
-    learnt of the search's covariance: C stays the identity.
-    dim:             of w; 0 for the context itself: m D numbers, and A is a multiple of the identity
+    A is scaled to the initial context. So |w| = 1 moves the context by its own size, whatever the model. rho
+    and all steps are relative to omega(w) = sqrt(1 + |w|²). A few generations are too few to learn the
+    search's covariance, so C stays the identity.
+
+    dim:             d, numbers in w. 0: w is the context itself, m D numbers; A is a multiple of the identity
     rank, kept_rounds: of the sketches in stage 2, see sketched_descent.Settings
-    label_smoothing: of the loss that sketches descend on; stage 1, evaluations and results have none
-    queries:         of the whole run, unless the user limits them
+    label_smoothing: of the loss in stage 2; stage 1, evaluations and results have none
+    queries:         limit for the whole run, unless the user sets one
     """
 
     dim: int = 0
     population: int = 20
-    sigma0: float = 0.44  # times sqrt(512): candidates that move the context by ten times its own size
+    sigma0: float = 0.44  # times sqrt(512) is about 10: candidates move the context by ten times its size
     rho: float = 0.02
     change_point: int | str = 8
     rank: int = 32
@@ -204,7 +213,7 @@ class EdgeSettings(TuneSettings):
     queries: int = 2_000
 
     def __post_init__(self) -> None:
-        """Refuse at once what a stage would refuse."""
+        """Refuse now what a stage would refuse later."""
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(
                 f"--label-smoothing {self.label_smoothing} is not a share. It takes a number from 0, and "
@@ -240,8 +249,10 @@ class EdgeSettings(TuneSettings):
         )
 
     def projection(self, seed: np.random.SeedSequence, initial_context: Floats) -> Floats:
-        """Scaled so that |A w| is |w| times the length of the initial context: A's entries have the
-        spread of the context's own.
+        """A, scaled so that |A w| is about |w| times the length of the initial context.
+
+        A random A's entries then have the spread of the context's own numbers. If w is the context itself, A
+        is a single number of shape (): the length of the initial context.
         """
         n_numbers = initial_context.size
         length = math.sqrt(np.square(initial_context, dtype=np.float64).sum())
@@ -255,22 +266,25 @@ class EdgeSettings(TuneSettings):
 
     @property
     def queries_a_round(self) -> int:
-        """Of stage 2: the new directions, and the trials."""
+        """Queries of a round of stage 2: one for each new direction, and the trials."""
         return min(self.rank, self.dim) + len(sketched_descent.FACTORS)
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
-        """Fewer directions rather than fewer kept rounds, as far as that goes: it costs less accuracy. Where
-        even the fewest are too many with kept ones, as many as there is room for without.
+        """The sketches that stage 2 can use, the most wanted first.
+
+        If memory is short, the rank is lowered first, because fewer kept rounds cost more accuracy. If even
+        the lowest rank does not fit with kept rounds, no rounds are kept, and the rank is again as high as
+        fits.
         """
-        most = min(self.rank, self.dim or self.rank)  # there are no more directions than dimensions
+        most = min(self.rank, self.dim or self.rank)  # d has room for no more directions
         ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
         kept = 0 if self.prune_ratio > 0 else self.kept_rounds
         wanted = [(rank, self._kept_beside(rank, kept)) for rank in ranks] + [(rank, 0) for rank in ranks]
         return tuple(dict.fromkeys(Sketch(rank, rounds) for rank, rounds in wanted))
 
     def _kept_beside(self, rank: int, rounds: int) -> int:
-        """So many rounds, or as many as there are dimensions for."""
+        """How many rounds to keep: `rounds`, or fewer if d has no room for so many directions."""
         return min(rounds, -(-(self.dim - rank) // rank)) if self.dim else rounds
 
     def with_sketch(self, sketch: Sketch) -> Self:
@@ -279,7 +293,7 @@ class EdgeSettings(TuneSettings):
 
 PAPER = PaperSettings(preset="paper")
 
-# Per dataset: sigma0, mu_cge, T_c, eta (Table 8), and the std of A (the released configurations).
+# For each data set: sigma0, mu_cge, T_c, eta (Table 8), and the std of A (the released configurations).
 _PAPER_VALUES = {
     "pets": (0.1, 1e-3, 100, 1e-3, 0.2),
     "flowers": (0.4, 1e-3, 500, 1e-3, 0.2),
@@ -296,7 +310,7 @@ _PAPER_VALUES = {
 
 EDGE = EdgeSettings(preset="edge")
 
-# As much of it as a newcomer waits for.
+# A shorter run, for a first try.
 DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
 
 PRESETS: dict[str, TuneSettings] = {
@@ -319,16 +333,16 @@ PRESETS: dict[str, TuneSettings] = {
 
 
 def overrides_of(request: TuneRequest) -> dict[str, Any]:
-    """What the request says in place of a preset's values; None keeps the preset's."""
+    """The values that the request has in place of a preset's. None keeps the preset's value."""
     names = {f.name for preset in (PAPER, EDGE) for f in dataclasses.fields(preset)} - {*NOT_OPTIONS}
     return {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name in names}
 
 
 def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, list[str]]:
-    """A preset with some values replaced (None keeps the preset's), and notes for the user.
+    """A preset with some values replaced, and notes for the user.
 
-    Raises UsageError for an unknown preset, a value that the preset does not use, or a change point that
-    is neither a count nor "auto".
+    overrides: values by field name; None keeps the preset's
+    Raises UsageError for an unknown preset, a value that the preset does not use, or one that cannot be used.
     """
     if preset not in PRESETS:
         raise UsageError(
@@ -395,7 +409,7 @@ def _change_point(value: int | str) -> int | str:
 
 
 def _dim(value: int | str, preset: TuneSettings) -> int:
-    """`context` is 0, where the preset has that."""
+    """The number of dimensions. `context` is 0, which only the edge presets allow."""
     is_edge = isinstance(preset, EdgeSettings)
     try:
         dim = 0 if value == CONTEXT else int(value)
@@ -410,7 +424,7 @@ def _dim(value: int | str, preset: TuneSettings) -> int:
 
 
 def _patience(value: int | str) -> int:
-    """Evaluations; `none` is 0: no patience that could be lost."""
+    """The number of evaluations. `none` is 0: patience never ends the run."""
     try:
         n = 0 if value == "none" else int(value)
     except ValueError:
@@ -424,7 +438,7 @@ def _patience(value: int | str) -> int:
 
 
 def _bounds(value: float | str | None) -> float | None:
-    """b for the box [-b, b]; `none` and None are no box."""
+    """b for the box [-b, b]^d. None or `none`: no box."""
     try:
         return None if value in (None, "none") else float(value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The result of a tune: what it prints, and what run.json keeps."""
+"""The result of `tune`, as --json prints it and run.json keeps it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HeadResult:
-    """val_accuracy, val_loss: of prompt and head together."""
+    """The head that was added to the prompt.
+
+    kind:   "gda"
+    weight: of its logits beside the prompt's
+    val_accuracy, val_loss: on validation pictures, of prompt and head together
+    """
 
     kind: str
     weight: float
@@ -19,17 +24,18 @@ class HeadResult:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What a run came to; `tune --json` prints it.
+    """The result of a run. `tune --json` prints it.
 
-    queries:      all; stage1_queries, stage2_queries: of them in the stages
-    seconds:      of tuning, from the first query; peak_rss_mib: of the whole process
-    best_queries: queries after which the result was found
+    queries:      all of the run; stage1_queries, stage2_queries: those of each stage
+    seconds:      of tuning, from the first query
+    peak_rss_mib: of the whole process
+    best_queries: queries when the evaluation that is the result was made
     stopped:      why the run ended
-    train_*, val_*: of the result, on shots and validation pictures; accuracies are fractions; None without
-                  validation pictures
-    zero_shot_train_loss: on the shots, with the initial words
-    plan:         how it ran, and what every phase was planned to take
-    prompt:       the file that was written
+    train_*, val_*: of the result, on the shots and on the validation pictures. Accuracies are fractions.
+                  val_* are None without validation pictures
+    zero_shot_train_loss: loss on the shots at w = 0, with the initial context
+    plan:         how the towers ran, and what each phase was planned to take
+    prompt:       path of the file that was written
     head:         None without a head
     """
 

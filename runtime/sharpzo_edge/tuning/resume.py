@@ -1,7 +1,7 @@
-"""Whether a command goes on with an earlier run: what a work folder is for, and what it holds.
+"""Decides whether a command goes on with an earlier run in the same work folder.
 
-run.json in the work folder says which command the folder was made for, and the result once there is one. The
-same command goes on, or repeats the result; another one is refused.
+run.json in the work folder says which command the folder was made for. When the run is finished, it also has
+the result. The same command goes on, or gives the same result again. Another command is refused.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .result import TuneResult
 from .stopping import Limits
 
 TIME_LIMIT = "--max-minutes"
-LONGEST_SHOWN = 40  # characters of a value that a message shows
-# What differs where a value is a checksum, which tells a reader nothing.
+LONGEST_SHOWN = 40  # the most characters of a value in a message
+# What to say of values that are checksums, which mean nothing to a reader.
 BEHIND_A_CHECKSUM = {
     "--bundle": "it is another bundle",
     "--images": "the files of the folder have changed (names, sizes or times)",
@@ -37,9 +37,11 @@ BEHIND_A_CHECKSUM = {
 
 @dataclass(frozen=True)
 class Record:
-    """made_for: by the names that the user types, what decides the result.
-    output: checksum of the output file, as the run found it (None: there was none) or as it wrote it.
-    result: None while the run goes on.
+    """The contents of run.json.
+
+    made_for: what decides the result, by the names of options
+    output:   checksum of the output file: as the run found it (None: there was none), later as it wrote it
+    result:   None while the run goes on
     """
 
     made_for: dict[str, Any]
@@ -48,12 +50,12 @@ class Record:
 
 
 def save_record(work: WorkFolder, record: Record) -> None:
-    """Raises SharpzoError when the disk does not take it."""
+    """Write run.json. Raises SharpzoError when the disk does not take it."""
     write_checked_json(work.record, dataclasses.asdict(record))
 
 
 def load_record(work: WorkFolder) -> Record | None:
-    """None when there is none, or a damaged one."""
+    """The contents of run.json. None if there is none, or it is damaged."""
     try:
         return read_dataclass(Record, read_checked_json(work.record))
     except ValueError:
@@ -70,10 +72,10 @@ def made_for(
     plan: Plan,
     budget: Budget,
 ) -> dict[str, Any]:
-    """What decides the run's numbers, by the names the user types, in the order in which they are compared.
+    """What decides the numbers of a run, by the names of options, in the order in which they are compared.
 
-    settings: as they were asked for
-    The plan too: a product's last bits depend on how many rows it has, and on the threads.
+    settings: as the user asked for them, before the plan changed them
+    The plan is in it too: the last bits of a matrix product depend on its number of rows and on the threads.
     """
     options = {
         f"--{name.replace('_', '-')}": value
@@ -107,15 +109,19 @@ def made_for(
 
 
 def without(made_for: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """An unfinished run may go on under another time limit; of a finished one it has decided the result."""
+    """made_for without some names.
+
+    An unfinished run may go on with another time limit. For a finished run the limit has decided the result.
+    """
     return {name: value for name, value in made_for.items() if name not in names}
 
 
 def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) -> TuneResult | None:
-    """The result of this very command, when it was brought to its end before.
+    """The result of an earlier run of the same command, if it was finished. Otherwise None.
 
-    Raises UsageError when the work folder belongs to another command, finished or not, and for an output
-    that this work folder did not make.
+    asked: this command's made_for
+    Raises UsageError when the work folder belongs to another command, finished or not, and when the output
+    exists but this work folder did not make it.
     """
     record = load_record(work)
     has_checkpoint = work.checkpoint.exists()
@@ -124,7 +130,7 @@ def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) ->
         refuse_another_command(f"The finished {output}", record.made_for, asked)
         return dataclasses.replace(record.result, prompt=str(output))
     if record and (record.result is None or has_checkpoint):
-        # Before the first checkpoint pictures may be mended: there is nothing to go on with but crops.
+        # Before the first checkpoint, pictures may be corrected: only crops and features are kept until then.
         left_out = (TIME_LIMIT,) if has_checkpoint else (TIME_LIMIT, "--images")
         refuse_another_command(
             f"The interrupted run in {work.path}",
@@ -137,6 +143,7 @@ def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) ->
 
 
 def exists_already(output: Path) -> UsageError:
+    """The error for an output file that this work folder did not make."""
     return UsageError(
         f"The output {output} exists already. Tuning replaces no prompt that it did not make. "
         f"Choose another --output, or start over with --restart"
@@ -144,7 +151,10 @@ def exists_already(output: Path) -> UsageError:
 
 
 def refuse_another_command(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UsageError, naming the first in `now`'s order, when `what` was made for something else."""
+    """Raises UsageError when `before` and `now` differ, and names the first difference in `now`'s order.
+
+    what: what was made with `before`, for the message
+    """
     nothing = object()
     for name in dict.fromkeys((*now, *before)):
         if before.get(name, nothing) != now.get(name, nothing):

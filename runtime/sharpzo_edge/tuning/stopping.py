@@ -1,4 +1,4 @@
-"""When a run ends, when its stage changes, and which evaluation is the result."""
+"""When a run ends, when stage 1 ends by itself, and which evaluation is the result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Self
 
 from .objective import Evaluation
 
-# The automatic change of stage (paper, sec. 3.1): validation accuracy has not risen by more than this
-# over its best for so many generations; without validation pictures, the loss has not fallen by 1 %.
+# The automatic change of stage (paper, sec. 3.1). Stage 1 ends when validation accuracy was not more than
+# ACCURACY_RISE above its best for so many generations. Without validation pictures: when the loss on the
+# shots has not fallen by the share LOSS_FALL.
 PATIENCE_GENERATIONS = 10
 ACCURACY_RISE = 0.01
 LOSS_FALL = 0.01
@@ -17,21 +18,29 @@ LOSS_FALL = 0.01
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends a run from outside; None is no limit. Minutes count from the first query."""
+    """What a user sets to end a run. None is no limit.
+
+    max_queries: all queries of the run
+    max_minutes: counted from the first query
+    """
 
     max_queries: int | None = None
     max_minutes: float | None = None
 
     @property
     def opening_queries(self) -> int:
-        """Before stage 1: the evaluation at w = 0, and its repetition where there is room for it."""
+        """Queries before stage 1: the evaluation at w = 0, and its repetition if max_queries allows it."""
         return 1 if self.max_queries == 1 else 2
 
     def is_out_of_time(self, seconds: float) -> bool:
+        """Whether these seconds are more than max_minutes."""
         return self.max_minutes is not None and seconds > self.max_minutes * 60
 
     def room(self, queries: int, seconds: float, kept_back: int) -> float:
-        """Queries that are left to spend, when so many are kept back for the end."""
+        """How many queries may still be spent; infinite without a limit, 0 when the time is over.
+
+        queries, seconds: spent so far;  kept_back: queries to reserve for the end
+        """
         if self.is_out_of_time(seconds):
             return 0
         return math.inf if self.max_queries is None else max(0, self.max_queries - kept_back - queries)
@@ -39,13 +48,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Patience:
-    """Counts evaluations without improvement; part of the checkpoint.
+    """Counts evaluations without improvement. Part of the checkpoint.
 
-    An improvement is a lower loss or a higher accuracy on validation pictures; without them, a loss on the
-    shots that is lower by LOSS_FALL.
+    An improvement is a lower loss or a higher accuracy on validation pictures. Without them it is a loss on
+    the shots that is lower by the share LOSS_FALL.
 
-    lowest_loss, highest_accuracy: of all evaluations
-    idle: evaluations since one of them improved
+    lowest_loss, highest_accuracy: over all evaluations so far
+    idle:       evaluations since the last improvement
     """
 
     lowest_loss: float
@@ -57,6 +66,7 @@ class Patience:
         return cls(first.watched.loss, first.watched.accuracy, 0)
 
     def after(self, found: Evaluation) -> Self:
+        """The counter after one more evaluation."""
         watched, is_validated = found.watched, found.val is not None
         is_lower = watched.loss < (self.lowest_loss if is_validated else (1 - LOSS_FALL) * self.lowest_loss)
         is_higher = is_validated and watched.accuracy > self.highest_accuracy
@@ -72,13 +82,15 @@ class Patience:
 class Plateau:
     """Counts generations of stage 1 without a new best, for the automatic change of stage.
 
-    best: validation accuracy, or else minus the loss on the shots; stale: generations since it rose
+    best:  highest validation accuracy so far; without validation pictures, minus the lowest loss on the shots
+    stale: generations in a row that did not raise it enough
     """
 
     best: float | None = None
     stale: int = 0
 
     def after(self, found: Evaluation) -> Self:
+        """The counter after one more evaluation."""
         figure = found.val.accuracy if found.val else -found.train.loss
         if self.best is None:
             return replace(self, best=figure)
@@ -88,13 +100,16 @@ class Plateau:
 
     @property
     def is_reached(self) -> bool:
+        """Whether stage 1 should end."""
         return self.stale >= PATIENCE_GENERATIONS
 
 
 def is_better(found: Evaluation, best: Evaluation) -> bool:
-    """By validation loss, which a few pictures tell finer than accuracy; equal ones by accuracy.
+    """Whether `found` takes the place of the best evaluation so far.
 
-    A later evaluation is not better for being later; where nothing is validated, it is.
+    On validation pictures the lower loss is better; a few pictures show smaller differences in loss than in
+    accuracy. Of equal losses the higher accuracy is better, and of equal evaluations the earlier stays.
+    Without validation pictures the later evaluation is better.
     """
     if found.val is None or best.val is None:
         return True

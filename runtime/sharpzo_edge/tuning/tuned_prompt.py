@@ -1,8 +1,8 @@
-"""The result: some kilobytes of safetensors, the same bytes for the same run.
+"""The prompt file: the result of `tune`, some kilobytes of safetensors.
 
-Tensors: context (m, D) and class_features (K, E), float32; with a head also head_weights (K, E) and
-head_bias (K,). All else is canonical JSON under one metadata key. No times, hosts or paths: two runs that
-did the same wrote the same.
+Tensors: context (m, D) and class_features (K, E), float32. With a head also head_weights (K, E) and head_bias
+(K,). All else is canonical JSON under one metadata key. It holds no times, hosts or paths. So two runs that
+did the same write the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..run.files import canonical_json, replacing
 from .heads import HEADS, WEIGHTS, Head
 
 FORMAT_VERSION = 1
-# Of a prompt with a head: whoever knows version 1 alone must not leave the head out in silence.
+# Of a prompt with a head. A program that knows only version 1 refuses it, and does not ignore the head.
 HEAD_FORMAT_VERSION = 2
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
@@ -34,10 +34,13 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class TunedPrompt:
-    """context (m, D), class_features (K, E) unit float32; `about` is the rest, ready for JSON.
+    """What a prompt file holds.
 
-    about: format_version, class_names, class_folders, model, bundle (checksum), seed, settings, queries,
-    train_loss; with a head, its kind and weight as well.
+    context:        (m, D) float32
+    class_features: (K, E) float32, each row of length one
+    about:          the rest, ready for JSON: format_version, class_names, class_folders, model, bundle (its
+                    checksum), seed, settings, queries, train_loss; with a head, its kind and weight as well
+    head:           None without a head
     """
 
     context: NDArray[np.float32]
@@ -60,6 +63,7 @@ class TunedPrompt:
 
 
 def save_prompt(path: Path, prompt: TunedPrompt) -> None:
+    """Write a prompt file. An old file is replaced only when the new one is complete."""
     tensors = {
         "context": np.ascontiguousarray(prompt.context),
         "class_features": np.ascontiguousarray(prompt.class_features),
@@ -87,7 +91,7 @@ def load_prompt(path: Path) -> TunedPrompt:
     except OSError as error:
         raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # AttributeError: a dtype that numpy does not have.
+        # AttributeError: numpy has no such dtype.
         raise _unusable(path, "it is not a tuned prompt, or it is damaged") from error
     version = about.get("format_version") if isinstance(about, dict) else None
     if type(version) is not int or version not in (FORMAT_VERSION, HEAD_FORMAT_VERSION):
@@ -107,7 +111,7 @@ def load_prompt(path: Path) -> TunedPrompt:
 
 
 def check_fits(path: Path, prompt: TunedPrompt, bundle: Bundle) -> None:
-    """Raise PromptFileError when the prompt was tuned on another bundle."""
+    """Raises PromptFileError when the prompt was tuned on another bundle."""
     if prompt.about["bundle"] != bundle.checksum:
         raise PromptFileError(
             f"The prompt {path} belongs to another bundle: {prompt.about['model']} "
@@ -121,6 +125,7 @@ def check_fits(path: Path, prompt: TunedPrompt, bundle: Bundle) -> None:
 
 
 def _defect(prompt: TunedPrompt) -> str:
+    """What is wrong with a prompt, or ""."""
     about = prompt.about
     for key, kind in (
         ("class_names", list),
@@ -152,6 +157,7 @@ def _defect(prompt: TunedPrompt) -> str:
 def _head_defect(
     about: dict[str, Any], weights: NDArray[Any], bias: NDArray[Any], class_features: NDArray[Any]
 ) -> str:
+    """What is wrong with a prompt's head, or ""."""
     described = about.get("head")
     if not isinstance(described, dict) or described.get("kind") not in HEADS[1:]:
         return "its head is of no known kind"
@@ -170,7 +176,7 @@ def _no_number(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    """1e999 is a number of JSON, and none of ours."""
+    """A number of JSON as a float. Raises ValueError for one that is too large, such as 1e999."""
     number = float(text)
     return number if math.isfinite(number) else _no_number(text)
 
