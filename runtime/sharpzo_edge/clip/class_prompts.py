@@ -22,7 +22,7 @@ from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 
 CHUNK_ROWS = (256, 128, 64, 32)  # sizes to choose from: most rows of a candidate in one run of the graph
 NAMES_IN_MEMORY = 4 << 20  # bytes; if the names' rows take more, they are read anew each time
-LONGEST_NAME = 2000  # characters; longer names fit no model, and tokenising takes their square
+LONGEST_NAME = 2000  # characters; longer names fit no model. Tokenising time grows with the square
 RANDOM_CONTEXT_STD = 0.02  # CoOp's, for a context that starts without words
 
 
