@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sharpzo_edge.errors import ImagesError, SkippedPicturesError
+from sharpzo_edge.clip.preprocess import UnreadablePictureError
+from sharpzo_edge.errors import ImagesError, InterruptedRunError, SkippedPicturesError
+from sharpzo_edge.pictures import few_shot
 from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json, write_checked_json
 from sharpzo_edge.run.folder import WorkFolder
-from support.encoding import SHOTS, TRAIN, encode
+from support.encoding import SHOTS, TRAIN, Stop, encode, same
 
 
 def test_views_follow_the_plain_shots_and_change_nothing_else(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_a_class_without_a_picture_is_named(tmp_path: Path) -> None:
         lambda drawn: drawn | {"is_val": [True] * len(drawn["is_val"])},
         lambda drawn: drawn | {"files": [[]] * len(drawn["files"])},
         lambda drawn: drawn | {"said": "a word"},
-        lambda drawn: {name: each[:-1] for name, each in drawn.items()},
+        lambda drawn: {name: each if name == "is_lasting" else each[:-1] for name, each in drawn.items()},
         lambda drawn: {},
         lambda drawn: None,
     ],
@@ -109,3 +111,40 @@ def test_dead_links_among_classes_are_said_or_refused(tmp_path: Path) -> None:
     assert "skipped 1 class folder: a link that leads nowhere" in " ".join(said)
     with pytest.raises(SkippedPicturesError, match="circle"):
         encode(tmp_path / "work", images=tmp_path / "images", strict=True)
+
+
+@pytest.mark.parametrize("moment", ["while reading", "after encoding"])
+def test_what_failed_for_a_moment_is_tried_again(moment: str, tmp_path: Path, monkeypatch) -> None:
+    """A disk that fails once, then is well again: the same command has all pictures."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "work").mkdir()
+    whole = encode(tmp_path / "whole")
+    real = few_shot.read_crop
+    tried: list[Path] = []
+
+    def failing(path: Path, *given: object) -> object:
+        tried.append(path)
+        if len(tried) == 7:
+            raise UnreadablePictureError("cannot be read (Input/output error)", is_lasting=False)
+        return real(path, *given)
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(few_shot, "read_crop", failing)
+        try:
+            stop = Stop(12) if moment == "while reading" else None
+            encode(tmp_path / "work", stop=stop, said=said)
+        except InterruptedRunError:
+            assert moment == "while reading"
+        else:
+            assert "skipped 1 picture: cannot be read (Input/output error)" in " ".join(said)
+    assert same(encode(tmp_path / "work"), whole)
+
+
+def test_a_class_that_cannot_be_read_says_why_and_what_would_do(tmp_path: Path, monkeypatch) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(TRAIN, photos)
+    for path in (photos / "sport").iterdir():
+        path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(ImagesError, match=r"16 files: 16 HEIC, which.*convert them to JPEG"):
+        encode(tmp_path, images=photos)

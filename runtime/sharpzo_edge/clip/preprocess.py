@@ -7,12 +7,17 @@ RGB, as open_clip does: in palette and transparent pictures the order changes th
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .manifest import Preprocess
 
@@ -30,8 +35,27 @@ FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line, w
 ORIENTATION = 0x0112  # the number of an EXIF field
 
 
+# Formats that cameras write and Pillow alone does not read: from which byte, how the file begins, its name.
+UNSUPPORTED = (
+    *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+)
+HEADER_BYTES = 16
+PNG_TEXT_BYTES = 64 << 20  # of a PNG's text, which Pillow would refuse above 1 MiB
+DECODER = f"Pillow {PIL.__version__}"  # what judges whether a file is a picture
+
+
 class UnreadablePictureError(Exception):
-    """A picture cannot be used. The text is the reason, in a few words."""
+    """A picture cannot be used. The text is the reason, in a few words.
+
+    is_lasting: whether the same bytes would be refused again. False for what may change without them: a
+    permission, a disk that fails, too little memory.
+    """
+
+    def __init__(self, reason: str, is_lasting: bool = True):
+        super().__init__(reason)
+        self.is_lasting = is_lasting
 
 
 # One picture -------------------------------------------------------------------------------------
@@ -44,7 +68,7 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
     Raises UnreadablePictureError with the reason, also when decoding would take more.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _room_for_text():
             # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
@@ -58,21 +82,48 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
                     picture.load()
                 return np.asarray(crop(picture, how))
     except UnidentifiedImageError as error:
-        raise UnreadablePictureError("not a picture") from error
+        raise UnreadablePictureError(_what_it_is(path)) from error
     except Image.DecompressionBombError as error:
         raise UnreadablePictureError("too many pixels") from error
     except MemoryError as error:
-        raise UnreadablePictureError("too large for this machine's memory") from error
+        raise UnreadablePictureError("too large for this machine's memory", is_lasting=False) from error
     except FileNotFoundError as error:
-        raise UnreadablePictureError("no such file") from error
+        raise UnreadablePictureError("no such file", is_lasting=False) from error
     except IsADirectoryError as error:
-        raise UnreadablePictureError("a folder, not a picture") from error
+        raise UnreadablePictureError("a folder, not a picture", is_lasting=False) from error
     except PermissionError as error:
-        raise UnreadablePictureError("no permission to read it") from error
+        raise UnreadablePictureError("no permission to read it", is_lasting=False) from error
     except UnreadablePictureError:
         raise
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        if isinstance(error, OSError) and error.errno:  # the system's, and not a decoder's
+            raise UnreadablePictureError(f"cannot be read ({error.strerror})", is_lasting=False) from error
         raise UnreadablePictureError("truncated or damaged") from error
+
+
+def _what_it_is(path: Path) -> str:
+    """The reason for a file that Pillow does not know."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        for start, beginning, name in UNSUPPORTED:
+            if header[start:].startswith(beginning):
+                return f"{name}, which cannot be read here"
+    return "not a picture"
+
+
+_text_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _room_for_text() -> Iterator[None]:
+    """Let a PNG hold much text: what a camera or a program says of it. Pillow's own limit is put back."""
+    with _text_lock:
+        limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXT_BYTES
+        try:
+            yield
+        finally:
+            PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
 def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
@@ -89,7 +140,11 @@ def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
         copies += 4 if picture.format == "JPEG2000" else 2
     if picture.mode in SIXTEEN_BIT_MODES:
         copies += 3
-    between = min(a_copy, 4 * picture.height * LONGEST_SHAPE * max(how.size))
+    target_h, target_w = how.size
+    shape = picture.width * target_h / max(1, picture.height * target_w)
+    longest = LONGEST_SHAPE if how.resize_mode == "shortest" else 1
+    new_width = math.ceil(target_w * min(longest, max(1.0, shape))) + 1
+    between = min(a_copy, 4 * picture.height * new_width)
     return int(copies * a_copy + between) + _coefficient_bytes(picture)
 
 
@@ -169,13 +224,15 @@ def _is_turned(picture: Image.Image) -> bool:
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """A picture with 8 bits a channel. 16-bit grey is scaled; Pillow would cut all levels above 255.
 
-    Raises UnreadablePictureError for floating-point levels.
+    Raises UnreadablePictureError for floating-point levels, and integers of more than 16 bits.
     """
     if picture.mode == "F":
         raise UnreadablePictureError("floating-point levels, whose scale is not known")
     if picture.mode not in SIXTEEN_BIT_MODES:
         return picture
-    levels = np.clip(np.asarray(picture).astype(np.float32), 0, 65535)
+    levels = np.asarray(picture).astype(np.float32)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise UnreadablePictureError("32-bit levels, whose scale is not known")
     if picture.mode == "I" and levels.max() <= 255:
         levels *= 257  # a 32-bit picture with 8-bit levels
     return Image.fromarray((levels / 257 + 0.5).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""onnxruntime's sessions: how a graph is opened and run. No other file imports onnxruntime."""
+"""onnxruntime's sessions: how a graph is opened and run."""
 
 from __future__ import annotations
 

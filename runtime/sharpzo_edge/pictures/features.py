@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..clip.bundle import Bundle
+from ..clip.preprocess import DECODER
 from ..clip.tower_plan import ImagePlan
 from ..run.files import file_checksum, json_checksum, read_checked_json, remove, write_checked_json
 from ..run.folder import WorkFolder
@@ -63,6 +64,8 @@ def training_features(
     embed_dim = bundle.manifest.embed_dim
     crops_key, key = _keys(bundle, folder, few_shot, plan)
     split = _split_before(work, key, few_shot.views, len(folder.files), embed_dim)
+    if split is not None and not (split.is_lasting or work.checkpoint.exists()):
+        split = None  # what could not be read is tried again, unless tuning has begun without it
     if split is not None:
         _report(folder, split, caller, strict)
         caller.say(f"features of {len(split.labels)} pictures are there from before")
@@ -107,6 +110,7 @@ def _keys(bundle: Bundle, folder: LabelledFolder, few_shot: FewShot, plan: Image
     seed, views_seed = few_shot.seed, few_shot.views_seed
     crops = json_checksum(
         *(bundle.checksum, pictures_checksum(folder), ROW_ORDER, few_shot.shots, few_shot.n_val),
+        DECODER,
         *(seed.entropy, list(seed.spawn_key), str(plan.decoding_bytes)),
     )
     seen = [few_shot.views, views_seed.entropy, list(views_seed.spawn_key)]

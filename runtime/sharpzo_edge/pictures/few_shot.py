@@ -24,7 +24,17 @@ from ..run.journal import Journal
 from ..run.progress import Caller
 from .folder import LabelledFolder, Skipped
 
-IS_CROP, IS_REASON = b"+", b"-"  # the first byte of a record of the crops' journal
+# The first byte of an entry of the crops' journal. What failed for a reason of the moment is no entry for
+# the next process: its journal ends there, and the picture is tried again.
+IS_CROP, IS_REASON, IS_MOMENT = b"+", b"-", b"?"
+# By a part of the reason why no picture of a class can be read: what would do.
+ADVICE = {
+    "permission": "chmod -R a+rX FOLDER",
+    "too many for the budget": "--memory-budget 256MiB",
+    "cannot be read here": "convert them to JPEG",
+    "cannot be read (": "check the disk, and type the same command again",
+    "memory": "stop other programs, and type the same command again",
+}
 LONGEST_REASON = 1 << 10
 ROW_ORDER = "shots, then validation"  # of Split.rows
 FEW_SHOWN = 8  # classes that a line names
@@ -72,6 +82,7 @@ class Split:
 
     files: (N,) spelt below the folder's root; labels: (N,) their classes; is_val: (N,) whether beyond the
     shots; skipped, said: lines for the user, of pictures and of classes
+    is_lasting: whether no picture was passed over for a reason of the moment
     """
 
     files: tuple[str, ...]
@@ -79,6 +90,7 @@ class Split:
     is_val: tuple[bool, ...]
     skipped: tuple[str, ...]
     said: tuple[str, ...]
+    is_lasting: bool
 
     def fits(self, n_classes: int) -> bool:
         """Whether it can be what `read_split` returned: anyone can make a checksum that fits."""
@@ -116,11 +128,12 @@ def read_split(
     is_val: list[bool] = []
     records: list[int] = []
     skipped, few = Skipped(), []
+    is_lasting = True
     _, validation = shots_then_validation(few_shot.shots, few_shot.n_val)
     orders = taking_orders(few_shot.seed, map(len, folder.files))
     n_tried = 0
     for k, (paths, order) in enumerate(zip(folder.files, orders, strict=True)):
-        n_read = 0
+        n_read, of_class = 0, Skipped()
         for i in order:
             if n_read == validation.stop:
                 break
@@ -133,8 +146,10 @@ def read_split(
                 crops.append(_outcome(paths[i], how, most_bytes))
             outcome = crops[n_tried]
             n_tried += 1
-            if outcome[:1] == IS_REASON:
-                skipped.add(paths[i], outcome[1:].decode(errors="replace"))
+            if outcome[:1] != IS_CROP:
+                for each in (skipped, of_class):
+                    each.add(paths[i], outcome[1:].decode(errors="replace"))
+                is_lasting = is_lasting and outcome[:1] == IS_REASON
                 continue
             records.append(n_tried - 1)
             files.append(_spelt(paths[i].relative_to(folder.root)))
@@ -142,11 +157,7 @@ def read_split(
             is_val.append(n_read >= validation.start)
             n_read += 1
         if n_read == 0:
-            raise ImagesError(
-                f"The class folder {folder.root / folder.folders[k]} has no picture that can be read "
-                f"({len(paths)} files). Every class needs at least one JPEG, PNG or other picture. "
-                f"Add pictures, or remove the folder"
-            )
+            raise _no_picture(folder.root / folder.folders[k], len(paths), of_class)
         if n_read < few_shot.shots:
             few.append(f"{folder.folders[k]} ({n_read})")
     said = []
@@ -155,7 +166,19 @@ def read_split(
         said.append(
             f"fewer than {few_shot.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}"
         )
-    return Split(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said)), records
+    split = Split(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said), is_lasting)
+    return split, records
+
+
+def _no_picture(path: Path, n_files: int, skipped: Skipped) -> ImagesError:
+    """Of a class: why each file could not be read, and what would do."""
+    why = "; ".join(f"{n} {reason}" for reason, n in sorted(skipped.counts.items()))
+    advice = "".join(f", or: {what}" for part, what in ADVICE.items() if part in why)
+    told = f"{n_files} files{': ' * bool(why)}{why}"
+    return ImagesError(
+        f"The class folder {path} has no picture that can be read ({told}). Every class needs at least one "
+        f"JPEG, PNG or other picture. Add pictures, or remove the folder{advice}"
+    )
 
 
 def crops_journal(work: WorkFolder, key: str, how: Preprocess) -> Journal:
@@ -174,7 +197,7 @@ def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
     try:
         return IS_CROP + read_crop(path, how, most_bytes).tobytes()
     except UnreadablePictureError as reason:
-        return IS_REASON + str(reason).encode()
+        return (IS_REASON if reason.is_lasting else IS_MOMENT) + str(reason).encode()
 
 
 def _is_outcome(how: Preprocess, _: int, record: bytes) -> bool:
