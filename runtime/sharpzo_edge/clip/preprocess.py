@@ -1,4 +1,4 @@
-"""From a picture's file to pixels, as open_clip's preprocessing does it. No other file imports Pillow.
+"""From a picture's file to pixels, as open_clip's preprocessing does it. The only file that imports Pillow.
 
 The steps: open, turn by the EXIF orientation, 8 bits a channel, resize, centre crop, RGB (uint8); then scale
 to [0, 1] and normalise (float32). All parameters come from the bundle. We resize before the conversion to

@@ -99,9 +99,8 @@ class Ended:
 class Loop:
     """Runs both stages on one objective.
 
-    >>> loop = Loop(method, objective, validation, Limits(max_queries=500), seeds)  # doctest: +SKIP
-    >>> loop.run().best.val.accuracy  # doctest: +SKIP
-    0.95
+    loop = Loop(method, objective, validation, Limits(max_queries=500), seeds)
+    best = loop.run().best
     """
 
     def __init__(
