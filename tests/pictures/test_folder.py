@@ -129,3 +129,49 @@ def test_an_endless_file_of_class_names_is_refused(tmp_path):
     (tmp_path / "words").write_bytes(b" " * (folders.NAMES_LIMIT_BYTES + 1))
     with pytest.raises(ImagesError, match="more than 4,194,304 bytes"):
         read_folder(tmp_path / "photos", tmp_path / "words")
+
+
+# Folders as people have them.
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"), r"--images .*/train$"),
+        (("Train/cat/1.jpg", "valid/cat/1.jpg"), r"--images .*/Train$"),
+        (("training/cat.1.jpg", "testing/cat.2.jpg"), r"not in class folders.*--images .*/training$"),
+        (("images/1.jpg", "labels/1.txt"), "kinds of data"),
+        (("1.jpg", "2.jpg"), "holds files, and no class folder.*Make a folder for each class"),
+    ],
+)
+def test_other_layouts_are_refused_with_what_to_do(files: tuple[str, ...], says: str, tmp_path) -> None:
+    make(tmp_path / "photos", *files)
+    with pytest.raises(ImagesError, match=says):
+        read_folder(tmp_path / "photos")
+
+
+def test_what_systems_leave_is_no_class_and_is_counted(tmp_path) -> None:
+    photos = tmp_path / "photos"
+    make(
+        photos,
+        "cat/1.jpg",
+        "dog/1.jpg",
+        "cat/Thumbs.db",
+        "dog/desktop.ini",
+        "dog/1.jpg.json",
+        "dog/more/2.jpg",
+    )
+    make(photos, "__MACOSX/cat/1.jpg", "@eaDir/x.jpg", "lost+found/y", ".Trash-1000/z.jpg", "stray.jpg")
+    folder = read_folder(photos)
+    assert folder.folders == ("cat", "dog") and list(map(len, folder.files)) == [1, 1]
+    told = " ".join(folder.passed_over)
+    assert "3 files: no picture by its name" in told
+    assert "1 file: a folder in a class folder, which is not looked into (for example" in told
+    assert "1 file: beside the class folders, and in none (for example" in told
+    assert not folder.skipped_lines()  # --strict is about pictures
+
+
+def test_one_name_in_two_normal_forms_is_one_name(tmp_path) -> None:
+    make(tmp_path / "photos", "caf\u00e9/1.jpg", "cafe\u0301/1.jpg")
+    with pytest.raises(ImagesError, match="Every class needs a name of its own"):
+        read_folder(tmp_path / "photos")

@@ -61,8 +61,8 @@ def folder_task(name: str, root: Path) -> Task:
         found = read_folder(folder)
         if found.folders != train.folders:
             raise SystemExit(f"{folder} has other classes than {root / 'train'}. Render the tasks again")
-        splits[folder.name.removeprefix("test_")] = Split(found.files)
-    return Task(name, train.names, train.files, splits)
+        splits[folder.name.removeprefix("test_")] = Split(tuple(map(tuple, found.files)))
+    return Task(name, train.names, tuple(map(tuple, train.files)), splits)
 
 
 def digits_task(root: Path) -> Task:

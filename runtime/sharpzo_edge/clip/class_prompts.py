@@ -90,7 +90,7 @@ def class_prompts(
 def prompts_of(
     bundle: Bundle, names: Sequence[str], ids: Sequence[list[int]], n_context: int, chunk_rows: int
 ) -> ClassPrompts:
-    """As class_prompts, for names that `checked_token_ids` has tokenised: tokenising twice would take time."""
+    """As class_prompts, for names that `checked_token_ids` has tokenised already."""
     n_shared, lengths = 1 + n_context, [len(tokens) for tokens in ids]
     is_small = 4 * bundle.manifest.text.width * sum(lengths) <= NAMES_IN_MEMORY
     chunks, start = [], 0

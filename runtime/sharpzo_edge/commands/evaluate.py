@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,27 +69,27 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     by_disk = prompt if request.classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
 
-    files = [path for paths in folder.files for path in paths]
+    n_files = sum(map(len, folder.files))
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
     right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
     skipped = Skipped()
-    for numbers, image_features in encode_files(bundle, files, skipped.add, plan):
+    for numbers, image_features in encode_files(bundle, chain.from_iterable(folder.files), skipped.add, plan):
         logits = blended_logits(image_features, class_features, bundle.manifest.logit_scale, head)
         guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
-        caller.status(f"{seen.sum()} of {len(files)} pictures  accuracy {right.sum() / seen.sum():.3f}")
+        caller.status(f"{seen.sum()} of {n_files} pictures  accuracy {right.sum() / seen.sum():.3f}")
         caller.raise_if_stopped("Nothing is kept of an evaluation. Type the same command again")
     if empty := [name for name, paths in zip(folder.folders, folder.files, strict=True) if not paths]:
         caller.say(f"without a picture: {', '.join(empty)}")
     passed_over = [*folder.skipped_lines(), *skipped.lines()]
     if request.strict and passed_over:
         raise skipped_pictures(passed_over)
-    for line in passed_over:
+    for line in (*folder.passed_over, *passed_over):
         caller.say(line)
     if not seen.any():
         raise ImagesError(
-            f"No picture in {request.images} could be read ({len(files)} files). At least one is needed. "
+            f"No picture in {request.images} could be read ({n_files} files). At least one is needed. "
             f"Check the path after --images"
         )
     return EvaluateResult(
@@ -107,14 +109,20 @@ def _class_features(
     """The names to choose among, their unit features (K, E), and how the image tower will run."""
     budget = budget_of(request.memory_budget, onnxruntime_version())
     if prompt and request.classes is None:
-        image_plan = plan_images(bundle.manifest, request.threads, budget)
+        image_plan = plan_images(bundle.manifest, request.threads, budget, folder.listing_bytes)
         budget.require_floor()
         return prompt.class_names, prompt.class_features, image_plan
     own_names = folder.names, folder.folders
     names, folders = own_names if request.classes is None else (tuple(request.classes), ())
     context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
     ids = checked_token_ids(bundle, names, len(context), folders)
-    work = Work(name_lengths=tuple(map(len, ids)), n_context=len(context), threads=request.threads)
+    work = Work(
+        name_lengths=tuple(map(len, ids)),
+        n_context=len(context),
+        threads=request.threads,
+        listing_bytes=folder.listing_bytes,
+        listing_peak_bytes=folder.listing_peak_bytes,
+    )
     plan = make_plan(bundle.manifest, work, budget)
     budget.require_floor()
     prompts = prompts_of(bundle, names, ids, len(context), plan.text.chunk_rows)
@@ -131,10 +139,10 @@ def _class_features(
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:
     """The class number of every folder: by its name on disk as when tuned, or by the words it reads as."""
-    by_folder = {f: k for k, f in enumerate(prompt.class_folders)} if prompt else {}
-    by_name = {name: k for k, name in enumerate(names)}
+    by_folder = {_same(f): k for k, f in enumerate(prompt.class_folders)} if prompt else {}
+    by_name = {_same(name): k for k, name in enumerate(names)}
     found = [
-        by_folder.get(on_disk, by_name.get(words))
+        by_folder.get(_same(on_disk), by_name.get(_same(words)))
         for on_disk, words in zip(folder.folders, folder.names, strict=True)
     ]
     missing = [f for f, k in zip(folder.folders, found, strict=True) if k is None]
@@ -145,3 +153,8 @@ def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedProm
             f"name the classes to choose among with --classes"
         )
     return [k for k in found if k is not None]
+
+
+def _same(name: str) -> str:
+    """One spelling of a name: file systems spell accents in two ways."""
+    return unicodedata.normalize("NFC", name)

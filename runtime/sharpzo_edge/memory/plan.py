@@ -29,6 +29,8 @@ from .budget import Budget
 
 T = TypeVar("T")
 
+LISTING_IN_FLOOR = MIB  # of the names of files, 20,000 or so: more than these are planned for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -43,6 +45,7 @@ class Work:
     search_bytes: the most that stage 1 takes between two batches of the text tower
     projection_bytes: the matrix A, which maps w to the context
     head_bytes:   the most that fitting a head takes; 0 without a head
+    listing_bytes, listing_peak_bytes: the names of the pictures' files; the most while they are listed
     """
 
     name_lengths: tuple[int, ...] = ()
@@ -54,6 +57,8 @@ class Work:
     search_bytes: int = 0
     projection_bytes: int = 0
     head_bytes: int = 0
+    listing_bytes: int = 0
+    listing_peak_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,11 @@ def make_plan(manifest: Manifest, work: Work, budget: Budget) -> Plan:
     return _that_fits(lambda within: _fastest(manifest, work, within), manifest.model, budget)
 
 
-def plan_images(manifest: Manifest, threads: int, budget: Budget) -> ImagePlan:
+def plan_images(manifest: Manifest, threads: int, budget: Budget, listing_bytes: int = 0) -> ImagePlan:
     """As make_plan, for a command that runs the image tower alone."""
 
     def fastest(within: Budget) -> _Part[ImagePlan]:
-        return _image_part(manifest, threads, 0, within)
+        return _image_part(manifest, threads, _beyond_floor(listing_bytes), within)
 
     return _that_fits(fastest, manifest.model, budget).plan
 
@@ -159,7 +164,7 @@ def _that_fits(fastest: Callable[[Budget], P], model: str, budget: Budget) -> P:
 
 def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
     """The fastest option of each tower that fits, or the smallest if none fits."""
-    names = _names_bytes(manifest, work)
+    names = _names_bytes(manifest, work) + _beyond_floor(work.listing_bytes)
     features = features_bytes(work.n_features, manifest.embed_dim)
     image = _image_part(manifest, work.threads, names, budget)
     head = work.head_bytes and names + features + work.head_bytes
@@ -169,7 +174,10 @@ def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
         text=text.plan,
         sketch=sketch,
         features_on_disk=work.n_features > 0 and not features,
-        phases=image.phases | (_phase("head", head, budget) if head else {}) | text.phases,
+        phases=_listing_phases(work, budget)
+        | image.phases
+        | (_phase("head", head, budget) if head else {})
+        | text.phases,
         query_seconds=text.seconds,
     )
 
@@ -190,6 +198,7 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
     If none fits: the last sketch, and the smallest option.
     """
     held = work.projection_bytes + features_bytes(work.n_features, manifest.embed_dim)
+    held += _beyond_floor(work.listing_bytes)
     head = _class_bytes(manifest, work) if work.head_bytes else 0
     for sketch in work.sketches:
         sizes = work.dim, len(work.name_lengths), manifest.embed_dim
@@ -221,6 +230,17 @@ def _choose(options: Iterable[Option[T]], budget: Budget) -> Option[T]:
 
 def _phase(name: str, n_bytes: float, budget: Budget) -> dict[str, float]:
     return {name: budget.floor.work + n_bytes / MIB}
+
+
+def _listing_phases(work: Work, budget: Budget) -> dict[str, float]:
+    """Listing very many files is a phase of its own, while what the imports need is still resident."""
+    listing = _beyond_floor(work.listing_peak_bytes)
+    imports = {"imports": budget.floor.imports}
+    return imports | ({"listing": budget.floor.imports + listing / MIB} if listing else {})
+
+
+def _beyond_floor(listing_bytes: int) -> int:
+    return max(0, listing_bytes - LISTING_IN_FLOOR)
 
 
 def _between_bytes(work: Work, sketch_bytes: int) -> int:

@@ -6,7 +6,7 @@ pictures, and keep nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,7 @@ def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, em
 
 
 def encode_files(
-    bundle: Bundle, files: Sequence[Path], on_skipped: Callable[[Path, str], None], plan: ImagePlan
+    bundle: Bundle, files: Iterable[Path], on_skipped: Callable[[Path, str], None], plan: ImagePlan
 ) -> Iterator[tuple[list[int], Floats]]:
     """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E)).
 
@@ -97,9 +97,11 @@ def encode_files(
                 numbers.append(i)
             except UnreadablePictureError as reason:
                 on_skipped(path, str(reason))
-            if crops and (len(crops) == plan.tower.batch or i == len(files) - 1):
+            if len(crops) == plan.tower.batch:
                 yield numbers, tower.image_features(_pixels(crops, how, plan))
                 numbers, crops = [], []
+        if crops:
+            yield numbers, tower.image_features(_pixels(crops, how, plan))
 
 
 def _batches(n_rows: int, plan: ImagePlan) -> list[range]:

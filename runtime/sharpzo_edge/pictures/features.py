@@ -144,5 +144,5 @@ def _report(folder: LabelledFolder, split: Split, caller: Caller, strict: bool) 
     skipped = [*folder.skipped_lines(), *split.skipped]
     if strict and skipped:
         raise skipped_pictures(skipped)
-    for line in (*skipped, *split.said):
+    for line in (*folder.passed_over, *skipped, *split.said):
         caller.say(line)

@@ -6,10 +6,12 @@ next process finds it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from ..clip.manifest import Preprocess
 from ..clip.preprocess import UnreadablePictureError, read_crop
 from ..errors import ImagesError
-from ..run.files import json_checksum
+from ..run.files import canonical_json
 from ..run.folder import WorkFolder
 from ..run.journal import Journal
 from ..run.progress import Caller
@@ -209,14 +211,19 @@ def _crop_bytes(how: Preprocess) -> int:
 
 
 def pictures_checksum(folder: LabelledFolder) -> str:
-    """Changes when a file's name, size or time changes."""
-    return json_checksum(
-        [
-            [_spelt(path.relative_to(folder.root)), *_size_and_time(path)]
-            for paths in folder.files
-            for path in paths
-        ]
-    )
+    """Changes when a file's name, size or time changes.
+
+    Of JSON that is made piece by piece: all of it at once would take more memory than the listing.
+    """
+    found = hashlib.sha256(b"[[")
+    separator = b""
+    for path in chain.from_iterable(folder.files):
+        found.update(
+            separator + canonical_json([_spelt(path.relative_to(folder.root)), *_size_and_time(path)])
+        )
+        separator = b","
+    found.update(b"]]")
+    return found.hexdigest()
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

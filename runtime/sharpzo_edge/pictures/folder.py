@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,24 +12,47 @@ from pathlib import Path
 
 from ..errors import ImagesError, SkippedPicturesError
 from ..run.files import read_limited
+from .listing import Listing
 
 NAMES_LIMIT_BYTES = 4 << 20  # of a file of class names
+# What systems, cameras and labelling tools leave beside pictures. Names that begin with a dot are hidden.
+SYSTEM_FOLDERS = (
+    *("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN", "RECYCLER", "FOUND.000"),
+    *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "LOST.DIR"),
+)
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "zbthumbnail.info", "picasa.ini")
+SIDECAR_ENDINGS = (".json", ".xml", ".csv", ".xmp", ".aae", ".thm", ".yaml", ".yml", ".db", ".ini", ".md")
+SPLIT_NAMES = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
+DATA_NAMES = {"images", "labels", "annotations", "masks", "jpegimages", "imagesets"}
+BESIDE_CLASSES = "beside the class folders, and in none"
 
 
 @dataclass(frozen=True)
 class LabelledFolder:
     """The classes of a folder and their files.
 
-    folders: (K,) sorted names of the class folders; names: (K,) the words for them;
-    files: (K,) sorted paths of each, `root` included;
-    dead_links: names of links in place of class folders that lead nowhere, or in a circle.
+    folders:     (K,) sorted names of the class folders; names: (K,) the words for them
+    files:       (K,) sorted paths of each, `root` included
+    dead_links:  names of links in place of class folders that lead nowhere, or in a circle
+    passed_over: lines for the user, of files that are no pictures by their names or places
     """
 
     root: Path
     folders: tuple[str, ...]
     names: tuple[str, ...]
-    files: tuple[tuple[Path, ...], ...]
+    files: tuple[Listing, ...]
     dead_links: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def listing_bytes(self) -> int:
+        """What the names of the files take."""
+        return sum(listing.n_bytes for listing in self.files)
+
+    @property
+    def listing_peak_bytes(self) -> int:
+        """The most that they took while they were listed, one class after the other."""
+        return self.listing_bytes + max((listing.making_bytes for listing in self.files), default=0)
 
     def skipped_lines(self) -> list[str]:
         """What was passed over in place of class folders."""
@@ -48,9 +72,9 @@ class Skipped:
         self.counts[reason] += 1
         self.examples.setdefault(reason, str(path))
 
-    def lines(self) -> list[str]:
+    def lines(self, what: str = "picture") -> list[str]:
         return [
-            f"skipped {n} picture{'s'[: n > 1]}: {reason} (for example {self.examples[reason]})"
+            f"skipped {n} {what}{'s'[: n > 1]}: {reason} (for example {self.examples[reason]})"
             for reason, n in sorted(self.counts.items())
         ]
 
@@ -64,53 +88,133 @@ def skipped_pictures(lines: Sequence[str]) -> SkippedPicturesError:
 
 
 def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 2) -> LabelledFolder:
-    """List `root`: every folder in it is a class, every plain file in that folder a picture.
+    """List `root`: every folder in it is a class, every plain file in that folder may be a picture.
 
-    Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from
-    folder name to words) says better. Hidden files are passed over, dead links counted. Raises
-    ImagesError for a folder that is missing or unreadable, for fewer than `fewest` classes, and for two
-    classes of one name.
+    Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from folder name
+    to words) says better. What systems and programs leave beside pictures is passed over and counted.
+    Raises ImagesError for a folder that is missing or unreadable, for fewer than `fewest` classes, for the
+    layouts of other tools (with the path to pass instead), and for two classes of one name.
     """
+    passed_over = Skipped()
     try:
-        seen = sorted(p for p in root.iterdir() if p.name[0] != ".")
-        folders = [p.name for p in seen if p.is_dir()]
-        dead_links = tuple(p.name for p in seen if p.is_symlink() and not p.exists())
-        files = [
-            tuple(p for p in sorted((root / f).iterdir()) if _may_be_picture(p) and p.name[0] != ".")
-            for f in folders
-        ]
+        found, dead_links = _class_folders(root, passed_over)
+        files = tuple(_listing(path, passed_over) for path in found)
     except OSError as error:
         raise ImagesError(
             f"The pictures' folder {error.filename or root} cannot be read ({error.strerror}). "
             f"It must be a folder that holds one folder a class. Check the path after --images"
         ) from error
-    if len(folders) < fewest:
+    if not found and passed_over.counts[BESIDE_CLASSES]:
         raise ImagesError(
-            f"{root} holds {len(folders)} class folder{'s'[: len(folders) != 1]}. It needs at least "
+            f"{root} holds files, and no class folder. A class is a folder with its pictures in it, such as "
+            f"{root}/cat/1.jpg and {root}/dog/1.jpg. Make a folder for each class, and move the files there"
+        )
+    if len(found) < fewest:
+        raise ImagesError(
+            f"{root} holds {len(found)} class folder{'s'[: len(found) != 1]}. It needs at least "
             f"{fewest}, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
-    for folder in folders:
-        if folder != os.fsencode(folder).decode(errors="replace"):
-            raise ImagesError(
-                f"The name of the class folder {os.fsencode(root / folder)!r} is not UTF-8. A class needs a "
-                f"name that is text. Rename the folder"
-            )
+    _refuse_other_layouts(root, found)
+    folders = [_text(path) for path in found]
     words = _read_class_names(class_names_file, folders) if class_names_file else {}
     names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
-    for name, count in Counter(names).items():
+    alike = [unicodedata.normalize("NFC", name) for name in names]
+    for name, count in Counter(alike).items():
         if not name or count > 1:
-            same = [f for f, n in zip(folders, names, strict=True) if n == name]
+            same = [f for f, n in zip(folders, alike, strict=True) if n == name]
             raise ImagesError(
                 f"The class folders {same} of {root} read as the name {name!r}. Every class needs a "
                 f"name of its own. Rename a folder, or give names with --class-names FILE"
             )
-    return LabelledFolder(root, tuple(folders), tuple(names), tuple(files), dead_links)
+    lines = tuple(passed_over.lines("file"))
+    return LabelledFolder(root, tuple(folders), tuple(names), files, dead_links, lines)
 
 
-def _may_be_picture(path: Path) -> bool:
-    """A plain file, or a link that leads nowhere: that one is counted among the skipped."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[str, ...]]:
+    """The folders that are classes, sorted, and the names of dead links."""
+    found, dead_links = [], []
+    with os.scandir(root) as entries:
+        for entry in entries:
+            path = root / entry.name
+            if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+                continue
+            kind = _kind(entry)
+            if kind == "folder":
+                found.append(path)
+            elif kind == "dead link":
+                dead_links.append(entry.name)
+            elif not _is_sidecar(entry.name):
+                passed_over.add(path, BESIDE_CLASSES)
+    return sorted(found, key=os.fsencode), tuple(sorted(dead_links, key=os.fsencode))
+
+
+def _listing(folder: Path, passed_over: Skipped) -> Listing:
+    """Files that may be pictures: plain ones, and dead links, which are counted as unreadable later."""
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            kind = _kind(entry)
+            if kind == "folder" and entry.name not in SYSTEM_FOLDERS:
+                passed_over.add(folder / entry.name, "a folder in a class folder, which is not looked into")
+            elif kind in ("file", "dead link") and _is_sidecar(entry.name):
+                passed_over.add(folder / entry.name, "no picture by its name")
+            elif kind in ("file", "dead link"):
+                names.append(os.fsencode(entry.name))
+    return Listing(folder, names)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """file, folder, dead link (also one that leads in a circle), or other."""
+    if entry.is_symlink():
+        is_folder, is_file = os.path.isdir(entry.path), os.path.isfile(entry.path)
+        if is_folder or is_file:
+            return "folder" if is_folder else "file"
+        return "other" if os.path.exists(entry.path) else "dead link"
+    return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+
+
+def _is_sidecar(name: str) -> bool:
+    """Whether a file is what systems, cameras and labelling tools write beside pictures."""
+    return name.lower() in SYSTEM_FILES or os.path.splitext(name)[1].lower() in SIDECAR_ENDINGS
+
+
+def _refuse_other_layouts(root: Path, found: list[Path]) -> None:
+    """Raises ImagesError where the folders are splits or kinds of data, as other tools export them."""
+    names = {path.name.lower() for path in found}
+    if names <= SPLIT_NAMES:
+        train = next((path for path in found if path.name.lower().startswith("train")), found[0])
+        with os.scandir(train) as entries:
+            has_classes = any(_kind(e) == "folder" and e.name not in SYSTEM_FOLDERS for e in entries)
+        if has_classes:
+            raise ImagesError(
+                f"{root} holds parts of a data set ({', '.join(sorted(names))}), and not classes. Tune on "
+                f"the training pictures, and measure on the others with eval. Type: --images {train}"
+            )
+        raise ImagesError(
+            f"{root} holds parts of a data set ({', '.join(sorted(names))}) whose pictures are not in class "
+            f"folders. A class is a folder with its pictures in it. Make {train}/cat, {train}/dog and so on, "
+            f"and type: --images {train}"
+        )
+    if names <= DATA_NAMES:
+        raise ImagesError(
+            f"{root} holds kinds of data ({', '.join(sorted(names))}), and not classes: boxes or masks, as "
+            f"tools for detection write them. A class is a folder with its pictures in it. Make {root}/cat "
+            f"and so on, and check the path after --images"
+        )
+
+
+def _text(path: Path) -> str:
+    """The name of a class folder. Raises ImagesError unless it is UTF-8, whatever the locale."""
+    try:
+        return os.fsencode(path.name).decode()
+    except UnicodeDecodeError:
+        raise ImagesError(
+            f"The name of the class folder {os.fsencode(path)!r} is not UTF-8. A class needs a "
+            f"name that is text. Rename the folder"
+        ) from None
 
 
 def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:

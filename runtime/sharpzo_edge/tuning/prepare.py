@@ -94,6 +94,8 @@ def prepare(request: TuneRequest) -> Prepared:
         threads=request.threads,
         dim=settings.dim,
         sketches=settings.sketches,
+        listing_bytes=folder.listing_bytes,
+        listing_peak_bytes=folder.listing_peak_bytes,
         search_bytes=cmaes.peak_bytes(settings.stage1()),
         projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
         head_bytes=0 if request.head == "none" else heads.peak_bytes(n_classes, embed_dim),
