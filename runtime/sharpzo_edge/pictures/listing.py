@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import overload
 
 ENTRY_BYTES = 8  # of an offset, beside a name's own bytes
-NAME_BYTES = 50  # of a bytes object, and its place in a list
+NAME_BYTES = 120  # of a bytes object, its place in a list, and what sorting and joining take
 
 
 class Listing(Sequence[Path]):
