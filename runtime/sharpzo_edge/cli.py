@@ -99,17 +99,17 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
 
 
 def _typed(hint: Any) -> Any:
-    """The type of an option: of what may be a path, a path; of what may be a number or a word, a word.
+    """The type of an option: of what may be a path, or a number or a word, a word.
 
     Several words are one, which the command itself takes apart; several paths are arguments.
     """
     if hint == AnyPath:
-        return Path
+        return str  # a Path of nothing would be the working folder
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         kinds = [kind for kind in arguments if kind is not type(None)]
         if set(typing.get_args(AnyPath)) <= set(kinds):
-            one: Any = Path
+            one: Any = str
         elif len(kinds) > 1 or typing.get_origin(kinds[0]) is not None:
             one = str
         else:

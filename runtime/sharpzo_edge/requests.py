@@ -15,6 +15,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
+from .errors import UsageError
 from .run.files import CHECKPOINT_SECONDS
 from .run.progress import OnProgress
 
@@ -52,6 +53,16 @@ class Call:
     stop: is asked now and then; when it returns True, the work ends with InterruptedRunError, and what it had
         done is kept
     """
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a path that is empty: it would be the working folder."""
+        for f in dataclasses.fields(self):
+            if "AnyPath" in str(f.type) and getattr(self, f.name) in ("", b""):
+                name = f"--{f.name.replace('_', '-')}"
+                raise UsageError(
+                    f"{name} is empty. It takes a path. Check the variable that it came from, or type one: "
+                    f"{name} ./{f.name}"
+                )
 
     _: KW_ONLY
     on_progress: OnProgress | None = field(default=None, compare=False, repr=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,3 +136,66 @@ def test_a_folder_without_permission_is_our_error(images: Path, tmp_path: Path) 
         pytest.skip("this user, root or like it, may write everywhere")
     with pytest.raises(UsageError, match=r"Cannot make the work folder .*Permission denied.*--output"):
         tune(disk.tiny("edge", BUNDLE, images, tmp_path / "mine" / "prompt"))
+
+
+# File systems as they are.
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_folder_that_cannot_be_flushed_ends_nothing(number: int, images: Path, monkeypatch) -> None:
+    """Every fsync of a folder is refused; of files it works."""
+
+    class NoFolderSync:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(os, name)
+
+        @staticmethod
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(number, os.strerror(number))
+
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    monkeypatch.setattr(files, "os", NoFolderSync())
+    assert tune(disk.tiny("edge", BUNDLE, images, folder / "prompt")).queries > 10
+
+
+def test_a_file_system_without_locks_is_said_and_used(images: Path, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    said: list[str] = []
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    request = disk.tiny("edge", BUNDLE, images, folder / "prompt")
+    assert tune(replace(request, on_progress=lambda progress: said.append(progress.text))).queries > 10
+    assert "this file system has no locks" in " ".join(said)
+
+
+def test_an_output_that_is_no_plain_file_is_refused_at_once(images: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for output in (Path("/dev/null"), tmp_path / "pipe"):
+        with pytest.raises(UsageError, match="is a device, a pipe or a socket"):
+            tune(replace(disk.tiny("edge", BUNDLE, images, output), restart=True))
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_an_output_that_is_a_link_stays_one(images: Path) -> None:
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    (folder / "elsewhere").mkdir()
+    (folder / "prompt").symlink_to(folder / "elsewhere" / "real")
+    tune(disk.tiny("edge", BUNDLE, images, folder / "prompt"))
+    assert (folder / "prompt").is_symlink() and (folder / "elsewhere" / "real").stat().st_size > 1000
+    assert tune(disk.tiny("edge", BUNDLE, images, folder / "prompt")).queries > 10  # it repeats the result
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "Free some space"), (errno.EROFS, "Check the")]
+)
+def test_space_is_asked_for_where_space_is_missing(number: int, advice: str, tmp_path: Path) -> None:
+    assert advice in str(files.cannot("write", tmp_path, OSError(number, os.strerror(number))))
+
+
+@pytest.mark.parametrize("name", ["bundle", "images", "output"])
+def test_an_empty_path_is_not_the_working_folder(name: str, images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"--{name} is empty"):
+        replace(disk.tiny("edge", BUNDLE, images, tmp_path / "p"), **{name: ""})

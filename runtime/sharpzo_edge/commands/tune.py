@@ -67,7 +67,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
     for note in ready.notes:
         caller.say(f"note: {note}")
     work.make()
-    with work.locked(), Log(work.log, caller) as log:
+    with work.locked(caller.say), Log(work.log, caller) as log:
         caller = dataclasses.replace(caller, listeners=(*caller.listeners, log))
         if request.restart:
             work.clear()

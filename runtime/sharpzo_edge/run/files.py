@@ -7,6 +7,7 @@ changes in their order, and may let any of them fail.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ from ..errors import SharpzoError
 BESIDE_SUFFIX = ".part"
 CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
 JSON_LIMIT_BYTES = 16 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of fsync, on some file systems
 
 
 class OpenFile:
@@ -60,7 +63,7 @@ def replacing(path: Path) -> Iterator[OpenFile]:
     the file beside is removed and `path` is as it was. One process at a time may replace a path.
     Raises SharpzoError when the disk does not take it.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # what a link leads to is replaced, and not the link
     beside = path.with_name(f".{path.name}{BESIDE_SUFFIX}")
     try:
         with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
@@ -111,10 +114,16 @@ class Appended:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries: a rename is only then safe from a power cut."""
+    """Flush a folder's entries: a rename is only then safe from a power cut.
+
+    Some file systems cannot do that to a folder. What they have is then as safe as they make it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_FOR_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
 
@@ -186,9 +195,10 @@ def file_checksum(path: Path) -> str | None:
 
 def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
     """What the system refused: to write, read, remove or lock a file."""
+    advice = "Free some space, or choose" if error.errno in DISK_FULL else "Check the folder, or choose"
     return SharpzoError(
         f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
-        f"have room left, on a disk in order. Free some space or choose another place with --output."
+        f"have room left, on a disk in order. {advice} another place with --output"
     )
 
 

@@ -13,6 +13,7 @@ checkpoint.safetensors  the run at its last save; until it is finished
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from .files import CHECKPOINT_SECONDS, OpenFile, cannot, make_folder, remove
 from .journal import Journal
 
 LOCK, LOG = "lock", "log.jsonl"
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # some network and FUSE disks
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ class WorkFolder:
         return Journal(path, key, largest, self.checkpoint_seconds, fits)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, on_missing: Callable[[str], None] = lambda line: None) -> Iterator[None]:
         """Hold the lock: one process at a time. The system forgets the lock of a process that has ended.
 
         The lock's file stays: a second one of that name would be another lock.
+        on_missing: is told where the file system has no locks
         Raises UsageError when another process holds it, SharpzoError where there can be none.
         """
         path = self.path / LOCK
@@ -107,5 +110,9 @@ class WorkFolder:
                     f"tune into a file. Wait until it has ended, or choose another --output"
                 ) from error
             except OSError as error:
-                raise cannot("lock", path, error) from error
+                if error.errno not in WITHOUT_LOCKS:
+                    raise cannot("lock", path, error) from error
+                on_missing(
+                    "note: this file system has no locks. Do not tune into one output twice at the same time"
+                )
             yield

@@ -6,6 +6,7 @@ It reads the bundle and lists the pictures. It opens no picture and runs no towe
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def check(request: TuneRequest) -> None:
         raise UsageError(
             f"The output {request.output} is a folder. The tuned prompt is one file. "
             f"Try --output {request.output_path / 'prompt.safetensors'}"
+        )
+    if request.output_path.exists() and not request.output_path.is_file():
+        raise UsageError(
+            f"The output {request.output} is a device, a pipe or a socket. The tuned prompt is a plain file. "
+            f"Try --output prompt.safetensors"
+        )
+    if os.path.ismount(request.output_path):
+        raise UsageError(
+            f"The output {request.output} is a mount of its own, which no file can be moved onto. The tuned "
+            f"prompt is a plain file in a folder. Mount the folder instead, or choose another --output"
         )
     if request.head not in heads.HEADS:
         raise UsageError(
