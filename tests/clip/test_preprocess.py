@@ -359,3 +359,47 @@ def test_whatever_a_decoder_raises_is_a_reason(error, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", broken)
     with pytest.raises(UnreadablePictureError, match="truncated or damaged"):
         read_crop(path, preprocess())
+
+
+# What users have.
+
+
+def read_png(path, **options):
+    return read_crop(path, preprocess((32, 32)), **options)
+
+
+def test_a_png_with_much_text_is_a_good_picture(tmp_path):
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "x" * (3 << 20), zip=True)
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "a.png", pnginfo=info)
+    limit = PngImagePlugin.MAX_TEXT_CHUNK
+    assert (read_png(tmp_path / "a.png") == 90).all()
+    assert limit == PngImagePlugin.MAX_TEXT_CHUNK  # of the program that uses us
+
+
+@pytest.mark.parametrize("levels", [[70_000, 0], [-5, 200]])
+def test_levels_of_more_than_16_bits_are_refused_not_clipped(levels, tmp_path):
+    Image.fromarray(np.array([levels] * 40, np.int32)).save(tmp_path / "a.tiff")
+    with pytest.raises(UnreadablePictureError, match="32-bit levels, whose scale is not known"):
+        read_png(tmp_path / "a.tiff")
+
+
+def test_a_12_megapixel_png_fits_the_default_budget(tmp_path):
+    """Of ViT-B-16: 128 MiB without the floor and the names of a hundred classes."""
+    Image.new("RGB", (4056, 3040)).save(tmp_path / "a.png", compress_level=1)
+    assert read_crop(tmp_path / "a.png", preprocess((224, 224)), most_bytes=62 << 20).shape == (224, 224, 3)
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Image, "open", failing)
+    with pytest.raises(UnreadablePictureError, match=r"cannot be read \(Input/output error\)") as failed:
+        read_png(path)
+    assert not failed.value.is_lasting
