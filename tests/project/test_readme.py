@@ -112,6 +112,11 @@ def test_the_backbones_page_is_the_one_that_the_bench_wrote() -> None:
         assert max(row["parity"].values()) <= 1e-4
 
 
+def test_the_command_lines_page_is_of_the_commands_as_they_are() -> None:
+    """`make docs` writes it."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == bench("cli_page").page()
+
+
 @pytest.mark.parametrize("name", ["speed", "memory", "precision"])
 def test_a_measured_page_is_the_one_that_the_bench_wrote(name: str) -> None:
     results = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from ..errors import NumericsError, UsageError
 from ..types import Doubles, Floats, class_blocks
 from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from .cmaes_rates import Rates, rates
 from .estimators import (
     SKETCH_STEP,
     CoordinateWise,
@@ -38,7 +39,6 @@ from .estimators import (
 
 FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
 EIGEN_MATRICES = 11  # d x d doubles in use while a full C is decomposed, states included
-CONDITION_LIMIT = 1e14  # of C, the square of D's: pycma's tolconditioncov
 
 
 @dataclass(frozen=True)
@@ -85,30 +85,6 @@ class Settings:
             raise ValueError(
                 f"a sketch takes 1 to {self.dim} directions, not {self.sketch_rank}, and no bounds"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class Rates:
-    """Constants that follow from d, S and the kind of covariance.
-
-    weights:         (S,) of recombination, best first; the positive ones sum to 1
-    mu_eff:          variance-effective number of parents
-    c_sigma:         learning rate of the step size's path
-    d_sigma:         damping of the step size
-    c_c, c_1, c_mu:  learning rates of the covariance's path, its rank-one and its rank-mu update
-    chi_d:           E ||N(0, I)|| in d dimensions
-    lazy_gap:        generations between two eigendecompositions of C
-    """
-
-    weights: Doubles
-    mu_eff: float
-    c_sigma: float
-    d_sigma: float
-    c_c: float
-    c_1: float
-    c_mu: float
-    chi_d: float
-    lazy_gap: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +155,7 @@ class SharpnessAwareCMAES:
         _check_shapes(settings, state)
         self._by_features = by_features
         self._settings = settings
-        self._rates = rates(settings)
+        self._rates = rates(settings.dim, settings.population, settings.covariance)
         self._state = c_ordered(state)
         self._generator = generator_of(state.rng)
 
@@ -229,7 +205,7 @@ class SharpnessAwareCMAES:
 
     @property
     def finished(self) -> bool:
-        """False: there is always a next generation. See stop_reasons."""
+        """False: there is always a next generation. See cmaes_stopping."""
         return False
 
     @property
@@ -284,13 +260,6 @@ class SharpnessAwareCMAES:
             self._state = self._sketched(np.asarray(values, np.float32), last)
         else:
             self._state = self._told(np.array(values, np.float64), first, last)
-
-    def stop_reasons(self) -> dict[str, float]:
-        """Why to end the search: pycma's name of each criterion that is met -> the value that met it.
-
-        Empty when there is no reason. It looks at finished generations only. Cost: O(d), no query.
-        """
-        return stop_reasons(self._settings, self._state)
 
     @property
     def _n_sweep(self) -> int:
@@ -626,147 +595,6 @@ def mahalanobis_lengths(state: State, steps: Doubles) -> Doubles:
         steps = steps / np.sqrt(state.C)
     lengths: Doubles = np.linalg.norm(steps, axis=1)
     return lengths
-
-
-# Constants.
-
-
-def rates(settings: Settings) -> Rates:
-    """pycma 4.5's defaults. "diagonal" learns its d variances (d + 2) / 3 times as fast.
-
-    That factor is from Ros & Hansen 2008, "A Simple Modification in CMA-ES Achieving Linear Time and Space
-    Complexity". They give it for the whole update of a diagonal C.
-    """
-    d, population = settings.dim, settings.population
-    raw = raw_weights(population)
-    mu_eff = effective_number(raw[raw > 0])
-    speed_up = (d + 2) / 3 if settings.covariance == "diagonal" else 1.0
-    c_1 = min(1.0, speed_up * rank_one_rate(d, population, mu_eff))
-    c_mu = min(1 - c_1, speed_up * rank_mu_rate(d, mu_eff))
-    c_sigma = step_size_rate(d, mu_eff)
-    return Rates(
-        weights=recombination_weights(raw, d, c_1, c_mu),
-        mu_eff=mu_eff,
-        c_sigma=c_sigma,
-        d_sigma=step_size_damping(d, mu_eff, c_sigma),
-        c_c=covariance_path_rate(d, mu_eff),
-        c_1=c_1,
-        c_mu=c_mu,
-        chi_d=expected_length(d),
-        lazy_gap=1 / (c_1 + c_mu + 1e-23) / d / 10,  # pycma's lazy_update_gap
-    )
-
-
-def raw_weights(population: int) -> Doubles:
-    """ln((S + 1) / 2) - ln i, i = 1..S, best first: (S,) (eq. 49)."""
-    return np.array([math.log((population + 1) / 2) - math.log(i + 1) for i in range(population)])
-
-
-def effective_number(weights: Doubles) -> float:
-    """mu_eff = (sum |w|)^2 / sum w^2."""
-    return float(np.sum(weights) ** 2 / np.sum(weights**2))
-
-
-def recombination_weights(raw: Doubles, d: int, c_1: float, c_mu: float) -> Doubles:
-    """Weights (S,): the positive sum to 1, the negative to minus the least of 3 bounds (eq. 50 to 53)."""
-    positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
-    mu_eff, mu_eff_minus = effective_number(positive), effective_number(negative)
-    no_decay = 1 + c_1 / c_mu  # eq. 50
-    by_mu_eff = 1 + 2 * mu_eff_minus / (mu_eff + 2)  # eq. 51
-    definite = (1 - c_1 - c_mu) / (d * c_mu)  # eq. 52
-    bound = min(no_decay, by_mu_eff, definite)
-    weights: Doubles = positive / positive.sum() - negative / negative.sum() * bound
-    return weights
-
-
-def step_size_rate(d: int, mu_eff: float) -> float:
-    """c_sigma, as pycma has it: its 3 is a 5 in the tutorial (eq. 55)."""
-    return min(0.5, (mu_eff + 2) / (d + mu_eff + 3))
-
-
-def step_size_damping(d: int, mu_eff: float, c_sigma: float) -> float:
-    """d_sigma, as pycma 4.5 has it. Its factor before the root is up to 3; the tutorial's is 1 (eq. 55).
-
-    The two are the same while 9 (mu_eff - 1) <= d + 1, as at d = 512 and S = 40.
-    """
-    factor = max(1.0, 3 * (1 - float(0.5 ** (d / 9))))
-    return 1 + 2 * max(0.0, factor * math.sqrt((mu_eff - 1) / (d + 1)) - 1) + c_sigma
-
-
-def covariance_path_rate(d: int, mu_eff: float) -> float:
-    """c_c (eq. 56)."""
-    return (4 + mu_eff / d) / (d + 4 + 2 * mu_eff / d)
-
-
-def rank_one_rate(d: int, population: int, mu_eff: float) -> float:
-    """c_1 (eq. 57); for populations below 6 it is smaller, as in pycma."""
-    return min(1.0, population / 6) * 2 / ((d + 1.3) ** 2 + mu_eff)
-
-
-def rank_mu_rate(d: int, mu_eff: float) -> float:
-    """c_mu before its bound 1 - c_1 (eq. 58, with the 1/4 that pycma and the tutorial have)."""
-    return 2 * (0.25 + mu_eff + 1 / mu_eff - 2) / ((d + 2) ** 2 + mu_eff)
-
-
-def expected_length(d: int) -> float:
-    """chi_d = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)."""
-    return math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-
-
-# Reasons to stop, by pycma's names and limits.
-
-
-def stop_reasons(settings: Settings, state: State) -> dict[str, float]:
-    """pycma's criteria that the last finished generation meets, each with the value that met it.
-
-    tolx             every standard deviation is below 1e-11: sigma has collapsed
-    tolfacupx        one is above 1,000 sigma0: sigma0 was far too small, or the search diverges
-    noeffectcoord    0.2 standard deviations do not change the mean in some coordinate
-    noeffectaxis     0.1 standard deviations along an axis of C do not change the mean
-    tolconditioncov  C's largest variance along an axis is above 1e14 times its smallest
-    tolfun           losses differ by less than 1e-11, in this generation and among recent bests
-    tolfunhist       the bests of ten or more generations differ by less than 1e-12
-    """
-    if state.generation == 0:
-        return {}
-    variances = axis_variances(state)
-    std = state.sigma * coordinate_deviations(state)
-    found = {}
-    path = 0.0 if state.p_c is None else float(state.sigma * np.abs(state.p_c).max())
-    if max(std.max(), path) < 1e-11:
-        found["tolx"] = float(std.max())
-    if std.max() > 1e3 * settings.sigma0:
-        found["tolfacupx"] = float(std.max())
-    still = state.mean == state.mean + 0.2 * std
-    if still.any():
-        found["noeffectcoord"] = float(np.argmax(still))
-    if state.eigenvectors is not None and state.D is not None:
-        axis = state.generation % settings.dim
-        step = 0.1 * state.sigma * state.D[axis] * state.eigenvectors[axis]
-        if (state.mean == state.mean + step).all():
-            found["noeffectaxis"] = float(axis)
-    if variances.max() > CONDITION_LIMIT * variances.min():
-        found["tolconditioncov"] = float(variances.max() / variances.min())
-    best_range = float(np.ptp(state.best_losses))
-    if np.isfinite(state.last_losses).all() and max(np.ptp(state.last_losses), best_range) < 1e-11:
-        found["tolfun"] = float(np.ptp(state.last_losses))
-    if state.best_losses.size > 9 and best_range < 1e-12:
-        found["tolfunhist"] = best_range
-    return found
-
-
-def coordinate_deviations(state: State) -> Doubles:
-    """Square roots of C's diagonal: (d,). Times sigma, the candidates' standard deviations."""
-    if state.C is None:
-        return np.ones_like(state.mean)
-    return np.sqrt(np.diagonal(state.C) if state.C.ndim == 2 else state.C)
-
-
-def axis_variances(state: State) -> Doubles:
-    """Variances along the axes of C, its eigenvalues: (d,), or (1,) for "identity"."""
-    if state.D is not None:
-        return state.D**2
-    return np.ones(1) if state.C is None else state.C
 
 
 # States.

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from ..search import cmaes, sketched_descent, sparse_zo
+from ..search import cmaes, cmaes_stopping, sketched_descent, sparse_zo
 from ..search.ask_tell import Optimiser
 from ..search.losses import FeatureLoss
 from ..types import Doubles, Floats, LabelledFeatures
@@ -64,7 +64,7 @@ class Method(ABC):
             return f"generation {limit} of {limit}"
         if self.settings.change_point == AUTO and is_plateau:
             return f"nothing better in {PATIENCE_GENERATIONS} generations"
-        reasons = cmaes.stop_reasons(self.settings.stage1(), search)
+        reasons = cmaes_stopping.stop_reasons(self.settings.stage1(), search)
         return ", ".join(f"converged ({name} {value:.3g})" for name, value in reasons.items())
 
     @abstractmethod
