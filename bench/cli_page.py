@@ -13,7 +13,8 @@ from typing import Any
 import typer.main
 
 from sharpzo_edge.cli import app
-from sharpzo_edge.tuning.presets import EDGE, NOT_OPTIONS, PAPER
+from sharpzo_edge.tuning.presets import EDGE, PAPER
+from sharpzo_edge.tuning.settings import NOT_OPTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 PRESETS_OWN = {f.name for kind in (PAPER, EDGE) for f in dataclasses.fields(kind)} - {*NOT_OPTIONS}

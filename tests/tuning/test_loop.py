@@ -19,7 +19,7 @@ from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.loop import FINISHED, Loop, State, Update
 from sharpzo_edge.tuning.methods import method_of
 from sharpzo_edge.tuning.objective import Evaluation, Objective
-from sharpzo_edge.tuning.presets import EdgeSettings, PaperSettings, TuneSettings
+from sharpzo_edge.tuning.settings import EdgeSettings, PaperSettings, TuneSettings
 from sharpzo_edge.tuning.stopping import PATIENCE_GENERATIONS, Limits
 from sharpzo_edge.types import LabelledFeatures
 

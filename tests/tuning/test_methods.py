@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sharpzo_edge.tuning.methods import method_of
-from sharpzo_edge.tuning.presets import EdgeSettings, PaperSettings, TuneSettings
+from sharpzo_edge.tuning.settings import EdgeSettings, PaperSettings, TuneSettings
 from sharpzo_edge.tuning.stopping import Limits
 from sharpzo_edge.types import LabelledFeatures
 

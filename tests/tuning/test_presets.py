@@ -7,7 +7,8 @@ import pytest
 
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.memory.plan import NO_SKETCH, Sketch
-from sharpzo_edge.tuning.presets import AUTO, PRESETS, SMALLEST_MU_FP32, PaperSettings, settings_for
+from sharpzo_edge.tuning.presets import PRESETS, SMALLEST_MU_FP32, settings_for
+from sharpzo_edge.tuning.settings import AUTO, PaperSettings
 
 # The paper's Table 8: sigma0, mu_cge, the change point T_c, and eta. The last column is the standard
 # deviation of A, from the configuration files of the released code.

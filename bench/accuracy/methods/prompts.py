@@ -12,7 +12,8 @@ import numpy as np
 from sharpzo_edge.search import cmaes
 from sharpzo_edge.tuning.loop import Loop, Update
 from sharpzo_edge.tuning.methods import method_of
-from sharpzo_edge.tuning.presets import EDGE, NOT_OPTIONS, PAPER, TuneSettings
+from sharpzo_edge.tuning.presets import EDGE, PAPER
+from sharpzo_edge.tuning.settings import NOT_OPTIONS, TuneSettings
 from sharpzo_edge.tuning.stopping import Limits
 
 from .method import Moment, Problem

@@ -27,7 +27,6 @@ from ..tuning.loop import Ended, Loop, State, Update
 from ..tuning.methods import method_of
 from ..tuning.objective import Evaluation, Objective
 from ..tuning.prepare import Prepared, check, check_validated, prepare
-from ..tuning.presets import AUTO
 from ..tuning.result import HeadResult, TuneResult
 from ..tuning.resume import (
     TIME_LIMIT,
@@ -38,6 +37,7 @@ from ..tuning.resume import (
     save_record,
     without,
 )
+from ..tuning.settings import AUTO
 from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
 
 

@@ -14,7 +14,7 @@ from ..search import cmaes, cmaes_stopping, sketched_descent, sparse_zo
 from ..search.ask_tell import Optimiser
 from ..search.losses import FeatureLoss
 from ..types import Doubles, Floats, LabelledFeatures
-from .presets import AUTO, STEPS_AN_EVALUATION, EdgeSettings, PaperSettings, TuneSettings
+from .settings import AUTO, STEPS_AN_EVALUATION, EdgeSettings, PaperSettings, TuneSettings
 from .stopping import PATIENCE_GENERATIONS, Limits
 
 SearchState = cmaes.State | sparse_zo.State | sketched_descent.State

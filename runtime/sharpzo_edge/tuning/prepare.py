@@ -33,8 +33,9 @@ from ..seeds import seed_stream
 from ..types import Floats
 from . import heads
 from .objective import projection_bytes
-from .presets import TuneSettings, overrides_of, settings_for
+from .presets import overrides_of, settings_for
 from .resume import made_for
+from .settings import TuneSettings
 from .stopping import Limits
 
 

@@ -22,8 +22,8 @@ from ..requests import TuneRequest
 from ..run.files import file_checksum, read_checked_json, write_checked_json
 from ..run.folder import WorkFolder
 from ..run.typed_json import read_dataclass
-from .presets import NOT_OPTIONS, TuneSettings
 from .result import TuneResult
+from .settings import NOT_OPTIONS, TuneSettings
 from .stopping import Limits
 
 TIME_LIMIT = "--max-minutes"
