@@ -167,7 +167,7 @@ def signalled(
 ) -> tuple[int, str]:
     """A tune that gets a signal after its first look: its exit code, and its standard error."""
     log = Path(f"{words[words.index('--output') + 1]}.work") / "log.jsonl"
-    with start([sys.executable, "-m", "sharpzo_edge.cli", *words], ignored=ignored) as process:
+    with start([sys.executable, "-m", "sharpzo_edge", *words], ignored=ignored) as process:
         while process.poll() is None and not (log.exists() and "zero-shot" in log.read_text()):
             time.sleep(0.005)
         process.send_signal(by)
