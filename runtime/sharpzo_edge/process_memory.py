@@ -46,6 +46,11 @@ def rss_mib() -> float:
     return status["VmRSS"] / MIB if "VmRSS" in status else peak_rss_mib()
 
 
+def tells_rss() -> bool:
+    """Whether the system tells what this process holds at this moment (Linux, with /proc)."""
+    return "VmRSS" in _proc_status()
+
+
 def anonymous_mib() -> float | None:
     """The part of the resident set that no file backs, in MiB. None where the system does not tell."""
     status = _proc_status()

@@ -8,7 +8,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.memory.budget import parse_budget
+from sharpzo_edge.memory.budget import budget_of, parse_budget
 from sharpzo_edge.process_memory import (
     anonymous_mib,
     peak_rss_mib,
@@ -60,3 +60,13 @@ def grow(pictures, n_classes):
         folder.mkdir()
         (folder / "0.png").symlink_to(source)
     return pictures
+
+
+def test_without_proc_the_floor_is_that_of_the_imports(monkeypatch):
+    """No pages can be given back there, and nothing is refused for what cannot be measured."""
+    monkeypatch.setattr("sharpzo_edge.process_memory._governed", True)
+    known = budget_of("200MiB", "1.32.0")
+    monkeypatch.setattr("sharpzo_edge.process_memory._proc_status", dict)
+    blind = budget_of("200MiB", "1.32.0")
+    assert blind.floor.work == blind.floor.imports == known.floor.imports > known.floor.work
+    blind.require_floor()

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import BudgetError, UsageError
-from ..process_memory import DEFAULT_BUDGET, MIB, is_governed, release_library_pages, rss_mib
+from ..process_memory import DEFAULT_BUDGET, MIB, is_governed, release_library_pages, rss_mib, tells_rss
 
 NO_LIMIT = "none"
 
@@ -67,11 +67,13 @@ class Budget:
         if not self.bounds_process:
             return
         release_library_pages()
+        if not tells_rss():
+            return
         if rss_mib() > self.floor.work and self.limit_mib < math.inf:
             raise BudgetError(
                 f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget "
-                f"reckon with at most {self.floor.work:.0f} MiB. Use another version of onnxruntime or "
-                f"numpy, or type the command again with --memory-budget none"
+                f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something else is loaded "
+                f"here, or their versions take more. Type the command again with --memory-budget none"
             )
 
 
@@ -83,7 +85,10 @@ def budget_of(text: str | None, onnxruntime_version: str) -> Budget:
     """
     limit_mib = parse_budget(text)
     if is_governed():
-        return Budget(limit_mib, floor_of(onnxruntime_version), bounds_process=True)
+        floor = floor_of(onnxruntime_version)
+        if not tells_rss():  # without /proc no pages are given back either
+            floor = Floor(floor.imports, floor.imports)
+        return Budget(limit_mib, floor, bounds_process=True)
     return Budget(limit_mib, CALL_FLOOR, bounds_process=False)
 
 
