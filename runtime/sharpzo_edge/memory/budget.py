@@ -72,8 +72,8 @@ class Budget:
         if rss_mib() > self.floor.work and self.limit_mib < math.inf:
             raise BudgetError(
                 f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget "
-                f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something else is loaded "
-                f"here, or their versions take more. Type the command again with --memory-budget none"
+                f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something "
+                f"else is loaded here, or their versions take more. Type the command again with --memory-budget none"
             )
 
 
