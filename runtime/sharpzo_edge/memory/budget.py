@@ -73,7 +73,7 @@ class Budget:
             raise BudgetError(
                 f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget "
                 f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something "
-                f"else is loaded here, or their versions take more. Type the command again with --memory-budget none"
+                f"else is loaded here, or their versions take more. Type it again with --memory-budget none"
             )
 
 
