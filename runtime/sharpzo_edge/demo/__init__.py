@@ -1,7 +1,7 @@
 """What is shipped: a small CLIP and few-shot tasks, so that a first run needs no download.
 
 `bundle/` is an exported bundle like any other; `tasks/NAME/train` and `tasks/NAME/test` are folders of
-pictures like any user's. run.py is the demo on them.
+pictures like any user's. commands/demo.py is the demo on them.
 """
 
 from pathlib import Path

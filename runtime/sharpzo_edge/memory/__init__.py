@@ -1,0 +1,1 @@
+"""The memory budget, and the plan that fits into it."""

@@ -1,0 +1,1 @@
+"""Optimisers and losses. They know numpy and nothing else: no CLIP, no files."""

@@ -1,0 +1,1 @@
+"""From image features to a tuned prompt."""
