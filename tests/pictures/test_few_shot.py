@@ -16,6 +16,7 @@ from sharpzo_edge.pictures.folder import read_folder
 from sharpzo_edge.run.files import read_checked_json, write_checked_json
 from sharpzo_edge.run.folder import WorkFolder
 from support.encoding import SHOTS, TRAIN, Stop, encode, same
+from support.file_names import of_any_script
 
 
 def test_views_follow_the_plain_shots_and_change_nothing_else(tmp_path: Path) -> None:
@@ -57,6 +58,7 @@ def test_strict_makes_a_skipped_picture_an_error_each_time(tmp_path: Path) -> No
         encode(tmp_path, images=photos, shots=100, strict=True)
 
 
+@of_any_script
 def test_thousands_of_files_that_are_no_pictures_are_counted(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(TRAIN, photos)

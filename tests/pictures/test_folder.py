@@ -13,6 +13,7 @@ from sharpzo_edge.clip.preprocess import (
 from sharpzo_edge.errors import ImagesError
 from sharpzo_edge.pictures import folder as folders
 from sharpzo_edge.pictures.folder import Skipped, read_folder
+from support.file_names import of_any_script
 from support.pictures import preprocess
 
 
@@ -96,6 +97,7 @@ def test_links_are_followed_but_never_into_folders(tmp_path):
         read_crop(cat / "gone.jpg", preprocess())
 
 
+@of_any_script
 def test_thousands_of_pictures_are_listed_in_order(tmp_path):
     names = [f"{i:05} 写真 صورة.jpg" for i in range(4000)]
     make(tmp_path, *(f"猫/{name}" for name in reversed(names)), "كلب/1.jpg")
