@@ -179,8 +179,9 @@ def test_a_full_standard_output_is_an_error_too(
         def write(self, _: str) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys, "stdout", Full())
-    code, _, err = typed(monkeypatch, capsys, "inspect", BUNDLE)
+    with monkeypatch.context() as patch:  # ends before capsys does, which would leave its own closed stream
+        patch.setattr(sys, "stdout", Full())
+        code, _, err = typed(monkeypatch, capsys, "inspect", BUNDLE)
     assert code == 1 and "standard output: No space left" in err
 
 
