@@ -19,6 +19,7 @@ import pytest
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.printing import printable
+from support.file_names import of_any_script
 from support.processes import ORIGINAL, clean, start
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
@@ -54,6 +55,7 @@ def test_closed_streams_end_nothing_and_get_into_no_file(
     assert json.loads((tmp_path / "prompt.st.work" / "run.json").read_bytes())
 
 
+@of_any_script
 @pytest.mark.parametrize(
     "settings",
     [
