@@ -77,6 +77,7 @@ def test_json_can_be_read_whatever_the_encoding(
     assert os.fsencode(name.encode("utf-8", "surrogateescape")) == os.fsencode(picture)
 
 
+@of_any_script
 def test_a_name_cannot_move_the_cursor(prompt: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a\x1b[2J\nb\u202e.png"
     picture.write_bytes(next((TRAIN / "sport").iterdir()).read_bytes())

@@ -173,6 +173,7 @@ def test_what_systems_leave_is_no_class_and_is_counted(tmp_path) -> None:
     assert not folder.skipped_lines()  # --strict is about pictures
 
 
+@of_any_script
 def test_one_name_in_two_normal_forms_is_one_name(tmp_path) -> None:
     make(tmp_path / "photos", "caf\u00e9/1.jpg", "cafe\u0301/1.jpg")
     with pytest.raises(ImagesError, match="Every class needs a name of its own"):
