@@ -93,7 +93,8 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
     elif hint is bool:
         said = typer.Option(f"--{field.name.replace('_', '-')}", help=about)
     else:
-        said = typer.Option(*spellings, help=about)
+        is_path = "AnyPath" in str(field.type)
+        said = typer.Option(*spellings, help=about, metavar="<path>" if is_path else None)
     kind = Parameter.KEYWORD_ONLY
     return Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
 
