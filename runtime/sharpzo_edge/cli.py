@@ -234,7 +234,7 @@ def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle's folder or a tuned prompt.")],
+    path: Annotated[str, typer.Argument(help="A bundle's folder or a tuned prompt.")],
     as_json: JsonOption = False,
 ) -> None:
     """Tell what a bundle or a tuned prompt is.
@@ -244,7 +244,7 @@ def inspect(
     from .commands.inspect import inspect as run
     from .printing import inspect_lines
 
-    result = run(path)
+    result = run(Path(path) if path else None)
     _print(as_json, result.to_json(), inspect_lines(result))
 
 
@@ -327,6 +327,11 @@ def _print(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
 def _print_text(text: str) -> None:
     try:
         print(text, flush=True)
+    except BrokenPipeError as error:
+        raise SharpzoError(
+            "The reader of standard output has gone. The rest is not printed; what was made before is kept. "
+            "Type the same command again to see all of it"
+        ) from error
     except OSError as error:
         raise SharpzoError(
             f"Cannot write the result to standard output: {error.strerror or error}. What was made before is "

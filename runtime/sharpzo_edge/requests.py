@@ -57,7 +57,9 @@ class Call:
     def __post_init__(self) -> None:
         """Raises UsageError for a path that is empty: it would be the working folder."""
         for f in dataclasses.fields(self):
-            if "AnyPath" in str(f.type) and getattr(self, f.name) in ("", b""):
+            value = getattr(self, f.name)
+            several = value if isinstance(value, (list, tuple)) else (value,)
+            if "AnyPath" in str(f.type) and "" in several:
                 name = f"--{f.name.replace('_', '-')}"
                 raise UsageError(
                     f"{name} is empty. It takes a path. Check the variable that it came from, or type one: "
@@ -198,7 +200,9 @@ def by_keywords(kind: Callable[P, Q]) -> Callable[[Callable[[Q], T]], Callable[P
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             return do(kind(*args, **kwargs))
 
-        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        result = inspect.signature(do).return_annotation
+        call.__signature__ = inspect.signature(kind).replace(return_annotation=result)  # type: ignore[attr-defined]
+        call.__name__ = call.__qualname__ = do.__name__.removesuffix("_request").removesuffix("_of")
         return call
 
     return decorate

@@ -332,7 +332,7 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--output", "/proc/nowhere/p"], ["/proc/nowhere", "--output"]),
         (["demo", "--task", "none"], ["--task none", DEFAULT_TASK]),
         (["eval", "--prompt", str(BUNDLE / "manifest.json")], ["not a tuned prompt"]),
-        (["inspect", "nowhere"], ["nowhere", "cannot be read"]),
+        (["inspect", "nowhere"], ["There is nothing at nowhere", "Check the path"]),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
 )

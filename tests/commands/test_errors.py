@@ -91,7 +91,10 @@ TUNE = [
 ]
 EVAL = ["eval", "--memory-budget", "none", "--bundle", BUNDLE, "--images"]
 CASES = {
-    "no bundle": (["inspect", "nowhere"], 2, "PromptFileError", "nowhere cannot be used"),
+    "nothing there": (["inspect", "nowhere"], 2, "UsageError", "There is nothing at nowhere"),
+    "no bundle": (["inspect", TRAIN], 2, "BundleError", "No bundle at"),
+    "an output that is a folder": ([*TUNE, TRAIN, "--output", "."], 2, "UsageError", "is a folder"),
+    "a folder to be": ([*TUNE, TRAIN, "--output", "new/"], 2, "UsageError", "is a folder"),
     "no such command": (["tuen"], 2, "UsageError", "No such command 'tuen'"),
     "no such option": ([*EVAL, TRAIN, "--fast"], 2, "UsageError", "No such option"),
     "an option is missing": (["tune", "--bundle", BUNDLE], 2, "UsageError", "Missing option '--images'"),
@@ -159,11 +162,11 @@ def test_a_defect_is_a_sentence_and_a_traceback_when_asked(
         raise ZeroDivisionError("by nought")
 
     monkeypatch.setattr("sharpzo_edge.tuning.tuned_prompt.load_prompt", defect)
-    code, out, err = typed(monkeypatch, capsys, "inspect", "x", "--json")
+    code, out, err = typed(monkeypatch, capsys, "inspect", BUNDLE / "manifest.json", "--json")
     assert code == 1 and json.loads(out)["error"]["kind"] == "ZeroDivisionError"
     assert "by nought" in err and "SHARPZO_DEBUG=1" in err and "Traceback" not in err
     monkeypatch.setenv("SHARPZO_DEBUG", "1")
-    code, out, err = typed(monkeypatch, capsys, "inspect", "x", "--json")
+    code, out, err = typed(monkeypatch, capsys, "inspect", BUNDLE / "manifest.json", "--json")
     assert code == 1 and json.loads(out) and "Traceback" in err and "in defect" in err
 
 

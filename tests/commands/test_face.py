@@ -80,7 +80,8 @@ def test_every_public_name_is_there_and_on_the_page() -> None:
     ],
 )
 def test_a_functions_arguments_are_its_requests_fields(function, kind) -> None:
-    assert inspect.signature(function) == inspect.signature(kind)
+    assert inspect.signature(function).parameters == inspect.signature(kind).parameters
+    assert function.__name__ in ("tune", "preview", "evaluate", "predict")
     with pytest.raises(TypeError, match="unexpected keyword"):
         function(BUNDLE, TRAIN, "out", tempo=3)
 

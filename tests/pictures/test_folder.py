@@ -139,8 +139,11 @@ def test_an_endless_file_of_class_names_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        (("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"), r"--images .*/train$"),
-        (("Train/cat/1.jpg", "valid/cat/1.jpg"), r"--images .*/Train$"),
+        (
+            ("train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg"),
+            r"--images \S*/train, and measure with eval --images \S*/test$",
+        ),
+        (("Train/cat/1.jpg", "valid/cat/1.jpg"), r"--images \S*/Train\b"),
         (("training/cat.1.jpg", "testing/cat.2.jpg"), r"not in class folders.*--images .*/training$"),
         (("images/1.jpg", "labels/1.txt"), "kinds of data"),
         (("1.jpg", "2.jpg"), "holds files, and no class folder.*Make a folder for each class"),

@@ -65,8 +65,8 @@ class Bundle:
             raise BundleError(
                 f"No bundle at {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}). "
                 f"A bundle is the folder that export writes. "
-                f"Make one with: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai "
-                f"--output {folder}"
+                f"Check the path, or make one with: sharpzo-edge export --model ViT-B-16-quickgelu "
+                f"--pretrained openai --output vit-b-16"
             ) from error
         if len(raw) > MANIFEST_LIMIT_BYTES:
             raise _damaged(folder, f"{MANIFEST_FILE} is larger than {MANIFEST_LIMIT_BYTES} bytes")

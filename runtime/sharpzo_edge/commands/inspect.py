@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clip.bundle import Bundle
+from ..errors import UsageError
 from ..tuning.tuned_prompt import TunedPrompt
 
 
@@ -25,6 +26,11 @@ class Inspection:
         return {"kind": "prompt", "context_shape": list(found.context.shape), **found.about}
 
 
-def inspect(path: Path) -> Inspection:
-    """Raises BundleError or PromptFileError when it is neither."""
+def inspect(path: Path | None) -> Inspection:
+    """Raises UsageError when there is nothing, BundleError or PromptFileError when it is neither."""
+    if path is None or not path.exists():
+        raise UsageError(
+            f"There is nothing at {path or 'an empty path'}. inspect takes a bundle's folder or the file "
+            f"of a tuned prompt. Check the path"
+        )
     return Inspection(path, Bundle.open(path) if path.is_dir() else TunedPrompt.open(path))

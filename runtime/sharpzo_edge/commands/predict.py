@@ -113,7 +113,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
         caller.say(line)
     if not n_labelled:
         raise ImagesError(
-            f"None of the {len(images)} pictures could be read, such as {images[0]}. "
+            f"None of the {len(images)} pictures could be read, such as {images[0]}: {skipped[0].reason}. "
             f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
         )
     if skipped and request.strict:

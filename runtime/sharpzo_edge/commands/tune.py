@@ -47,7 +47,7 @@ def tune_request(request: TuneRequest) -> TuneResult:
     The same call again goes on with a run that was interrupted, and repeats the result of a finished one.
     Arguments are the command line's options (`sharpzo-edge tune --help`); paths may be strings.
     memory_budget: bounds what the call adds to this process; None is no limit
-    on_progress, stop: see Call
+    on_progress, stop: told how it goes on, and asked whether to stop; see docs/python.md
     Raises SharpzoError's children; InterruptedRunError when `stop` returned True.
     """
     return tune_or_repeat(request)[0]
@@ -58,9 +58,9 @@ tune = by_keywords(TuneRequest)(tune_request)
 
 def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
     """The result, and whether it was there before."""
+    check(request)
     output, work = request.output_path, WorkFolder.of(request.output_path, request.checkpoint_seconds)
     caller = caller_of(request.on_progress, request.stop)
-    check(request)
     if output.exists() and not work.path.exists() and not request.restart:
         raise exists_already(output)
     ready = prepare(request)

@@ -189,9 +189,11 @@ def _refuse_other_layouts(root: Path, found: list[Path]) -> None:
         with os.scandir(train) as entries:
             has_classes = any(_kind(e) == "folder" and e.name not in SYSTEM_FOLDERS for e in entries)
         if has_classes:
+            test = next((path for path in found if path.name.lower().startswith("test")), None)
+            measure = f", and measure with eval --images {test}" if test else ""
             raise ImagesError(
-                f"{root} holds parts of a data set ({', '.join(sorted(names))}), and not classes. Tune on "
-                f"the training pictures, and measure on the others with eval. Type: --images {train}"
+                f"{root} holds parts of a data set ({', '.join(sorted(names))}), and not classes. --images "
+                f"takes the folder that holds the class folders. Tune with --images {train}{measure}"
             )
         raise ImagesError(
             f"{root} holds parts of a data set ({', '.join(sorted(names))}) whose pictures are not in class "

@@ -151,7 +151,7 @@ def check(request: TuneRequest) -> None:
                 f"{option} {value} is {what}. It takes {least} or more. Try {option} {max(least, 1)}"
             )
     check_threads(request.threads)
-    if request.output_path.is_dir():
+    if request.output_path.is_dir() or os.fspath(request.output).endswith(os.sep):
         raise UsageError(
             f"The output {request.output} is a folder. The tuned prompt is one file. "
             f"Try --output {request.output_path / 'prompt.safetensors'}"

@@ -161,7 +161,8 @@ def refuse_another_command(what: str, before: Mapping[str, Any], now: Mapping[st
             values = f"{_shown(before.get(name))}, now {_shown(now.get(name))}"
             raise UsageError(
                 f"{what} was made with another {name}: {BEHIND_A_CHECKSUM.get(name, values)}. "
-                f"It belongs to the command that began it. Repeat that command, or start over with --restart"
+                f"It belongs to the command that began it. Repeat that command, choose another --output, "
+                f"or start over with --restart"
             )
 
 

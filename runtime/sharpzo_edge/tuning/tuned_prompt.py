@@ -184,5 +184,6 @@ def _finite(text: str) -> float:
 def _unusable(path: Path, what: str) -> PromptFileError:
     return PromptFileError(
         f"The prompt {path} cannot be used: {what}. It must be a file that tune wrote. "
-        f"Make one with: sharpzo-edge tune --bundle BUNDLE --images DIR --output {path}"
+        f"Check the path, or make one with: sharpzo-edge tune --bundle BUNDLE --images DIR "
+        f"--output prompt.safetensors"
     )
