@@ -13,11 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-MODEL: dict[str, Any] = {
-    "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 2, 1], "width": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 3},
-}
 MEAN = (0.481, 0.458, 0.408)
 STD = (0.269, 0.261, 0.276)
 PREPROCESS = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -25,10 +20,10 @@ CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensor
 TOKENS_FILE = "trained_token_ids.json"
 
 
-def new_model(n_rows: int) -> open_clip.CLIP:
+def new_model(config: dict[str, Any], n_rows: int) -> open_clip.CLIP:
     """Random weights; a token table of n_rows, since rows of words never met would only cost time."""
-    model = open_clip.CLIP(**MODEL)
-    model.token_embedding = nn.Embedding(n_rows, MODEL["text_cfg"]["width"])
+    model = open_clip.CLIP(**config)
+    model.token_embedding = nn.Embedding(n_rows, config["text_cfg"]["width"])
     nn.init.normal_(model.token_embedding.weight, std=0.02)
     return model
 
@@ -58,16 +53,16 @@ def halved(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def save_model(model: nn.Module, token_ids: np.ndarray, folder: Path) -> None:
+def save_model(config: dict[str, Any], model: nn.Module, token_ids: np.ndarray, folder: Path) -> None:
     """Half precision, the token table at its full size again: rows that were never trained are zero."""
     folder.mkdir(parents=True, exist_ok=True)
     state = halved(model)
-    table = torch.zeros(MODEL["text_cfg"]["vocab_size"], MODEL["text_cfg"]["width"], dtype=torch.half)
+    table = torch.zeros(config["text_cfg"]["vocab_size"], config["text_cfg"]["width"], dtype=torch.half)
     table[torch.from_numpy(token_ids)] = state["token_embedding.weight"]
     state["token_embedding.weight"] = table
     save_file(state, folder / WEIGHTS_FILE)
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), encoding="utf-8")
+    described = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
+    (folder / CONFIG_FILE).write_text(json.dumps(described, indent=1), encoding="utf-8")
     (folder / TOKENS_FILE).write_text(json.dumps(token_ids.tolist()), encoding="utf-8")
 
 

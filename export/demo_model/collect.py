@@ -14,8 +14,8 @@ from shared.machine import describe_machine
 
 from .download import PACKAGES
 from .emoji import read_emoji
-from .split import held_out_designs
-from .styles import PACKAGE_OF, TRAINING_STYLES
+from .kind import DEMO
+from .styles import PACKAGE_OF
 
 
 def collect(work: Path) -> dict[str, Any]:
@@ -42,17 +42,17 @@ def _packages() -> list[dict[str, str]]:
 
 def _pictures(work: Path) -> dict[str, Any]:
     emoji = read_emoji(work / "npm" / "node_modules")
-    held = held_out_designs(emoji)
+    held = DEMO.held_out(emoji)
     design = {e.hexcode: e.design for e in emoji}
     table = json.loads((work / "pictures" / "pictures.json").read_text(encoding="utf-8"))
-    trained = [design[hexcode] for hexcode, style in table if style in TRAINING_STYLES]
+    trained = [design[hexcode] for hexcode, style in table if style in DEMO.training_styles]
     trained = [d for d in trained if d not in held]
     count = Counter(style for _, style in table)
     return {
         "emoji": len(emoji),
         "designs": len(set(design.values())),
         "designs_held_out": len(held),
-        "styles_trained_on": list(TRAINING_STYLES),
+        "styles_trained_on": list(DEMO.training_styles),
         "by_style": {style: count[style] for style in PACKAGE_OF},
         "trained_on": len(trained),
         "designs_trained_on": len(set(trained)),

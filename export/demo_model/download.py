@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,24 +106,29 @@ class DownloadError(Exception):
 
 
 def download(folder: Path) -> Path:
-    """Install PACKAGES into folder/node_modules, which is returned. No package's scripts run."""
+    """Install PACKAGES into folder/node_modules, which is returned."""
+    return install(folder, PACKAGES)
+
+
+def install(folder: Path, packages: Sequence[Package]) -> Path:
+    """Install packages into folder/node_modules, which is returned. No package's scripts run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package.json").write_text(json.dumps({"private": True}), encoding="utf-8")
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--save-exact"]
     try:
-        subprocess.run([*command, *(f"{p.name}@{p.version}" for p in PACKAGES)], cwd=folder, check=True)
+        subprocess.run([*command, *(f"{p.name}@{p.version}" for p in packages)], cwd=folder, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise DownloadError(
             f"npm could not install the emoji packages: {error}. The recipe needs npm and its registry. "
             f"Install Node.js, or put the packages into {folder / 'node_modules'} by hand"
         ) from error
-    check(folder / "node_modules")
+    check(folder / "node_modules", packages)
     return folder / "node_modules"
 
 
-def check(node_modules: Path) -> None:
+def check(node_modules: Path, packages: Sequence[Package] = PACKAGES) -> None:
     """Refuse a package whose version or licence is not the pinned one."""
-    for package in PACKAGES:
+    for package in packages:
         found = json.loads((node_modules / package.name / "package.json").read_text(encoding="utf-8"))
         if (found["version"], found["license"]) != (package.version, package.licence):
             raise DownloadError(

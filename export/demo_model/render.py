@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import resvg_py
@@ -93,23 +94,29 @@ def _iconify(package: str) -> Callable[..., Pictures]:
             names = _names(node_modules, emoji)
             pairs = [(_match(name, names), name) for name in [*icons["icons"], *icons.get("aliases", {})]]
         for hexcode, name in pairs:
-            icon = icons["icons"].get(name)
-            alias = icons.get("aliases", {}).get(name, {})
-            if icon is None and set(alias) == {"parent"}:  # an alias with a rotation is another picture
-                icon = icons["icons"].get(alias["parent"])
-            if hexcode and icon:
-                width = icon.get("width", icons.get("width", 16))
-                height = icon.get("height", icons.get("height", 16))
-                yield (
-                    hexcode,
-                    _vector(
-                        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}" color="#000">'
-                        f"{icon['body']}</svg>"
-                    ),
-                )
+            if hexcode and has_picture(icons, name):
+                yield hexcode, draw(icons, name)
 
     return read
+
+
+def has_picture(icons: dict[str, Any], name: str) -> bool:
+    """Whether an iconify set has a drawing of this name. An alias with a rotation is another picture."""
+    return name in icons["icons"] or set(icons.get("aliases", {}).get(name, {})) == {"parent"}
+
+
+def draw(icons: dict[str, Any], name: str) -> np.ndarray | None:
+    """One picture of an iconify set; None where it cannot be drawn."""
+    icon = icons["icons"].get(name) or icons["icons"].get(icons["aliases"][name]["parent"])
+    if icon is None:
+        return None
+    width = icon.get("width", icons.get("width", 16))
+    height = icon.get("height", icons.get("height", 16))
+    return _vector(
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}" color="#000">'
+        f"{icon['body']}</svg>"
+    )
 
 
 def _squash(name: str) -> str:

@@ -54,7 +54,8 @@ def _subgroup(emoji: Emoji) -> list[str]:
     return [emoji.subgroup.replace("-", " ")]
 
 
-def _words(emoji: Emoji) -> list[str]:
+def words_of(emoji: Emoji) -> list[str]:
+    """All words that may name its class."""
     return [*emoji.keywords, *emoji.label.split(), *category_words(emoji)]
 
 
@@ -103,7 +104,7 @@ TASKS = (
             "vehicle",
             "weather",
         ),
-        _words,
+        words_of,
         least_known=12,
         least_held_out=12,
         most_tested=20,
@@ -130,7 +131,7 @@ TASKS = (
         "words",
         "many plain words, that keywords define",
         tuple(_WORDS.split()),
-        _words,
+        words_of,
         least_known=4,
         least_held_out=3,
         most_tested=20,
@@ -158,8 +159,8 @@ def write_tasks(work: Path, emoji: list[Emoji], folder: Path) -> None:
     for task in TASKS:
         train, test = choose(task, usable, held, in_style(TASK_STYLE))
         for split, style in SPLITS.items():
-            _write(folder / task.name / split, test, in_style(style))
-        _write(folder / task.name / "train", train, in_style(TASK_STYLE))
+            write_classes(folder / task.name / split, test, in_style(style))
+        write_classes(folder / task.name / "train", train, in_style(TASK_STYLE))
         write_attribution(folder / task.name, shifted=True)
         sizes[task.name] = {
             "about": task.about,
@@ -206,7 +207,9 @@ def _pixels(picture: np.ndarray) -> np.ndarray:
     return np.asarray(on_white(picture), np.float32) / 255
 
 
-def _write(folder: Path, classes: dict[str, list[Emoji]], picture: Callable[[Emoji], np.ndarray]) -> None:
+def write_classes(
+    folder: Path, classes: dict[str, list[Emoji]], picture: Callable[[Emoji], np.ndarray]
+) -> None:
     for name, emoji in classes.items():
         target = folder / folder_of(name)
         target.mkdir(parents=True, exist_ok=True)

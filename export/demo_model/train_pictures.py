@@ -19,10 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .architecture import MODEL, average, new_model, save_picture_tower
+from .architecture import average, new_model, save_picture_tower
 from .augment import augment
 from .captions import list_phrases
 from .emoji import Emoji, category_words
+from .kind import Kind
 from .schedule import Schedule, new_optimizer
 from .training_set import TrainingSet
 from .watch import Watch
@@ -48,17 +49,17 @@ class Settings:
     save_every: float = 180  # seconds
 
 
-def train_pictures(work: Path, emoji: list[Emoji], path: Path, settings: Settings) -> None:
+def train_pictures(work: Path, emoji: list[Emoji], kind: Kind, path: Path, settings: Settings) -> None:
     """Write the averaged tower to path every few minutes and at the end, and training_pictures.jsonl."""
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     torch_rng = torch.Generator().manual_seed(settings.seed)
-    pictures, watch = TrainingSet(work, emoji), Watch(work, emoji)
+    pictures, watch = TrainingSet(work, emoji, kind), Watch(work, emoji, kind)
     shares = torch.from_numpy(_shares(emoji))
-    tower = new_model(1).visual.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    tower = new_model(kind.config, 1).visual.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     mean = copy.deepcopy(tower)
-    vectors = nn.Parameter(torch.randn(shares.shape[1], MODEL["embed_dim"]))
+    vectors = nn.Parameter(torch.randn(shares.shape[1], kind.config["embed_dim"]))
     log_scale = nn.Parameter(torch.tensor(math.log(SCALES[0])))
     optimizer = new_optimizer(tower, vectors, log_scale, weight_decay=settings.weight_decay)
     print(

@@ -21,6 +21,7 @@ from .architecture import average, encode_text, load_picture_tower, new_model, s
 from .augment import augment, on_white
 from .captions import Speaker, list_phrases
 from .emoji import Emoji
+from .kind import Kind
 from .schedule import Schedule, new_optimizer
 from .training_set import TrainingSet
 from .watch import Watch
@@ -47,19 +48,25 @@ class Settings:
 
 
 def train_words(
-    work: Path, emoji: list[Emoji], names: list[str], picture_tower: Path, folder: Path, settings: Settings
+    work: Path,
+    emoji: list[Emoji],
+    kind: Kind,
+    names: list[str],
+    picture_tower: Path,
+    folder: Path,
+    settings: Settings,
 ) -> None:
     """Write the whole model to folder, in open_clip's local-dir form, and training_words.jsonl."""
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     speaker = Speaker(list_phrases(emoji), names)
-    model = new_model(len(speaker.token_ids))
+    model = new_model(kind.config, len(speaker.token_ids))
     load_picture_tower(model.visual, picture_tower)
     model.visual.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-    pictures = TrainingSet(work, emoji)
+    pictures = TrainingSet(work, emoji, kind)
     features = _features(model.visual, pictures, settings)
-    watch = Watch(work, emoji, speaker)
+    watch = Watch(work, emoji, kind, speaker)
 
     optimizer = new_optimizer(model, weight_decay=settings.weight_decay)
     mean = copy.deepcopy(model)
@@ -102,7 +109,7 @@ def train_words(
                 print(figures, flush=True)
                 log.write(json.dumps(figures) + "\n")
                 log.flush()
-                save_model(mean, speaker.token_ids, folder)
+                save_model(kind.config, mean, speaker.token_ids, folder)
 
 
 def contrastive_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

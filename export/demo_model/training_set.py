@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 from .emoji import Emoji
+from .kind import Kind
 from .render import read_pictures
-from .split import held_out_designs
-from .styles import TRAINING_STYLES
 
 FLAGS = 0.4  # how often a flag is drawn, against another design
 # Subgroups whose pictures mean another thing, or nothing, in a mirror.
@@ -25,12 +24,14 @@ ONE_WAY = frozenset(_ONE_WAY.split())
 class TrainingSet:
     """pictures (N, 4, H, W) uint8 RGBA, emoji (N,): row of each in the list of emoji, may_flip (N,)."""
 
-    def __init__(self, work: Path, emoji: list[Emoji]) -> None:
-        held = held_out_designs(emoji)
+    def __init__(self, work: Path, emoji: list[Emoji], kind: Kind) -> None:
+        held = kind.held_out(emoji)
         row = {e.hexcode: i for i, e in enumerate(emoji)}
         pictures, table = read_pictures(work / "pictures")
         kept = [
-            i for i, (h, s) in enumerate(table) if s in TRAINING_STYLES and emoji[row[h]].design not in held
+            i
+            for i, (h, s) in enumerate(table)
+            if s in kind.training_styles and emoji[row[h]].design not in held
         ]
         self.pictures = torch.from_numpy(pictures[kept]).permute(0, 3, 1, 2).contiguous()
         self.emoji = np.array([row[table[i][0]] for i in kept])

@@ -13,9 +13,8 @@ from .architecture import encode_text
 from .augment import on_white
 from .captions import Speaker
 from .emoji import Emoji, plain_forms
+from .kind import Kind
 from .render import read_pictures
-from .split import held_out_designs
-from .styles import TASK_STYLE
 
 LEAST_HELD_OUT = 9  # of a subgroup that counts
 
@@ -23,11 +22,11 @@ LEAST_HELD_OUT = 9  # of a subgroup that counts
 class Watch:
     """The subgroups with enough held-out emoji, read as words or by the mean of the known emoji."""
 
-    def __init__(self, work: Path, emoji: list[Emoji], speaker: Speaker | None = None) -> None:
+    def __init__(self, work: Path, emoji: list[Emoji], kind: Kind, speaker: Speaker | None = None) -> None:
         pictures, table = read_pictures(work / "pictures")
-        held = held_out_designs(emoji)
+        held = kind.held_out(emoji)
         plain = {e.hexcode: e for e in plain_forms(emoji)}
-        shown = [(i, plain[h]) for i, (h, s) in enumerate(table) if s == TASK_STYLE and h in plain]
+        shown = [(i, plain[h]) for i, (h, s) in enumerate(table) if s == kind.watched_style and h in plain]
         count = Counter(e.subgroup for _, e in shown if e.design in held)
         names = sorted(name for name, n in count.items() if n >= LEAST_HELD_OUT)
         shown = [(i, e) for i, e in shown if e.subgroup in names]
