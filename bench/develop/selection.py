@@ -86,6 +86,16 @@ def by_class(T: Floats, pictures: LabelledFeatures, scale: float) -> tuple[np.nd
     return loss, right
 
 
+def listed(values: np.ndarray) -> list[float | None]:
+    """For JSON, which has no NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def figures_of(row: dict[str, Any], key: str) -> np.ndarray:
+    """The same as an array again."""
+    return np.array(row[key], float)
+
+
 def run(job: Job) -> dict[str, Any]:
     """One tune without patience: what every rule needs of every evaluation, and the test accuracy there."""
     found: Drawn = drawn(job.work, job.model, job.task, job.seed)
@@ -108,10 +118,10 @@ def run(job: Job) -> dict[str, Any]:
             {
                 "queries": update.state.queries,
                 "is_stage2": update.state.stage > 1,
-                "train_loss": train_loss.tolist(),
-                "train_right": train_right.tolist(),
-                "val_loss": val_loss.tolist(),
-                "val_right": val_right.tolist(),
+                "train_loss": listed(train_loss),
+                "train_right": listed(train_right),
+                "val_loss": listed(val_loss),
+                "val_right": listed(val_right),
                 "test": float(hit.mean()),
             }
         )
@@ -137,18 +147,18 @@ def _least(losses: Sequence[float]) -> int:
 def _by_picture(rows: Sequence[Any], n_val: np.ndarray) -> int:
     if not n_val.any():
         return len(rows) - 1
-    return _least([float(np.nansum(np.array(r["val_loss"]) * n_val) / n_val.sum()) for r in rows])
+    return _least([float(np.nansum(figures_of(r, "val_loss") * n_val) / n_val.sum()) for r in rows])
 
 
 def _by_class(rows: Sequence[Any], n_val: np.ndarray) -> int:
     if not n_val.any():
         return len(rows) - 1
-    return _least([float(np.nanmean(r["val_loss"])) for r in rows])
+    return _least([float(np.nanmean(figures_of(r, "val_loss"))) for r in rows])
 
 
 def _shots_stand_in(rows: Sequence[Any], n_val: np.ndarray) -> int:
     def worth(row: Any) -> float:
-        return float(np.where(n_val > 0, row["val_loss"], row["train_loss"]).mean())
+        return float(np.where(n_val > 0, figures_of(row, "val_loss"), figures_of(row, "train_loss")).mean())
 
     return _least([worth(r) for r in rows]) if n_val.any() else len(rows) - 1
 
