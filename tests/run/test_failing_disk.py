@@ -159,6 +159,68 @@ def test_a_folder_that_cannot_be_flushed_ends_nothing(number: int, images: Path,
     assert tune(disk.tiny("edge", BUNDLE, images, folder / "prompt")).queries > 10
 
 
+class BusyDisk:
+    """Its first renames are refused: another program has the file."""
+
+    def __init__(self, n_refused: int):
+        self.n_left = n_refused
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def replace(self, old: Path, new: Path) -> None:
+        self.n_left -= 1
+        if self.n_left >= 0:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        os.replace(old, new)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before a rename is tried again; none of them takes time."""
+    seconds: list[float] = []
+    monkeypatch.setattr(files.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_a_file_that_is_busy_for_a_moment_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    (tmp_path / "prompt").write_bytes(b"old")
+    monkeypatch.setattr(files, "os", BusyDisk(len(files.BUSY_SECONDS)))
+    with files.replacing(tmp_path / "prompt") as file:
+        file.write(b"new")
+    assert (tmp_path / "prompt").read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["prompt"]
+    assert waits == list(files.BUSY_SECONDS) and 0.9 < sum(waits) < 1.2
+
+
+def test_a_file_that_stays_busy_is_our_error_and_loses_nothing(
+    images: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    """The advice is true of a busy file: it asks for no space, and for no other disk."""
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    whole = disk.tiny("edge", BUNDLE, images, folder / "whole")
+    tune(whole)
+    request = replace(whole, output=folder / "prompt")
+    waits.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "os", BusyDisk(10**6))
+        with pytest.raises(SharpzoError, match=r"busy.*same command again in a moment.*--output") as refused:
+            tune(request)
+    assert "room left" not in str(refused.value) and len(waits) == len(files.BUSY_SECONDS)
+    tune(request)
+    assert request.output_path.read_bytes() == whole.output_path.read_bytes()
+
+
+def test_no_other_refusal_of_a_rename_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SharpzoError, match="Is a directory"), files.replacing(tmp_path / "folder") as file:
+        file.write(b"a file, which replaces no folder")
+    assert waits == [] and [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_file_system_without_locks_is_said_and_used(images: Path, monkeypatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ BESIDE_SUFFIX = ".part"
 CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
 JSON_LIMIT_BYTES = 16 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BUSY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4)  # before a rename that the system calls busy is tried again
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of fsync, on some file systems
 
 
@@ -69,7 +71,7 @@ def replacing(path: Path) -> Iterator[OpenFile]:
         with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
             yield file
             file.sync()
-        os.replace(beside, path)
+        _rename(beside, path)
         sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -77,6 +79,18 @@ def replacing(path: Path) -> Iterator[OpenFile]:
         if isinstance(error, OSError):
             raise cannot("write", path, error) from error
         raise
+
+
+def _rename(path: Path, new: Path) -> None:
+    """Rename a file. While the system calls it busy, try again, for about a second. Raises OSError."""
+    for seconds in BUSY_SECONDS:
+        try:
+            return os.replace(path, new)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(seconds)
+    os.replace(path, new)
 
 
 class Appended:
@@ -195,6 +209,12 @@ def file_checksum(path: Path) -> str | None:
 
 def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
     """What the system refused: to write, read, remove or lock a file."""
+    if error.errno == errno.EBUSY:
+        return SharpzoError(
+            f"Cannot {verb} {path}: {error.strerror}. Another program, such as a virus scanner, or the file "
+            f"system holds it. It must be free. Type the same command again in a moment, or choose another "
+            f"place with --output"
+        )
     advice = "Free some space, or choose" if error.errno in DISK_FULL else "Check the folder, or choose"
     return SharpzoError(
         f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
