@@ -2,9 +2,11 @@
 
     python bench/soak.py [--minutes 60] [--seed 0] [--job N]
 
-Two jobs at a time. A job tunes on the demo's pictures, is struck at random moments or changes of the disk,
-goes on with the same command, and must end with the prompt of a run that nothing struck, byte for byte; or
-it tries mutants of the files that are read (tests/support/mutants.py). What a job does follows from the seed
+Two jobs at a time. A job tunes on the demo's pictures, and is struck at random: killed at some moment or
+change of the disk, sent a signal, or answered with an error (a disk that is full or broken, a rename that is
+busy, no locks, no fsync of folders, a read that fails once). It goes on with the same command, and must end
+with the prompt of a run that nothing struck, byte for byte. Other jobs try mutants of the files that are read
+(tests/support/mutants.py). What a job does follows from the seed
 and its number: --job repeats one alone. Writes soak.json into --results, and --page.
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import errno
 import json
 import os
@@ -41,9 +44,8 @@ MUTANTS_A_READER = 10_000  # in an hour, at least; fewer in proportion in less
 MUTANTS_A_JOB = 250
 SECONDS_A_COMMAND = 600  # none of them takes a tenth of it
 SEEDS_A_RECIPE = 3
-ERRNOS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STRUCK, CHANGES = "soak: struck at ", "soak: changes "
+STRUCK, CALLS = "soak: struck at ", "soak: calls "
 DEFECTS = ("Traceback", "Something went wrong that should not")
 
 TINY = "--threads 1 --shots 3 --val 2 --dim 6 --population 4"
@@ -65,6 +67,57 @@ STRIKES = ("kill at a moment", "kill at a change", "signal", "fault")
 JOBS = ("strikes", "strikes", "mutants", "tiny disk")  # by turns
 
 
+# What befalls a command --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the system answers to a call, once or from then on.
+
+    calls: how the call's name begins, see support.disk.FailingOs; empty: any change of the disk
+    is_harmless: the run must go on; otherwise it may also end with one of our errors
+    """
+
+    number: int
+    calls: str = ""
+    lasts: bool = False
+    is_harmless: bool = False
+
+
+OWN_FILES = (
+    *("run.json", "pictures.json", "features.npy", "checkpoint.safetensors"),
+    *("crops.journal", "features.journal", "prompt"),
+)
+FAULTS = (  # one of these groups, and one of its faults
+    tuple(Fault(number) for number in (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES)),
+    (Fault(errno.EINVAL, "fsync a folder", lasts=True, is_harmless=True),),
+    (Fault(errno.ENOLCK, "lock", lasts=True, is_harmless=True),),
+    (Fault(errno.EBUSY, "replace", is_harmless=True), Fault(errno.EBUSY, "replace", lasts=True)),
+    (Fault(errno.EIO, "read a picture"),),
+    tuple(Fault(errno.EIO, f"read {name}") for name in OWN_FILES),
+)
+LEAST_SITES = 4  # of a kind of calls: a run that goes on reads files that an undisturbed one does not
+
+
+@dataclass(frozen=True)
+class Strike:
+    """At the site-th of the calls, from 1 on: this fault, or a kill. 0: never."""
+
+    site: int = 0
+    fault: Fault | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Strike:
+        told = json.loads(text)
+        return cls(told["site"], Fault(**told["fault"]) if told["fault"] else None)
+
+    def __str__(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+NOTHING = Strike()
+
+
 # One command -------------------------------------------------------------------------------------
 
 
@@ -76,7 +129,7 @@ class Ended:
 
     @property
     def struck_at(self) -> str | None:
-        """The change of the disk that was struck: its call."""
+        """The call of the disk that was struck, the last one."""
         lines = [line for line in self.error.splitlines() if line.startswith(STRUCK)]
         return lines[-1].removeprefix(STRUCK) if lines else None
 
@@ -86,21 +139,21 @@ def command(recipe: str, seed: int, output: Path) -> list[str]:
 
     return [
         *("tune", "--bundle", str(BUNDLE), "--images", str(TASKS / DEFAULT_TASK / "train")),
-        *("--output", str(output), "--seed", str(seed), "--json", *RECIPES[recipe].split()),
+        # A picture that cannot be read for a moment would be left out: then the prompt is another one.
+        *("--output", str(output), "--seed", str(seed), "--json", "--strict", *RECIPES[recipe].split()),
     ]
 
 
 def run(
     words: list[str],
-    strike: str = "none",
-    site: int = 0,
+    strike: Strike = NOTHING,
     after: float | None = None,
     number: signal.Signals = signal.SIGKILL,
 ) -> Ended:
-    """Type a command; strike at the site-th change of the disk, or with a signal after some seconds."""
+    """Type a command; strike at a call of the disk, or with a signal after some seconds."""
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, __file__, "--struck", strike, str(site), *words],
+        [sys.executable, __file__, "--struck", str(strike), *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,25 +172,29 @@ def run(
     return Ended(process.returncode, error, time.monotonic() - started)
 
 
-def struck(strike: str, site: int, words: list[str]) -> None:
+def struck(strike: Strike, words: list[str]) -> None:
     """In a process of its own: the command, and what befalls it."""
     from sharpzo_edge import cli
-    from sharpzo_edge.run import files
     from support.disk import FailingOs
+
+    fault = strike.fault
 
     def befalls(what: str) -> None:
         os.write(2, f"{STRUCK}{what}\n".encode())
-        if strike == "kill":
+        if fault is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        raise OSError(int(strike), os.strerror(int(strike)))
+        else:
+            raise OSError(fault.number, os.strerror(fault.number))
 
-    watched = FailingOs(site or None, befalls)
-    vars(files)["os"] = watched
+    calls, lasts = (fault.calls, fault.lasts) if fault else ("", False)
+    watched = FailingOs(strike.site or None, befalls, calls, lasts)
+    images, output = (Path(words[words.index(option) + 1]) for option in ("--images", "--output"))
+    watched.watch(images, output)
     sys.argv = ["sharpzo-edge", *words]
     try:
         cli.main()
     finally:
-        os.write(2, f"{CHANGES}{watched.n_changes}\n".encode())
+        os.write(2, f"{CALLS}{json.dumps(watched.counts)}\n".encode())
 
 
 # What is counted ---------------------------------------------------------------------------------
@@ -187,7 +244,7 @@ class Reference:
 
     prompt: bytes
     seconds: float
-    changes: int
+    calls: dict[str, int]
 
 
 class Soak:
@@ -222,8 +279,8 @@ class Soak:
                 ended = run(command(recipe, seed, output))
                 if ended.code:
                     raise RuntimeError(f"{recipe} ended with {ended.code} unstruck: {ended.error[-500:]}")
-                changes = int(ended.error.split(CHANGES)[1].split()[0])
-                self._references[key] = Reference(output.read_bytes(), ended.seconds, changes)
+                calls = json.loads(ended.error.split(CALLS)[1].splitlines()[0])
+                self._references[key] = Reference(output.read_bytes(), ended.seconds, calls)
             return self._references[key]
 
     def _strikes(self, job: Job, folder: Path) -> None:
@@ -240,13 +297,15 @@ class Soak:
     def _strike(
         self, job: Job, rng: random.Random, recipe: str, words: list[str], whole: Reference, folder: Path
     ) -> None:
-        strike = rng.choice(STRIKES)
-        moment, site = rng.uniform(0, whole.seconds), rng.randint(1, whole.changes)
+        from support.disk import number_of
+
+        strike, fault = rng.choice(STRIKES), None
+        moment, site = rng.uniform(0, whole.seconds), rng.randint(1, number_of(whole.calls))
         if strike == "kill at a moment":
             ended = run(words, after=moment)
             expected = [-signal.SIGKILL]
         elif strike == "kill at a change":
-            ended = run(words, "kill", site)
+            ended = run(words, Strike(site))
             expected = [-signal.SIGKILL]
         elif strike == "signal":
             caught = rng.choice(SIGNALS)
@@ -254,14 +313,15 @@ class Soak:
             # Before our handler stands, the system's own way to end.
             expected = [128 + caught, -caught]
         else:
-            failure = rng.choice(ERRNOS)
-            ended = run(words, str(failure), site)
-            expected = [1, 2]
+            fault = rng.choice(rng.choice(FAULTS))
+            if fault.calls:
+                n_calls = number_of(whole.calls, fault.calls)
+                site = rng.randint(1, n_calls if fault.is_harmless else max(n_calls, LEAST_SITES))
+            ended = run(words, Strike(site, fault))
+            expected = [] if fault.is_harmless else [1, 2]
         stage = self._stage(job, folder)
         if ended.code == 0:
-            self.tally.add(
-                "ended before it was struck" if ended.struck_at is None else "log given up", recipe
-            )
+            self.tally.add("ended before it was struck" if ended.struck_at is None else "went on", recipe)
         elif ended.code not in expected or self._is_defect(ended, strike):
             self.tally.lose(job, f"{recipe}, {strike}, ended with {ended.code}: {ended.error[-600:]}")
         if strike.startswith("kill") and ended.code:
@@ -269,8 +329,8 @@ class Soak:
             self.tally.add("ways to kill", f"{strike}: {(ended.struck_at or 'any').split(' ')[0]}")
         elif strike == "signal" and ended.code:
             self.tally.add("signals", f"{caught.name}: {stage}")
-        elif strike == "fault" and ended.struck_at:
-            self.tally.add("faults", f"{errno.errorcode[failure]}: {ended.struck_at}")
+        elif fault and ended.struck_at:
+            self.tally.add("faults", f"{errno.errorcode[fault.number]}: {ended.struck_at}")
 
     def _is_defect(self, ended: Ended, strike: str) -> bool:
         early = strike == "signal" and ended.code < 0
@@ -453,11 +513,16 @@ def page(found: dict[str, Any]) -> str:
         *_table("Kills, by the stage that the run was in", counts.get("kills", {}), "run"),
         *_table("Kills, by the change of the disk", counts.get("ways to kill", {}), "kill"),
         *_table("Signals", counts.get("signals", {}), "signal"),
-        *_table("Faults, by the call that failed", counts.get("faults", {}), "error"),
+        *_table("Faults, by the call that failed", _turned(counts.get("faults", {})), "call"),
         *_table("Disks that were full", counts.get("full disks", {}), "size"),
         *_table("Mutants, by reader and outcome", counts.get("mutants", {}), "reader"),
     ]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
+def _turned(counts: dict[str, int]) -> dict[str, int]:
+    """Columns for rows."""
+    return {": ".join(reversed(key.split(": ", 1))): n for key, n in counts.items()}
 
 
 def _table(title: str, counts: dict[str, int], rows_are: str) -> list[str]:
@@ -479,7 +544,7 @@ def _table(title: str, counts: dict[str, int], rows_are: str) -> list[str]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--struck"]:
-        struck(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
+        struck(Strike.parse(sys.argv[2]), sys.argv[3:])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)

@@ -1,4 +1,4 @@
-"""A disk that fails, or a power cut, at a chosen change: it stands in for `os` in sharpzo_edge.run.files.
+"""A disk that fails, or a power cut, at a chosen call: it stands in for `os` in sharpzo_edge.run.files.
 
 As a script it kills a tuning run at one site after the other and goes on with it, in processes of their own:
 python -m support.disk PRESET BUNDLE IMAGES OUTPUT EVERY, see `kills`.
@@ -6,19 +6,26 @@ python -m support.disk PRESET BUNDLE IMAGES OUTPUT EVERY, see `kills`.
 
 from __future__ import annotations
 
+import builtins
+import collections
 import errno
+import io
 import json
 import os
 import signal
+import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sharpzo_edge.commands.tune import tune_request
+from sharpzo_edge.pictures import feature_file
 from sharpzo_edge.requests import TuneRequest
 from sharpzo_edge.run import files
+from sharpzo_edge.run import folder as work_folder
+from sharpzo_edge.run.folder import WorkFolder
 
 CHANGES = ("open", "write", "fsync", "ftruncate", "replace", "unlink", "mkdir")
 TINY: dict[str, dict[str, Any]] = {
@@ -30,29 +37,106 @@ TINY: dict[str, dict[str, Any]] = {
 class FailingOs:
     """`os`, but `strike` is called at the n-th change of the disk, from 1 on, in the middle of a write.
 
-    strike is told what it hits: the call, and the file's name where the call has one.
+    strike is told what it hits, the call's name: the system's, and the file's where it has one, such as
+    "replace .run.json.part", "fsync a folder", "write". With `watch` also "lock", "read run.json" and "read
+    a picture".
+    calls: how the names of the calls begin that count; empty: all that change the disk
+    lasts: strike at all of them from the n-th on
     """
 
-    def __init__(self, n: int | None, strike: Callable[[str], Any]):
-        self.n_changes = 0
-        self._n = n
-        self._strike = strike
+    def __init__(self, n: int | None, strike: Callable[[str], Any], calls: str = "", lasts: bool = False):
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._n, self._strike, self._calls, self._lasts = n, strike, calls, lasts
+        self._n_counted = 0
+
+    @property
+    def n_changes(self) -> int:
+        return number_of(self.counts)
+
+    def comes(self, name: str, before: Callable[[], Any] = lambda: None) -> None:
+        """Count a call; if it is its turn, do what is done before, and strike."""
+        self.counts[name] += 1
+        if not is_counted(name, self._calls):
+            return
+        self._n_counted += 1
+        if self._n_counted == self._n or (self._lasts and self._n and self._n_counted > self._n):
+            before()
+            self._strike(name)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
-        if name not in CHANGES:
+        if name not in (*CHANGES, "pread"):
             return real
 
-        def change(*arguments: Any, **options: Any) -> Any:
-            self.n_changes += 1
-            if self.n_changes == self._n:
-                if name == "write":
-                    real(arguments[0], arguments[1][: len(arguments[1]) // 2])
-                named = f" {Path(arguments[0]).name}" if isinstance(arguments[0], (str, Path)) else ""
-                self._strike(name + named)
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name == "write":
+                half = arguments[1][: len(arguments[1]) // 2]
+                self.comes(name, lambda: real(arguments[0], half))
+            else:
+                self.comes(_name_of_call(name, *arguments))
             return real(*arguments, **options)
 
-        return change
+        return call
+
+    def watch(self, images: Path, output: Path) -> None:
+        """In this whole process: count locks too, and reads of pictures and of the run's own files."""
+        work = WorkFolder.of(output).path
+        really_open, flock = builtins.open, work_folder.fcntl.flock
+
+        def kind_of(file: Any) -> str:
+            path = Path(file) if isinstance(file, (str, Path)) else Path()
+            return (
+                path.name if path == output or path.parent == work else "a picture" * (images in path.parents)
+            )
+
+        def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+            if mode != "rb" or not kind_of(file):
+                return really_open(file, mode, buffering, *rest, **options)
+            raw = _Read(file, lambda: self.comes(f"read {kind_of(file)}"))
+            return raw if buffering == 0 else io.BufferedReader(raw)
+
+        def locks(*arguments: Any) -> None:
+            self.comes("lock")
+            flock(*arguments)
+
+        builtins.open = io.open = opened  # Pillow asks the one, pathlib the other
+        work_folder.fcntl.flock = locks
+        vars(files)["os"] = vars(feature_file)["os"] = self
+
+
+class _Read(io.FileIO):
+    """A file that tells of every read from the disk, as its buffer asks for them."""
+
+    def __init__(self, file: Any, tell: Callable[[], None]):
+        super().__init__(file, "rb")
+        self._tell = tell
+
+    def readinto(self, buffer: Any) -> int:
+        self._tell()
+        return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        self._tell()
+        return super().readall()
+
+
+def number_of(counts: Mapping[str, int], calls: str = "") -> int:
+    """How many calls count; see FailingOs."""
+    return sum(n for name, n in counts.items() if is_counted(name, calls))
+
+
+def is_counted(name: str, calls: str) -> bool:
+    return name.startswith(calls) if calls else name.split(" ")[0] in CHANGES
+
+
+def _name_of_call(call: str, file: Any, flags: Any = 0, *_: Any) -> str:
+    if call == "open" and flags & os.O_DIRECTORY:
+        return "open a folder"
+    if call == "pread":
+        return f"read {Path(os.readlink(f'/proc/self/fd/{file}')).name}"
+    if call == "fsync":
+        return "fsync a folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "fsync"
+    return f"{call} {Path(file).name}" if isinstance(file, (str, Path)) else call
 
 
 def full_disk(_: str) -> None:
