@@ -1,10 +1,11 @@
-"""The loop over both stages, on a small smooth objective without any model."""
+"""The loop over both stages, on a small smooth objective without any model.
+
+That a run may be stopped and resumed is in test_resume_bit_for_bit.py.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,101 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpzo_edge.clip.class_prompts import ClassPrompts, NameChunk
-from sharpzo_edge.errors import InterruptedRunError, NumericsError
+from sharpzo_edge.errors import NumericsError
 from sharpzo_edge.run.checkpoint import load_state, save_state
-from sharpzo_edge.seeds import seed_stream
-from sharpzo_edge.tuning.loop import FINISHED, Loop, State, Update
-from sharpzo_edge.tuning.methods import method_of
-from sharpzo_edge.tuning.objective import Evaluation, Objective
-from sharpzo_edge.tuning.settings import EdgeSettings, PaperSettings, TuneSettings
-from sharpzo_edge.tuning.stopping import PATIENCE_GENERATIONS, Limits
-from sharpzo_edge.types import LabelledFeatures
-
-K, E, M, D = 3, 8, 2, 5
-SMALL = PaperSettings(
-    preset="test",
-    population=6,
-    dim=7,
-    sigma0=0.5,
-    rho=0.05,
-    projection_std=0.3,
-    change_point=4,
-    steps=30,
-    prune_interval=10,
-    eta=0.05,
-)
-EDGE = EdgeSettings(
-    preset="test", population=6, dim=7, sigma0=0.4, rho=0.05, change_point=3, rank=4, queries=160
-)
-
-
-class SmoothTower:
-    """Class features that bend with the context: unit(tanh(context W_k))."""
-
-    def __init__(self, breaks_beyond: float = float("inf")) -> None:
-        self.broken = self.asked = 0
-        self.breaks_beyond = breaks_beyond  # largest entry of a context that it survives
-        self.weights = np.random.default_rng(0).standard_normal((K, M * D, E)).astype(np.float32)
-
-    def class_features(self, context: np.ndarray, prompts: ClassPrompts) -> np.ndarray:
-        self.asked += len(context)
-        features = np.tanh(np.einsum("bi,kie->bke", context.reshape(len(context), -1), self.weights))
-        features /= np.linalg.norm(features, axis=-1, keepdims=True)
-        breaks = np.abs(context).max(axis=(1, 2)) > self.breaks_beyond
-        self.broken += int(breaks.sum())
-        features[breaks] = np.nan
-        return features
-
-    def close(self) -> None:
-        pass
-
-
-class Stopping:
-    """An on_update that keeps the checkpoint in a file, and stops the run at the n-th batch of answers."""
-
-    def __init__(self, path: Path, n: float = float("inf")) -> None:
-        self.path, self.n = path, n
-
-    def __call__(self, update: Update) -> None:
-        if update.kind == "answers":
-            self.n -= 1
-            if self.n < 0:
-                save_state(self.path, update.state, {})
-                raise InterruptedRunError("stopped")
-
-
-def pictures(n: int, seed: int) -> LabelledFeatures:
-    rng = np.random.default_rng(seed)
-    features = rng.standard_normal((n, E)).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return LabelledFeatures(features, rng.integers(0, K, n))
-
-
-def make_loop(
-    run_settings: TuneSettings = SMALL,
-    max_queries: int | None = None,
-    n_val: int = 0,
-    tower: SmoothTower | None = None,
-    state: State | None = None,
-    on_update: Callable[[Update], None] | None = None,
-) -> Loop:
-    chunk = NameChunk(slice(0, K), *[np.zeros(0)] * 4)  # the tower asks for none of it
-    p0 = np.full((M, D), 0.1, np.float32)
-    run_settings = run_settings.for_context(p0.size)
-    A = run_settings.projection(seed_stream(0, "projection"), p0)
-    shots = pictures(30, 1)
-    names = ClassPrompts(("a", "b", "c"), (chunk,))
-    objective = Objective(tower or SmoothTower(), names, p0, A, shots, logit_scale=10.0, batch=5)
-    return Loop(
-        method_of(run_settings, shots, objective.logit_scale),
-        objective,
-        pictures(n_val, 2),
-        Limits(max_queries or run_settings.default_queries),
-        partial(seed_stream, 0),
-        state=state,
-        on_update=on_update,
-    )
+from sharpzo_edge.tuning.loop import FINISHED, State, Update
+from sharpzo_edge.tuning.objective import Evaluation
+from sharpzo_edge.tuning.settings import PaperSettings, TuneSettings
+from sharpzo_edge.tuning.stopping import PATIENCE_GENERATIONS
+from support.smooth_loop import EDGE, SMALL, D, M, SmoothTower, make_loop
 
 
 def test_both_stages_lower_the_loss_each() -> None:
@@ -188,54 +101,6 @@ def test_max_queries_ends_a_run_where_no_update_fits(limit: int) -> None:
         assert state.search.answered == 0 and limit - 1 - state.queries < 14 + 6
     elif state.stage == 2:
         assert state.search.answered == 0 and limit - 1 - state.queries < 2 + 14
-
-
-def assert_resumes_bit_for_bit(
-    run_settings: TuneSettings, moments: list[int], limit: int | None, path: Path
-) -> None:
-    """One run, on from wherever it was stopped, ends as a run that never was."""
-
-    def loop(state: State | None, on_update: Stopping | None) -> Loop:
-        return make_loop(run_settings, limit, n_val=9, state=state, on_update=on_update)
-
-    whole = loop(None, None)
-    expected = whole.run().best
-    state = None
-    for n in moments:
-        try:
-            loop(state, Stopping(path, n)).run()
-        except InterruptedRunError:
-            loaded = load_state(path, State)
-            assert loaded
-            state = loaded[0]
-            continue
-        return  # it was done before it was stopped
-    resumed = loop(state, None)
-    last = resumed.run().best
-    assert np.array_equal(last.w, expected.w)
-    assert np.array_equal(last.class_features, expected.class_features)
-    assert resumed.state.queries == whole.state.queries
-    assert resumed.state.stage1_queries == whole.state.stage1_queries
-
-
-@settings(max_examples=30, deadline=None)
-@given(moments=st.lists(st.integers(0, 12), min_size=1, max_size=4), limit=st.sampled_from([None, 77, 131]))
-def test_resume_equals_no_interruption_bit_for_bit(
-    moments: list[int], limit: int | None, tmp_path_factory
-) -> None:
-    assert_resumes_bit_for_bit(SMALL, moments, limit, tmp_path_factory.mktemp("run") / "checkpoint")
-
-
-@pytest.mark.parametrize("moment", range(45))
-def test_our_own_preset_resumes_at_every_ask(moment: int, tmp_path_factory) -> None:
-    pruned = dataclasses.replace(EDGE, prune_ratio=0.5, prune_interval=2)
-    assert_resumes_bit_for_bit(pruned, [moment], None, tmp_path_factory.mktemp("run") / "checkpoint")
-
-
-@settings(max_examples=10, deadline=None)
-@given(moments=st.lists(st.integers(0, 12), min_size=2, max_size=5), limit=st.sampled_from([25, 48, 77]))
-def test_our_own_preset_resumes_again_and_again(moments: list[int], limit: int, tmp_path_factory) -> None:
-    assert_resumes_bit_for_bit(EDGE, moments, limit, tmp_path_factory.mktemp("run") / "checkpoint")
 
 
 def test_our_own_preset_lowers_the_loss_with_both_stages() -> None:
