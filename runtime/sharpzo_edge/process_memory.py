@@ -51,12 +51,6 @@ def tells_rss() -> bool:
     return "VmRSS" in _proc_status()
 
 
-def anonymous_mib() -> float | None:
-    """The part of the resident set that no file backs, in MiB. None where the system does not tell."""
-    status = _proc_status()
-    return status["RssAnon"] / MIB if "RssAnon" in status else None
-
-
 def available_mib() -> float | None:
     """The memory that programs can still get, in MiB. None where the system does not tell."""
     try:

@@ -10,7 +10,8 @@ import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.memory.budget import budget_of, parse_budget
 from sharpzo_edge.process_memory import (
-    anonymous_mib,
+    MIB,
+    _proc_status,
     peak_rss_mib,
     release_library_pages,
     return_freed_blocks,
@@ -29,6 +30,12 @@ def released(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("sharpzo_edge.process_memory._governed", True)
         release_library_pages()
+
+
+def anonymous_mib():
+    """The part of this process's resident set that no file backs. None where the system does not tell."""
+    status = _proc_status()
+    return status["RssAnon"] / MIB if "RssAnon" in status else None
 
 
 def test_giving_back_library_pages_loses_nothing(monkeypatch):
