@@ -24,6 +24,20 @@ def make(root, *files):
     return root
 
 
+@pytest.mark.parametrize("fewest", [1, 2])
+def test_a_folder_one_too_high_is_told_the_right_one(tmp_path, fewest):
+    make(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg", ".hidden/1.jpg", "__MACOSX/1.jpg", "notes.txt")
+    with pytest.raises(ImagesError, match=r"holds one folder.*Type: --images .*/photos$"):
+        read_folder(tmp_path, fewest=fewest)
+    assert read_folder(tmp_path / "photos", fewest=fewest).names == ("cat", "dog")
+    make(tmp_path, "photos/1.jpg")  # pictures in it: then it is a class
+    if fewest == 1:
+        assert read_folder(tmp_path, fewest=1).names == ("photos",)
+    else:
+        with pytest.raises(ImagesError, match=r"holds 1 class folder\."):
+            read_folder(tmp_path)
+
+
 def test_classes_and_pictures_are_sorted_without_hidden_ones(tmp_path):
     make(tmp_path, "hot_dog/b.jpg", "hot_dog/a.png", "hot_dog/.c.jpg", "apple/1.jpg", ".git/1.jpg", "x.txt")
     make(tmp_path, "hot_dog/deeper/1.jpg")

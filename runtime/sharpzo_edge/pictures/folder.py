@@ -109,6 +109,11 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
             f"{root} holds files, and no class folder. A class is a folder with its pictures in it, such as "
             f"{root}/cat/1.jpg and {root}/dog/1.jpg. Make a folder for each class, and move the files there"
         )
+    if len(found) == 1 and not files[0] and _class_folders(found[0], Skipped())[0]:
+        raise ImagesError(
+            f"{root} holds one folder, and the class folders are in that one. --images takes the folder that "
+            f"holds the class folders. Type: --images {found[0]}"
+        )
     if len(found) < fewest:
         raise ImagesError(
             f"{root} holds {len(found)} class folder{'s'[: len(found) != 1]}. It needs at least "
