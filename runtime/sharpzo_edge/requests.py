@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
-from .errors import UsageError
+from .errors import SharpzoError, UsageError
 from .run.files import CHECKPOINT_SECONDS
 from .run.progress import OnProgress
 
@@ -23,6 +23,11 @@ AnyPath = str | os.PathLike[str]
 P = ParamSpec("P")
 Q = TypeVar("Q")
 T = TypeVar("T")
+# Beside an error that a program sees: its text is for whoever types commands.
+IN_PYTHON = (
+    "In Python, an option such as --max-queries is the argument max_queries, --restart is restart=True, and "
+    "the same command again is the same call again."
+)
 
 # Help that several commands share.
 BUNDLE = "Folder that export wrote."
@@ -198,7 +203,12 @@ def by_keywords(kind: Callable[P, Q]) -> Callable[[Callable[[Q], T]], Callable[P
     def decorate(do: Callable[[Q], T]) -> Callable[P, T]:
         @functools.wraps(do)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return do(kind(*args, **kwargs))
+            try:
+                return do(kind(*args, **kwargs))
+            except SharpzoError as error:
+                if IN_PYTHON not in getattr(error, "__notes__", ()):
+                    error.add_note(IN_PYTHON)
+                raise
 
         result = inspect.signature(do).return_annotation
         call.__signature__ = inspect.signature(kind).replace(return_annotation=result)  # type: ignore[attr-defined]

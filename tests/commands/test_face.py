@@ -100,6 +100,22 @@ def test_the_names_at_the_top_and_their_homes_agree() -> None:
     assert typing.get_type_hints(requests.Call)  # they can be read at run time, too
 
 
+def test_an_error_has_a_note_for_python(tmp_path: Path) -> None:
+    """Its text is the command line's, and stays so."""
+    with pytest.raises(sharpzo_edge.UsageError, match=r"^--max-queries 0 is too small") as refused:
+        sharpzo_edge.tune(BUNDLE, TRAIN, tmp_path / "p", max_queries=0)
+    (note,) = refused.value.__notes__
+    assert "max_queries" in note and "restart=True" in note and "the same call again" in note
+
+
+def test_eval_shows_no_accuracy_before_its_end() -> None:
+    """Classes come one after the other: that of the first ones would mislead."""
+    said: list[str] = []
+    sharpzo_edge.evaluate(BUNDLE, TRAIN, on_progress=lambda progress: said.append(progress.text))
+    counts = [int(found[1]) for text in said if (found := re.fullmatch(r"(\d+) of (\d+) pictures", text))]
+    assert counts == sorted(counts) and len(counts) > 2 and "accuracy" not in " ".join(said)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 @pytest.mark.parametrize("budget", ["48MiB", "64MiB", "128MiB"])
 def test_a_thread_of_a_server_adds_no_more_than_its_budget(budget: str, tmp_path: Path) -> None:
