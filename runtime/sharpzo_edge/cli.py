@@ -370,7 +370,8 @@ def main() -> None:
     except SharpzoError as error:
         _fail(error, str(error), error.exit_code)
     except CLICK_ERROR as error:
-        text = f"{error.format_message().rstrip('.')}. Add --help to see what the command takes"
+        said = error.format_message()
+        text = f"{said}{'' if said.endswith(('.', '?')) else '.'} Add --help to see what the command takes"
         _fail(UsageError(text).with_traceback(error.__traceback__), text, UsageError.exit_code)
     except MemoryError as error:
         text = (

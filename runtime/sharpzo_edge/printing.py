@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run.progress import duration
+from .wording import counted
 
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
@@ -58,9 +59,9 @@ def tune_lines(result: TuneResult, bundle: Path, is_repeated: bool) -> list[str]
         f"  loss on the shots   {result.zero_shot_train_loss:.4f} -> {result.train_loss:.4f}",
         f"  accuracy there      {percent(result.train_accuracy)}"
         + ("" if validated is None else f", on validation pictures {percent(validated)}"),
-        f"  queries             {result.queries} ({result.stage1_queries} in stage 1, "
-        f"{result.stage2_queries} in stage 2); "
-        f"{'the last' if validated is None else 'the best'} after {result.best_queries}",
+        f"  queries             {result.queries:,} ({result.opening_queries} to begin with, "
+        f"{result.stage1_queries:,} in stage 1, {result.stage2_queries:,} in stage 2); "
+        f"{'the last' if validated is None else 'the best'} after {result.best_queries:,}",
         f"  stopped             {result.stopped}",
     ]
     if head:
@@ -93,8 +94,8 @@ def plan_lines(plan: Plan) -> list[str]:
 def preview_lines(result: Preview) -> list[str]:
     return [
         *plan_lines(result.plan),
-        f"{result.pictures} pictures at {result.pictures_per_second:.1f} a second, "
-        f"{result.queries:,} queries at {result.queries_per_second:.1f} a second: "
+        f"{counted(result.pictures, 'picture')} at {result.pictures_per_second:.1f} a second, "
+        f"{counted(result.queries, 'query')} at {result.queries_per_second:.1f} a second: "
         f"about {duration(result.seconds)} in the towers, decoding and arithmetic aside",
     ]
 
@@ -103,8 +104,8 @@ def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:
     width = max(len(name) for name in result.per_class)
     return [
         *(f"{name:{width}}  {100 * value:5.1f} %" for name, value in result.per_class.items()),
-        f"accuracy {percent(result.accuracy)} on {result.n_images} pictures, "
-        f"{result.n_classes} classes{', zero-shot' if is_zero_shot else ''}",
+        f"accuracy {percent(result.accuracy)} on {counted(result.n_images, 'picture')}, "
+        f"{counted(result.n_classes, 'class')}{', zero-shot' if is_zero_shot else ''}",
     ]
 
 
@@ -140,11 +141,11 @@ def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
     about, names = prompt.about, prompt.class_names
     head = about.get("head")
     return [
-        f"prompt {path}: {len(names)} classes, {prompt.context.shape[0]} context vectors",
+        f"prompt {path}: {counted(len(names), 'class')}, {counted(len(prompt.context), 'context vector')}",
         f"  classes       {', '.join(names[:MOST_NAMES])}{', …' * (len(names) > MOST_NAMES)}",
         f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
         f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
-        f"{about['queries']} queries, loss {about['train_loss']:.4f}",
+        f"{counted(about['queries'], 'query')}, loss {about['train_loss']:.4f}",
         *([f"  head          {head['kind']}, weight {head['weight']:g}"] if head else []),
     ]
 
@@ -159,6 +160,7 @@ def demo_lines(result: DemoResult) -> list[str]:
         ("accuracy, zero-shot", percent(result.zero_shot_accuracy)),
         ("accuracy, tuned", percent(result.tuned_accuracy)),
         ("queries (text-tower passes)", f"{result.queries:,}"),
+        ("  of them to begin with", f"{result.opening_queries:,}"),
         ("  of them in stage 1", f"{result.stage1_queries:,}"),
         ("  of them in stage 2", f"{result.stage2_queries:,}"),
         ("time", duration(result.seconds)),

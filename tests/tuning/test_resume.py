@@ -136,6 +136,24 @@ def test_a_result_that_was_moved_away_can_be_made_again(
     assert request_.output_path.read_bytes() == made
 
 
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"{}", bytes(9000), b"sharpzo-edge"])
+def test_restart_replaces_a_prompt_and_no_other_file(content: bytes, request_: TuneRequest) -> None:
+    """Such as a picture that was given as --output by mistake. A prompt may be damaged."""
+    request_.output_path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"is no tuned prompt.*another --output"):
+            tune(replace(request_, restart=True))
+    assert request_.output_path.read_bytes() == content and not work_of(request_).path.exists()
+
+
+def test_restart_replaces_a_damaged_prompt(request_: TuneRequest) -> None:
+    tune(request_)
+    whole = request_.output_path.read_bytes()
+    request_.output_path.write_bytes(whole[:600])
+    assert tune(replace(request_, restart=True)).queries > 10
+    assert request_.output_path.read_bytes() == whole
+
+
 def test_a_restart_that_was_stopped_goes_on_without_restart(
     request_: TuneRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

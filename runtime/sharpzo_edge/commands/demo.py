@@ -34,6 +34,11 @@ class DemoResult:
     seconds: float
     peak_rss_mib: float
 
+    @property
+    def opening_queries(self) -> int:
+        """Those before stage 1."""
+        return self.queries - self.stage1_queries - self.stage2_queries
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

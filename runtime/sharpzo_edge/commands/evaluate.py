@@ -26,6 +26,7 @@ from ..run.progress import caller_of
 from ..tuning.heads import blended_logits
 from ..tuning.tuned_prompt import TunedPrompt, check_fits, load_prompt
 from ..types import Floats
+from ..wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
         guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)
         np.add.at(right, labels[numbers], guesses == labels[numbers])
-        caller.status(f"{seen.sum()} of {n_files} pictures  accuracy {right.sum() / seen.sum():.3f}")
+        # No accuracy before the end: classes come one after the other, and the first may be the worst.
+        caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
         caller.raise_if_stopped("Nothing is kept of an evaluation. Type the same command again")
     if empty := [name for name, paths in zip(folder.folders, folder.files, strict=True) if not paths]:
         caller.say(f"without a picture: {', '.join(empty)}")
@@ -89,8 +91,8 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
         caller.say(line)
     if not seen.any():
         raise ImagesError(
-            f"No picture in {request.images} could be read ({n_files} files). At least one is needed. "
-            f"Check the path after --images"
+            f"No picture in {request.images} could be read ({counted(n_files, 'file')}). At least one is "
+            f"needed. Check the path after --images"
         )
     return EvaluateResult(
         accuracy=float(right.sum() / seen.sum()),

@@ -21,6 +21,7 @@ from ..run.progress import caller_of
 from ..search.losses import softmax
 from ..tuning.heads import blended_logits
 from ..tuning.tuned_prompt import check_fits, load_prompt
+from ..wording import counted
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
     budget = budget_of(request.memory_budget, onnxruntime_version())
     plan = plan_images(bundle.manifest, request.threads, budget)
     budget.require_floor()
-    counted = Skipped()
+    passed_over = Skipped()
     skipped: list[SkippedPicture] = []
     n_labelled = 0
 
     def skip(path: Path, reason: str) -> None:
-        counted.add(path, reason)
+        passed_over.add(path, reason)
         skipped.append(SkippedPicture(str(path), reason))
 
     for numbers, features in encode_files(bundle, images, skip, plan):
@@ -106,15 +107,15 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
             yield Prediction(str(images[i]), labels, tuple(float(row[k]) for k in best))
         n_labelled += len(numbers)
         caller.raise_if_stopped(
-            f"{n_labelled} of {len(images)} pictures are labelled. Type the same command again"
+            f"{n_labelled} of {counted(len(images), 'picture')} labelled. Type the same command again"
         )
     yield from skipped
-    for line in counted.lines():
+    for line in passed_over.lines():
         caller.say(line)
     if not n_labelled:
         raise ImagesError(
-            f"None of the {len(images)} pictures could be read, such as {images[0]}: {skipped[0].reason}. "
+            f"No picture of {len(images)} could be read, such as {images[0]}: {skipped[0].reason}. "
             f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
         )
     if skipped and request.strict:
-        raise skipped_pictures(counted.lines())
+        raise skipped_pictures(passed_over.lines())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clip.towers import TextTower
+from ..errors import UsageError
 from ..pictures.features import TrainingFeatures, refuse_skipped_before, training_features
 from ..process_memory import peak_rss_mib
 from ..requests import TuneRequest, by_keywords
@@ -38,7 +39,8 @@ from ..tuning.resume import (
     without,
 )
 from ..tuning.settings import AUTO
-from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, save_prompt
+from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
+from ..wording import counted
 
 
 def tune_request(request: TuneRequest) -> TuneResult:
@@ -63,6 +65,11 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
     caller = caller_of(request.on_progress, request.stop)
     if output.exists() and not work.path.exists() and not request.restart:
         raise exists_already(output)
+    if request.restart and output.exists() and not is_prompt(output):
+        raise UsageError(
+            f"The output {output} exists, and is no tuned prompt. --restart replaces nothing else. "
+            f"Choose another --output, or remove that file first"
+        )
     ready = prepare(request)
     for note in ready.notes:
         caller.say(f"note: {note}")
@@ -119,7 +126,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
         method = method_of(settings, pictures.train, objective.logit_scale)
         state = checkpoint.load()
         if state:
-            caller.say(f"going on after {state.queries} queries")
+            caller.say(f"going on after {counted(state.queries, 'query')}")
         elif note := method.short_limit_note(ready.limits):
             caller.say(note)
         loop = Loop(
@@ -182,14 +189,15 @@ def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, update: U
         return
     if update.kind == "stage":
         caller.say(
-            f"stage 1 ends: {update.where}; {state.queries} queries, loss {state.latest.train.loss:.4f}"
+            f"stage 1 ends: {update.where}; {counted(state.queries, 'query')}, "
+            f"loss {state.latest.train.loss:.4f}"
         )
     stops = caller.wants_to_stop
     if stops or update.kind == "stage" or checkpoint.is_due:
         checkpoint.save(state)
     if stops:
         caller.raise_if_stopped(
-            f"The run is saved after {state.queries} queries, in {checkpoint.folder}. "
+            f"The run is saved after {counted(state.queries, 'query')}, in {checkpoint.folder}. "
             f"To go on, type the same command again, without --restart"
         )
 
@@ -234,18 +242,20 @@ def _say_what_there_is(ready: Prepared, pictures: TrainingFeatures, caller: Call
         )
     n_classes = len(ready.folder.names)
     caller.say(
-        f"{n_classes} classes, {len(pictures.train)} pictures to tune on, {len(pictures.val)} to validate"
+        f"{counted(n_classes, 'class')}, {counted(len(pictures.train), 'picture')} to tune on, "
+        f"{len(pictures.val)} to validate"
     )
     n_validated = len(set(pictures.val.labels.tolist()))
     if 0 < n_validated < n_classes:
-        caller.say(f"of {n_classes - n_validated} classes no picture beyond the shots is left to validate on")
+        unseen = counted(n_classes - n_validated, "class")
+        caller.say(f"of {unseen} no picture beyond the shots is left to validate on")
 
 
 def _say_how_it_ended(ended: Ended, state: State, caller: Caller) -> None:
     if state.latest.val is None:
         kept = "the last is kept, as there are no validation pictures"
     else:
-        kept = f"the best by validation was after {state.best_queries:,} queries"
+        kept = f"the best by validation was after {counted(state.best_queries, 'query')}"
     caller.say(f"stopped: {ended.why}; {kept}")
     if not ended.best.w.any():
         why = "nothing was better by validation" if state.latest.w.any() else "no update was made"

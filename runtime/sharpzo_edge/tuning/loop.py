@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import NumericsError
 from ..search.ask_tell import Ask, Optimiser
 from ..types import Doubles, Floats, LabelledFeatures
+from ..wording import counted
 from .methods import Method, SearchState
 from .objective import Evaluation, Objective
 from .stopping import Limits, Patience, Plateau, is_better
@@ -240,7 +241,7 @@ class Loop:
         if self._patience_is_out():
             watched = "validation" if self.state.latest.val else "the loss on the shots"
             n = self._method.settings.patience
-            return f"{watched} has not improved for {n} evaluation{'s'[: n > 1]}"
+            return f"{watched} has not improved for {counted(n, 'evaluation')}"
         if self.state.stage == FINISHED:
             return self._method.why_stage2_ends
         if self._limits.is_out_of_time(self.seconds):

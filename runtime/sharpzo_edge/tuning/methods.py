@@ -14,6 +14,7 @@ from ..search import cmaes, cmaes_stopping, sketched_descent, sparse_zo
 from ..search.ask_tell import Optimiser
 from ..search.losses import FeatureLoss
 from ..types import Doubles, Floats, LabelledFeatures
+from ..wording import counted
 from .settings import AUTO, STEPS_AN_EVALUATION, EdgeSettings, PaperSettings, TuneSettings
 from .stopping import PATIENCE_GENERATIONS, Limits
 
@@ -88,10 +89,10 @@ class Method(ABC):
         stage1 = self.settings.n_generations * one
         left = limit - limits.opening_queries - stage1
         is_presets = limit == self.settings.default_queries
-        named = f"the preset's limit of {limit:,} queries" if is_presets else f"--max-queries {limit}"
+        named = f"the preset's limit of {counted(limit, 'query')}" if is_presets else f"--max-queries {limit}"
         if left <= 0:
             return (
-                f"{named} ends in stage 1, which takes {stage1:,} queries with these settings "
+                f"{named} ends in stage 1, which takes {counted(stage1, 'query')} with these settings "
                 f"({one:,} a generation); --change-point sets its length"
             )
         return self._short_stage2_note(named, left)

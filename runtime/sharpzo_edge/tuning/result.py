@@ -55,5 +55,10 @@ class TuneResult:
     prompt: str
     head: HeadResult | None
 
+    @property
+    def opening_queries(self) -> int:
+        """Those before stage 1: the zero-shot evaluation, and the same point once more as a check."""
+        return self.queries - self.stage1_queries - self.stage2_queries
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

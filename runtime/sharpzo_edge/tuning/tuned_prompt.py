@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..clip.bundle import Bundle
 from ..errors import PromptFileError
-from ..run.files import canonical_json, replacing
+from ..run.files import cannot, canonical_json, replacing
 from .heads import HEADS, WEIGHTS, Head
 
 FORMAT_VERSION = 1
@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 HEAD_FORMAT_VERSION = 2
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
+BEGINNING_BYTES = 1 << 10  # of a prompt file: safetensors writes metadata before the tensors
 UNIT_TOLERANCE = 1e-3
 
 
@@ -74,6 +75,15 @@ def save_prompt(path: Path, prompt: TunedPrompt) -> None:
     metadata = {METADATA_KEY: canonical_json(prompt.about).decode()}
     with replacing(path) as file:
         file.write(safetensors.numpy.save(tensors, metadata))
+
+
+def is_prompt(path: Path) -> bool:
+    """Whether a file begins as a prompt does, though it may be damaged or newer. Raises SharpzoError."""
+    try:
+        with path.open("rb") as file:
+            return METADATA_KEY.encode() in file.read(BEGINNING_BYTES)
+    except OSError as error:
+        raise cannot("read", path, error) from error
 
 
 def load_prompt(path: Path) -> TunedPrompt:

@@ -1,0 +1,12 @@
+"""Words that follow a number."""
+
+
+def counted(n: float, what: str) -> str:
+    """A number of things, by the word for one of them.
+
+    >>> counted(1, "query"), counted(1990, "query"), counted(0, "picture")
+    ('1 query', '1,990 queries', '0 pictures')
+    """
+    if n != 1:
+        what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{n:,} {what}"

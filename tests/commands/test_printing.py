@@ -1,0 +1,50 @@
+"""Results as lines for people."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sharpzo_edge.printing import tune_lines
+from sharpzo_edge.tuning.result import TuneResult
+from sharpzo_edge.wording import counted
+
+
+def result(queries: int, stage1: int, stage2: int) -> TuneResult:
+    return TuneResult(
+        *(queries, stage1, stage2),
+        seconds=1.0,
+        peak_rss_mib=80.0,
+        best_queries=queries,
+        stopped="",
+        train_loss=1.0,
+        train_accuracy=0.5,
+        val_accuracy=None,
+        val_loss=None,
+        zero_shot_train_loss=2.0,
+        plan={},
+        prompt="prompt",
+        head=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("queries", "stage1", "stage2"), [(1990, 296, 1692), (1, 0, 0), (249_000, 106_500, 142_498)]
+)
+def test_the_queries_that_are_told_add_up(queries: int, stage1: int, stage2: int) -> None:
+    (line,) = (
+        line for line in tune_lines(result(queries, stage1, stage2), Path("b"), False) if "queries" in line
+    )
+    total, *parts = (
+        int(number.replace(",", "")) for number in re.findall(r"([\d,]+) [(tia]", line.split(";")[0])
+    )
+    assert total == sum(parts) == queries and len(parts) == 3
+
+
+def test_one_of_a_thing_is_not_several() -> None:
+    told = [counted(n, what) for what in ("query", "class", "picture") for n in (0, 1, 2, 1000)]
+    assert told[:4] == ["0 queries", "1 query", "2 queries", "1,000 queries"]
+    assert told[4:8] == ["0 classes", "1 class", "2 classes", "1,000 classes"]
+    assert told[8:] == ["0 pictures", "1 picture", "2 pictures", "1,000 pictures"]
