@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -377,6 +378,54 @@ def test_a_png_with_much_text_is_a_good_picture(tmp_path):
     limit = PngImagePlugin.MAX_TEXT_CHUNK
     assert (read_png(tmp_path / "a.png") == 90).all()
     assert limit == PngImagePlugin.MAX_TEXT_CHUNK  # of the program that uses us
+
+
+EMOJI = "\U0001f600"  # with one of them in it, every letter of a string takes 4 bytes
+
+
+def text_chunks(kind, n_bytes, n_chunks):
+    """Chunks of a PNG which hold so many bytes of text together, when they are unpacked."""
+    text = ("a" * (n_bytes // n_chunks - 4) + EMOJI).encode()
+    packed, international = zlib.compress(text), b"\0\1\0\0\0"
+    data = {
+        "tEXt": (b"tEXt", b"k%d\0" + text),
+        "zTXt": (b"zTXt", b"k%d\0\0" + packed),
+        "iTXt": (b"iTXt", b"k%d" + international + packed),
+        "iTXt, not packed": (b"iTXt", b"k%d\0\0\0\0\0" + text),
+        "XMP": (b"iTXt", b"XML:com.adobe.xmp" + international + packed),
+        "unknown": (b"teSt", text),
+    }
+    name, content = data[kind]
+    for i in range(n_chunks):
+        told = name + content.replace(b"%d", b"%d" % i, 1)
+        yield struct.pack(">I", len(told) - 4) + told + struct.pack(">I", zlib.crc32(told))
+
+
+@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "iTXt, not packed", "XMP", "unknown"])
+@pytest.mark.parametrize("n_chunks", [1, 7])
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_pngs_text_keeps_to_the_budget(kind, n_chunks, is_behind, tmp_path):
+    """Measured: whether such a picture is read or refused, it takes no more than it may."""
+    out = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(out, "PNG")
+    plain = out.getvalue()
+    place = len(plain) - 12 if is_behind else 33  # before the last chunk, or after the first
+    n_read = 0
+    for mib in (0.125, 0.5, 2, 6, 20):
+        chunks = b"".join(text_chunks(kind, int(mib * 2**20), n_chunks))
+        (tmp_path / "a.png").write_bytes(plain[:place] + chunks + plain[place:])
+        tracemalloc.start()
+        try:
+            read_png(tmp_path / "a.png", most_bytes=8 << 20)
+            n_read += 1
+        except UnreadablePictureError as refused:
+            assert str(refused) == "megabytes of text, too many for the budget"
+        finally:
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert peak < 8 << 20
+        assert read_png(tmp_path / "a.png", most_bytes=256 << 20).shape == (32, 32, 3)
+    assert 1 <= n_read < 5 or (kind == "unknown" and n_chunks == 7)
 
 
 @pytest.mark.parametrize("levels", [[70_000, 0], [-5, 200]])

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,11 @@ UNSUPPORTED = (
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
 )
 HEADER_BYTES = 16
-PNG_TEXT_BYTES = 64 << 20  # of a PNG's text, which Pillow would refuse above 1 MiB
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CHUNK_COPIES = (
+    11  # reading a PNG's text takes at most so often its bytes: Pillow copies, and a letter may take 4
+)
+TOO_MUCH_TEXT = "megabytes of text, too many for the budget"
 DECODER = f"Pillow {PIL.__version__}"  # what judges whether a file is a picture
 
 
@@ -68,18 +74,26 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
     Raises UnreadablePictureError with the reason, also when decoding would take more.
     """
     try:
-        with warnings.catch_warnings(), _room_for_text():
+        most = min(most_bytes, MOST_DECODING_BYTES)
+        with warnings.catch_warnings(), _own_text_limit() as limit_text:
             # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
             warnings.simplefilter("ignore")
+            before, behind = _largest_chunks(path)
+            _require_room_for(before, most)
+            limit_text(most, 0)
             with Image.open(path) as picture:
                 if picture.format == "EPS":  # EPS is a program: Pillow would start Ghostscript for it
                     raise UnreadablePictureError("not a picture")
                 megapixels = picture.width * picture.height / 1e6
                 _decode_small(picture, how)
                 for _ in range(2):  # again after decoding: only then a PNG shows that it is turned
-                    if decoding_bytes(picture, how) > min(most_bytes, MOST_DECODING_BYTES):
+                    left = most - decoding_bytes(picture, how)
+                    if left < 0:
                         raise UnreadablePictureError(f"{megapixels:.0f} megapixels, too many for the budget")
+                    _require_room_for(behind, left)
+                    limit_text(left, _text_length(picture))
                     picture.load()
+                    behind = 0  # it is read
                 return np.asarray(crop(picture, how))
     except UnidentifiedImageError as error:
         raise UnreadablePictureError(_what_it_is(path)) from error
@@ -95,6 +109,10 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
         raise UnreadablePictureError("no permission to read it", is_lasting=False) from error
     except UnreadablePictureError:
         raise
+    except ValueError as error:
+        if "MAX_TEXT" in str(error):  # the limit's name, in Pillow's message
+            raise UnreadablePictureError(TOO_MUCH_TEXT) from error
+        raise UnreadablePictureError("truncated or damaged") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         if isinstance(error, OSError) and error.errno:  # the system's, and not a decoder's
             raise UnreadablePictureError(f"cannot be read ({error.strerror})", is_lasting=False) from error
@@ -115,15 +133,53 @@ _text_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _room_for_text() -> Iterator[None]:
-    """Let a PNG hold much text: what a camera or a program says of it. Pillow's own limit is put back."""
+def _own_text_limit() -> Iterator[Callable[[float, int], None]]:
+    """A function that limits the text of a PNG by the memory for it; Pillow's own limit is put back.
+
+    Cameras and programs say more of a picture than Pillow's limit of 1 MiB lets pass. The function's
+    arguments: how many bytes the text may take, and how long the text is that was read before.
+    """
     with _text_lock:
         limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = PNG_TEXT_BYTES
+
+        def limit(n_bytes: float, n_before: int) -> None:
+            # Of a chunk at least 1: 0 would be no limit.
+            PngImagePlugin.MAX_TEXT_CHUNK = max(1, int(n_bytes / CHUNK_COPIES))
+            PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK + n_before
+
         try:
-            yield
+            yield limit
         finally:
             PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
+
+
+def _largest_chunks(path: Path) -> tuple[int, int]:
+    """Of a PNG's chunks before its pixels, and behind them: the bytes of the largest. 0, 0 for other files.
+
+    Pillow reads each of them whole, before it looks at any limit.
+    """
+    largest, behind = [0, 0], 0
+    with path.open("rb") as file:
+        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+            return 0, 0
+        size = os.fstat(file.fileno()).st_size
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind == b"IDAT":
+                behind = 1
+            else:
+                largest[behind] = max(largest[behind], min(length, size - file.tell()))
+            file.seek(length + 4, os.SEEK_CUR)
+    return largest[0], largest[1]
+
+
+def _require_room_for(chunk_bytes: int, n_bytes: float) -> None:
+    if CHUNK_COPIES * chunk_bytes > n_bytes:
+        raise UnreadablePictureError(TOO_MUCH_TEXT)
+
+
+def _text_length(picture: Image.Image) -> int:
+    return sum(len(value) for value in picture.info.values() if isinstance(value, str))
 
 
 def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
@@ -145,7 +201,13 @@ def decoding_bytes(picture: Image.Image, how: Preprocess) -> int:
     longest = LONGEST_SHAPE if how.resize_mode == "shortest" else 1
     new_width = math.ceil(target_w * min(longest, max(1.0, shape))) + 1
     between = min(a_copy, 4 * picture.height * new_width)
-    return int(copies * a_copy + between) + _coefficient_bytes(picture)
+    return int(copies * a_copy + between) + _coefficient_bytes(picture) + _text_bytes(picture)
+
+
+def _text_bytes(picture: Image.Image) -> int:
+    """What a PNG's text takes that was read with its header, in bytes; 0 for other pictures."""
+    values = picture.info.values() if picture.format == "PNG" else ()
+    return sum(sys.getsizeof(value) for value in values if isinstance(value, (str, bytes)))
 
 
 def _coefficient_bytes(picture: Image.Image) -> int:
