@@ -17,17 +17,17 @@ from sharpzo_edge.pictures import few_shot
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many pictures were read, and how many encoded, one by one or in a pass."""
     counts: Counter[str] = Counter()
-    read_crop, image_features = few_shot.read_crop, ImageTower.image_features
+    decoded, image_features = few_shot.decoded, ImageTower.image_features
 
     def reading(*arguments: Any) -> Any:
         counts["read"] += 1
-        return read_crop(*arguments)
+        return decoded(*arguments)
 
     def encoding(tower: ImageTower, batches: Iterable[np.ndarray]) -> np.ndarray:
         answer = image_features(tower, batches)
         counts["encoded"] += len(answer)
         return answer
 
-    monkeypatch.setattr(few_shot, "read_crop", reading)
+    monkeypatch.setattr(few_shot, "decoded", reading)
     monkeypatch.setattr(ImageTower, "image_features", encoding)
     return counts

@@ -18,7 +18,7 @@ from support.encoding import TWICE, Stop, encode, same
 def test_what_was_encoded_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a look at the pictures."""
     first = encode(tmp_path)
-    monkeypatch.setattr(few_shot, "read_crop", None)
+    monkeypatch.setattr(few_shot, "decoded", None)
     again = encode(tmp_path)
     assert np.array_equal(first.train.features, again.train.features)
     assert first.checksum == again.checksum

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -121,18 +122,18 @@ def test_what_failed_for_a_moment_is_tried_again(moment: str, tmp_path: Path, mo
     (tmp_path / "whole").mkdir()
     (tmp_path / "work").mkdir()
     whole = encode(tmp_path / "whole")
-    real = few_shot.read_crop
+    real = few_shot.decoded
     tried: list[Path] = []
 
-    def failing(path: Path, *given: object) -> object:
-        tried.append(path)
+    def failing(file: BinaryIO, *given: object) -> object:
+        tried.append(Path(file.name))
         if len(tried) == 7:
             raise UnreadablePictureError("cannot be read (Input/output error)", is_lasting=False)
-        return real(path, *given)
+        return real(file, *given)
 
     said: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(few_shot, "read_crop", failing)
+        patch.setattr(few_shot, "decoded", failing)
         try:
             stop = Stop(12) if moment == "while reading" else None
             encode(tmp_path / "work", stop=stop, said=said)

@@ -258,9 +258,9 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                 for other in reversed([*CHANGES][i:]):
                     changed = CHANGES[other](changed)
                 picture = next(own.glob("*/*.png"))
-                kept = picture.stat().st_mtime_ns
+                kept = picture.read_bytes()
                 if i <= [*CHANGES].index("--images"):
-                    os.utime(picture, ns=(1, 1))
+                    picture.write_bytes(kept + b"\0")
                 with patch.context() as once:
                     if name == "--bundle":
                         once.setattr(Bundle, "open", another_bundle)
@@ -268,7 +268,7 @@ def test_the_first_difference_is_named_in_a_fixed_order(
                         continue  # a run may go on under another time limit
                     with pytest.raises(UsageError, match=rf"another {name}: {says(name)}.*--restart"):
                         tune(changed)
-                os.utime(picture, ns=(kept, kept))
+                picture.write_bytes(kept)
 
 
 def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRequest) -> None:

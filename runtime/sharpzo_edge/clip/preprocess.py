@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,8 @@ UNSUPPORTED = (
 )
 HEADER_BYTES = 16
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHUNK_COPIES = (
-    11  # reading a PNG's text takes at most so often its bytes: Pillow copies, and a letter may take 4
-)
+# Reading a PNG's text takes at most so often its bytes: Pillow copies, and a letter may take 4.
+CHUNK_COPIES = 11
 TOO_MUCH_TEXT = "megabytes of text, too many for the budget"
 DECODER = f"Pillow {PIL.__version__}"  # what judges whether a file is a picture
 
@@ -73,15 +73,34 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
     most_bytes: the most memory that decoding may take
     Raises UnreadablePictureError with the reason, also when decoding would take more.
     """
-    try:
-        most = min(most_bytes, MOST_DECODING_BYTES)
-        with warnings.catch_warnings(), _own_text_limit() as limit_text:
-            # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
-            warnings.simplefilter("ignore")
-            before, behind = _largest_chunks(path)
-            _require_room_for(before, most)
-            limit_text(most, 0)
-            with Image.open(path) as picture:
+    with opened(path) as file:
+        return decoded(file, how, most_bytes)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """A picture's file. Raises UnreadablePictureError when it cannot be opened."""
+    with as_unreadable():
+        file = path.open("rb")
+    with file:
+        yield file
+
+
+def decoded(file: BufferedReader, how: Preprocess, most_bytes: float) -> NDArray[np.uint8]:
+    """The crop of a picture whose file is open; see `read_crop`.
+
+    Pillow maps some files that it opens itself, and a mapped file that shrinks kills the process. A file
+    that is already open it reads.
+    """
+    most = min(most_bytes, MOST_DECODING_BYTES)
+    with as_unreadable(), warnings.catch_warnings(), _own_text_limit() as limit_text:
+        # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
+        warnings.simplefilter("ignore")
+        before, behind = _largest_chunks(file)
+        _require_room_for(before, most)
+        limit_text(most, 0)
+        try:
+            with Image.open(file) as picture:
                 if picture.format == "EPS":  # EPS is a program: Pillow would start Ghostscript for it
                     raise UnreadablePictureError("not a picture")
                 megapixels = picture.width * picture.height / 1e6
@@ -95,8 +114,15 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
                     picture.load()
                     behind = 0  # it is read
                 return np.asarray(crop(picture, how))
-    except UnidentifiedImageError as error:
-        raise UnreadablePictureError(_what_it_is(path)) from error
+        except UnidentifiedImageError as error:
+            raise UnreadablePictureError(_what_it_is(file)) from error
+
+
+@contextlib.contextmanager
+def as_unreadable() -> Iterator[None]:
+    """Whatever goes wrong while a picture is read becomes UnreadablePictureError with the reason."""
+    try:
+        yield
     except Image.DecompressionBombError as error:
         raise UnreadablePictureError("too many pixels") from error
     except MemoryError as error:
@@ -119,13 +145,13 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
         raise UnreadablePictureError("truncated or damaged") from error
 
 
-def _what_it_is(path: Path) -> str:
-    """The reason for a file that Pillow does not know."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-        for start, beginning, name in UNSUPPORTED:
-            if header[start:].startswith(beginning):
-                return f"{name}, which cannot be read here"
+def _what_it_is(file: BufferedReader) -> str:
+    """The reason for a file that Pillow does not know. Raises OSError."""
+    file.seek(0)
+    header = file.read(HEADER_BYTES)
+    for start, beginning, name in UNSUPPORTED:
+        if header[start:].startswith(beginning):
+            return f"{name}, which cannot be read here"
     return "not a picture"
 
 
@@ -153,15 +179,13 @@ def _own_text_limit() -> Iterator[Callable[[float, int], None]]:
             PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
-def _largest_chunks(path: Path) -> tuple[int, int]:
+def _largest_chunks(file: BufferedReader) -> tuple[int, int]:
     """Of a PNG's chunks before its pixels, and behind them: the bytes of the largest. 0, 0 for other files.
 
-    Pillow reads each of them whole, before it looks at any limit.
+    Pillow reads each of them whole, before it looks at any limit. The file is at its beginning afterwards.
     """
     largest, behind = [0, 0], 0
-    with path.open("rb") as file:
-        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
-            return 0, 0
+    if file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
         size = os.fstat(file.fileno()).st_size
         while len(head := file.read(8)) == 8:
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
@@ -170,6 +194,7 @@ def _largest_chunks(path: Path) -> tuple[int, int]:
             else:
                 largest[behind] = max(largest[behind], min(length, size - file.tell()))
             file.seek(length + 4, os.SEEK_CUR)
+    file.seek(0)
     return largest[0], largest[1]
 
 

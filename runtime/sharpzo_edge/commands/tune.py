@@ -14,7 +14,12 @@ from typing import Any
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
-from ..pictures.features import TrainingFeatures, refuse_skipped_before, training_features
+from ..pictures.features import (
+    TrainingFeatures,
+    refuse_other_pictures,
+    refuse_skipped_before,
+    training_features,
+)
 from ..process_memory import peak_rss_mib
 from ..requests import TuneRequest, by_keywords
 from ..run.checkpoint import load_state, save_state
@@ -79,6 +84,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
         if request.restart:
             work.clear()
         elif result := finished_result(output, work, ready.made_for):
+            refuse_other_pictures(f"The finished {output}", work, ready.folder, ready.few_shot, caller)
             if request.strict:
                 refuse_skipped_before(work, ready.folder)
             caller.say(f"{output} is finished: this is its result, from when it was made")

@@ -13,20 +13,26 @@ import numpy as np
 from ..clip.bundle import Bundle
 from ..clip.preprocess import DECODER
 from ..clip.tower_plan import ImagePlan
+from ..errors import UsageError
 from ..run.files import file_checksum, json_checksum, read_checked_json, remove, write_checked_json
 from ..run.folder import WorkFolder
 from ..run.progress import Caller
 from ..run.typed_json import read_dataclass
 from ..types import LabelledFeatures
+from .compare import changed_picture
+from .content import listing_checksum
 from .encode import Rows, encode, encoded_journal
 from .feature_file import FeatureFile, write_features
-from .few_shot import ROW_ORDER, FewShot, Split, crops_journal, pictures_checksum, read_split
+from .few_shot import ROW_ORDER, FewShot, Split, crops_journal, read_split
 from .folder import LabelledFolder, skipped_pictures
 
 
 @dataclass(frozen=True)
 class TrainingFeatures:
-    """The shots, the validation pictures beyond them, and a checksum of which pictures they are."""
+    """The shots, the validation pictures beyond them, and a checksum of which pictures they are.
+
+    Of their names and contents.
+    """
 
     train: LabelledFeatures
     val: LabelledFeatures
@@ -59,13 +65,21 @@ def training_features(
     What an earlier process read or encoded for the same command lies in `work` and is used again.
     on_disk: the features stay on disk and are read in blocks; otherwise they come into memory
     Raises ImagesError for a class without a readable picture, InterruptedRunError when the caller wants to
-    stop, with `strict` SkippedPicturesError when a picture could not be read. Costs no query.
+    stop, with `strict` SkippedPicturesError when a picture could not be read, UsageError when pictures have
+    changed with which tuning has begun. Costs no query.
     """
     embed_dim = bundle.manifest.embed_dim
     crops_key, key = _keys(bundle, folder, few_shot, plan)
+    has_begun = work.checkpoint.exists()
+    if has_begun:
+        refuse_other_pictures(f"The interrupted run in {work.path}", work, folder, few_shot, caller)
     split = _split_before(work, key, few_shot.views, len(folder.files), embed_dim)
-    if split is not None and not (split.is_lasting or work.checkpoint.exists()):
-        split = None  # what could not be read is tried again, unless tuning has begun without it
+    if (
+        split is not None
+        and not has_begun  # until then, what could not be read or has changed is read anew
+        and (not split.is_lasting or changed_picture(folder, few_shot, split, caller))
+    ):
+        split = None
     if split is not None:
         _report(folder, split, caller, strict)
         caller.say(f"features of {len(split.labels)} pictures are there from before")
@@ -78,7 +92,8 @@ def training_features(
             order = np.column_stack((np.asarray(records)[pictures], views))
             parts = np.random.default_rng(few_shot.views_seed).random((len(order), 5))
             rows = Rows(crops, how, order, parts)
-            with encoded_journal(work, key, len(rows), plan, embed_dim) as encoded:
+            of_these = json_checksum(key, split.files, split.contents)
+            with encoded_journal(work, of_these, len(rows), plan, embed_dim) as encoded:
                 encode(bundle, rows, plan, encoded, caller)
                 of_views = f", every shot in {few_shot.views} views" * (few_shot.views > 1)
                 caller.say(f"encoded {len(rows)} pictures{of_views}")
@@ -94,7 +109,7 @@ def training_features(
     return TrainingFeatures(
         LabelledFeatures(train if on_disk else train[:], labels[:n_train]),
         LabelledFeatures(val if on_disk else val[:], labels[n_train:]),
-        json_checksum(split.files),
+        json_checksum(split.files, split.contents),
     )
 
 
@@ -105,11 +120,31 @@ def refuse_skipped_before(work: WorkFolder, folder: LabelledFolder) -> None:
         raise skipped_pictures(skipped)
 
 
+def refuse_other_pictures(
+    what: str, work: WorkFolder, folder: LabelledFolder, few_shot: FewShot, caller: Caller
+) -> None:
+    """Raises UsageError when a picture has another content than the one that the features were made of.
+
+    what: what was made of them, for the message
+    folder: holds the same names and sizes; a listing_checksum has told
+    Where pictures.json is gone or damaged there is nothing to compare with.
+    """
+    kept = _kept(work)
+    if kept and kept.drawn.fits(len(folder.files)):
+        name = changed_picture(folder, few_shot, kept.drawn, caller)
+        if name:
+            raise UsageError(
+                f"{what} was made with another --images: {name} has another content now. Its pictures must "
+                f"be the same, byte for byte. Put them back as they were, choose another --output, or start "
+                f"over with --restart"
+            )
+
+
 def _keys(bundle: Bundle, folder: LabelledFolder, few_shot: FewShot, plan: ImagePlan) -> tuple[str, str]:
     """What decides the crops, and what decides the features, whose last bits depend on a batch's size."""
     seed, views_seed = few_shot.seed, few_shot.views_seed
     crops = json_checksum(
-        *(bundle.checksum, pictures_checksum(folder), ROW_ORDER, few_shot.shots, few_shot.n_val),
+        *(bundle.checksum, listing_checksum(folder), ROW_ORDER, few_shot.shots, few_shot.n_val),
         DECODER,
         *(seed.entropy, list(seed.spawn_key), str(plan.decoding_bytes)),
     )

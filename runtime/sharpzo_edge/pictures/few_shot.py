@@ -6,28 +6,35 @@ next process finds it.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..clip.manifest import Preprocess
-from ..clip.preprocess import UnreadablePictureError, read_crop
+from ..clip.preprocess import UnreadablePictureError, as_unreadable, decoded, opened
 from ..errors import ImagesError
-from ..run.files import canonical_json
 from ..run.folder import WorkFolder
 from ..run.journal import Journal
 from ..run.progress import Caller
+from .content import (
+    CONTENT_BYTES,
+    content_now,
+    end_content,
+    new_checksum,
+    spelt,
+    state_of,
+    whole_content,
+)
 from .folder import LabelledFolder, Skipped
 
-# The first byte of an entry of the crops' journal. What failed for a reason of the moment is no entry for
-# the next process: its journal ends there, and the picture is tried again.
+# An entry of the crops' journal: one of these bytes, the content that the picture's file had, and the crop or
+# the reason. What failed for a reason of the moment is no entry for the next process: its journal ends there,
+# and the picture is tried again.
 IS_CROP, IS_REASON, IS_MOMENT = b"+", b"-", b"?"
 # By a part of the reason why no picture of a class can be read: what would do.
 ADVICE = {
@@ -35,8 +42,10 @@ ADVICE = {
     "too many for the budget": "--memory-budget 256MiB",
     "cannot be read here": "convert them to JPEG",
     "cannot be read (": "check the disk, and type the same command again",
+    "changed while": "wait until it is copied, and type the same command again",
     "memory": "stop other programs, and type the same command again",
 }
+HEAD_BYTES = 1 + CONTENT_BYTES
 LONGEST_REASON = 1 << 10
 ROW_ORDER = "shots, then validation"  # of Split.rows
 FEW_SHOWN = 8  # classes that a line names
@@ -82,23 +91,27 @@ def shots_then_validation(shots: int, n_val: int) -> tuple[slice, slice]:
 class Split:
     """Which pictures were taken, in the order in which they were read.
 
-    files: (N,) spelt below the folder's root; labels: (N,) their classes; is_val: (N,) whether beyond the
-    shots; skipped, said: lines for the user, of pictures and of classes
+    files: (N,) spelt below the folder's root; contents: (N,) checksums of their bytes; labels: (N,) their
+    classes; is_val: (N,) whether beyond the shots
+    skipped, said: lines for the user, of pictures and of classes
+    passed_over: one checksum of all files that were tried and passed over
     is_lasting: whether no picture was passed over for a reason of the moment
     """
 
     files: tuple[str, ...]
+    contents: tuple[str, ...]
     labels: tuple[int, ...]
     is_val: tuple[bool, ...]
     skipped: tuple[str, ...]
     said: tuple[str, ...]
+    passed_over: str
     is_lasting: bool
 
     def fits(self, n_classes: int) -> bool:
         """Whether it can be what `read_split` returned: anyone can make a checksum that fits."""
         with_shots = {label for label, val in zip(self.labels, self.is_val, strict=False) if not val}
         return (
-            len(self.files) == len(self.labels) == len(self.is_val)
+            len(self.files) == len(self.contents) == len(self.labels) == len(self.is_val)
             and with_shots == set(range(n_classes))
             and with_shots.issuperset(self.labels)
         )
@@ -122,15 +135,18 @@ def read_split(
     """Read the crops of the split's pictures; returns which they are, and their records in `crops`.
 
     A class's pictures are taken in a random order; one that cannot be read, or not with `most_bytes`, is
-    passed over, and the next takes its place. The first of these outcomes may be in `crops` from before.
+    passed over, and the next takes its place. The first of these outcomes may be in `crops` from before. They
+    count up to the first picture whose file has another content by now.
     Raises ImagesError for a class without a readable picture, InterruptedRunError when a signal has come.
     """
     files: list[str] = []
+    contents: list[str] = []
     labels: list[int] = []
     is_val: list[bool] = []
     records: list[int] = []
     skipped, few = Skipped(), []
-    is_lasting = True
+    passed_over, is_lasting = new_checksum(), True
+    n_before = len(crops)
     _, validation = shots_then_validation(few_shot.shots, few_shot.n_val)
     orders = taking_orders(few_shot.seed, map(len, folder.files))
     n_tried = 0
@@ -144,17 +160,23 @@ def read_split(
                 f"--restart"
             )
             caller.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(folder.files)}")
+            if n_tried < n_before and not _is_same(crops[n_tried], paths[i]):
+                crops.cut(n_tried)
+                n_before = n_tried
             if n_tried == len(crops):
                 crops.append(_outcome(paths[i], how, most_bytes))
             outcome = crops[n_tried]
             n_tried += 1
+            content = outcome[1:HEAD_BYTES]
             if outcome[:1] != IS_CROP:
                 for each in (skipped, of_class):
-                    each.add(paths[i], outcome[1:].decode(errors="replace"))
+                    each.add(paths[i], outcome[HEAD_BYTES:].decode(errors="replace"))
+                passed_over.update(content)
                 is_lasting = is_lasting and outcome[:1] == IS_REASON
                 continue
             records.append(n_tried - 1)
-            files.append(_spelt(paths[i].relative_to(folder.root)))
+            files.append(spelt(paths[i].relative_to(folder.root)))
+            contents.append(content.hex())
             labels.append(k)
             is_val.append(n_read >= validation.start)
             n_read += 1
@@ -168,7 +190,16 @@ def read_split(
         said.append(
             f"fewer than {few_shot.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}"
         )
-    split = Split(tuple(files), tuple(labels), tuple(is_val), tuple(skipped.lines()), tuple(said), is_lasting)
+    split = Split(
+        tuple(files),
+        tuple(contents),
+        tuple(labels),
+        tuple(is_val),
+        tuple(skipped.lines()),
+        tuple(said),
+        passed_over.hexdigest(),
+        is_lasting,
+    )
     return split, records
 
 
@@ -185,56 +216,49 @@ def _no_picture(path: Path, n_files: int, skipped: Skipped) -> ImagesError:
 
 def crops_journal(work: WorkFolder, key: str, how: Preprocess) -> Journal:
     """The outcomes of reading pictures, one after another."""
-    largest = max(_crop_bytes(how), LONGEST_REASON) + 1
+    largest = HEAD_BYTES + max(_crop_bytes(how), LONGEST_REASON)
     return work.journal(work.crops, key, largest, partial(_is_outcome, how))
 
 
 def crop_of(record: bytes, how: Preprocess) -> NDArray[np.uint8]:
     """The crop (height, width, 3) in a record of the journal that holds one."""
-    return np.frombuffer(record, np.uint8, offset=1).reshape(*how.size, 3)
+    return np.frombuffer(record, np.uint8, offset=HEAD_BYTES).reshape(*how.size, 3)
 
 
 def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
     """A record of the journal: the crop, or why there is none."""
     try:
-        return IS_CROP + read_crop(path, how, most_bytes).tobytes()
+        with opened(path) as file, as_unreadable():
+            before = state_of(file)
+            kind, found = _crop_or_reason(file, how, most_bytes)
+            content = whole_content(file) if kind == IS_CROP else end_content(file)
+            if state_of(file) != before:  # the checksum may be of other bytes than the crop
+                raise UnreadablePictureError("changed while it was read", is_lasting=False)
+            return kind + content + found
     except UnreadablePictureError as reason:
-        return (IS_REASON if reason.is_lasting else IS_MOMENT) + str(reason).encode()
+        return IS_MOMENT + bytes(CONTENT_BYTES) + str(reason).encode()
+
+
+def _crop_or_reason(file: BufferedReader, how: Preprocess, most_bytes: float) -> tuple[bytes, bytes]:
+    """Raises UnreadablePictureError for a reason of the moment."""
+    try:
+        return IS_CROP, decoded(file, how, most_bytes).tobytes()
+    except UnreadablePictureError as reason:
+        if reason.is_lasting:
+            return IS_REASON, str(reason).encode()
+        raise
+
+
+def _is_same(record: bytes, path: Path) -> bool:
+    """Whether a picture's file has the content that its record was made of, as far as it can be read."""
+    return content_now(path, record[:1] == IS_CROP) in (record[1:HEAD_BYTES], None)
 
 
 def _is_outcome(how: Preprocess, _: int, record: bytes) -> bool:
-    return record[:1] == IS_REASON or (record[:1] == IS_CROP and len(record) == 1 + _crop_bytes(how))
+    if len(record) < HEAD_BYTES or record[:1] not in (IS_CROP, IS_REASON):
+        return False
+    return record[:1] == IS_REASON or len(record) == HEAD_BYTES + _crop_bytes(how)
 
 
 def _crop_bytes(how: Preprocess) -> int:
     return how.size[0] * how.size[1] * 3
-
-
-def pictures_checksum(folder: LabelledFolder) -> str:
-    """Changes when a file's name, size or time changes.
-
-    Of JSON that is made piece by piece: all of it at once would take more memory than the listing.
-    """
-    found = hashlib.sha256(b"[[")
-    separator = b""
-    for path in chain.from_iterable(folder.files):
-        found.update(
-            separator + canonical_json([_spelt(path.relative_to(folder.root)), *_size_and_time(path)])
-        )
-        separator = b","
-    found.update(b"]]")
-    return found.hexdigest()
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """(-1, -1) for a link that leads nowhere, or a file that has just gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _spelt(path: Path) -> str:
-    """A path as text that JSON can hold, whatever its bytes are."""
-    return os.fsencode(path).decode(errors="backslashreplace")

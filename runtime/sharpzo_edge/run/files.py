@@ -112,6 +112,10 @@ class Appended:
         with _as_ours("write", self._path):
             self._file.write(data)
 
+    def truncate(self, size: int) -> None:
+        with _as_ours("write", self._path):
+            self._file.truncate(size)
+
     def read(self, start: int, length: int) -> bytes:
         with _as_ours("read", self._path):
             return os.pread(self._file.descriptor, length, start)

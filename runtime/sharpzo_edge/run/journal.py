@@ -71,6 +71,12 @@ class Journal:
         if time.monotonic() - self._synced >= self._seconds:
             self.sync()
 
+    def cut(self, number: int) -> None:
+        """Take the record of that number away, and all that follow. Raises SharpzoError."""
+        del self._records[number:]
+        self._end = sum(self._records[-1]) if self._records else 0
+        self._file.truncate(self._end)
+
     def sync(self) -> None:
         self._file.sync()
         self._synced = time.monotonic()

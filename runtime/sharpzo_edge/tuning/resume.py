@@ -16,7 +16,7 @@ from ..clip.bundle import Bundle
 from ..errors import UsageError
 from ..memory.budget import Budget, spelt
 from ..memory.plan import Plan, tower_json
-from ..pictures.few_shot import pictures_checksum
+from ..pictures.content import listing_checksum
 from ..pictures.folder import LabelledFolder
 from ..requests import TuneRequest
 from ..run.files import file_checksum, read_checked_json, write_checked_json
@@ -31,7 +31,8 @@ LONGEST_SHOWN = 40  # the most characters of a value in a message
 # What to say of values that are checksums, which mean nothing to a reader.
 BEHIND_A_CHECKSUM = {
     "--bundle": "it is another bundle",
-    "--images": "the files of the folder have changed (names, sizes or times)",
+    "--images": "the files of the folder have changed (names or sizes), or another version listed them",
+    "choice of pictures": "others can be read, or their contents have changed",
 }
 
 
@@ -84,7 +85,7 @@ def made_for(
     }
     return {
         "--bundle": bundle.checksum,
-        "--images": pictures_checksum(folder),
+        "--images": listing_checksum(folder),
         "--class-names": list(folder.names),
         "--seed": request.seed,
         "--preset": settings.preset,
