@@ -33,9 +33,14 @@ def long(path):
     path.write_bytes(path.read_bytes() + b"\0")
 
 
-def symlink(path):
-    path.rename(path.with_name("elsewhere"))
+def dead_link(path):
+    path.unlink()
     path.symlink_to("elsewhere")
+
+
+def circle(path):
+    path.unlink()
+    path.symlink_to(path.name)
 
 
 def folder(path):
@@ -43,7 +48,7 @@ def folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("damage", [missing, short, long, symlink, folder])
+@pytest.mark.parametrize("damage", [missing, short, long, dead_link, circle, folder])
 @pytest.mark.parametrize("name", ["text.data", "bpe.txt.gz"])
 def test_a_file_that_is_not_as_listed_is_refused_by_name(bundle_copy, damage, name):
     damage(bundle_copy.folder / name)

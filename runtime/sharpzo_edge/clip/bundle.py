@@ -10,7 +10,7 @@
     token_ids.npy          sorted int32: row i embeds token token_ids[i]; absent if the table has all tokens
     bpe.txt.gz             CLIP's merges, to tokenise class names on the device
 
-The device never writes to a bundle. Nothing here imports onnxruntime or torch.
+Every file may be a link. The device never writes to a bundle. Nothing here imports onnxruntime or torch.
 """
 
 from __future__ import annotations
@@ -150,6 +150,18 @@ class Bundle:
         except ValueError as error:
             raise _damaged(self.folder, f"{Path(file.name).name} {error}") from error
 
+    def check_size(self, name: str) -> None:
+        """Raises BundleError unless a file still has the size that the manifest states.
+
+        A mapped file that is shorter than what is read of it ends the process without a word.
+        """
+        try:
+            found = os.stat(self.path(name)).st_size
+        except OSError as error:
+            raise _missing(self.path(name), error) from error
+        if found != self.manifest.files[name].size:
+            raise _damaged(self.folder, f"{name} has {found} bytes, not {self.manifest.files[name].size}")
+
     def _check_files(self) -> None:
         text, image = self.manifest.text, self.manifest.image
         steps = [step.graph for step in (*text.steps, *image.steps)]
@@ -161,9 +173,9 @@ class Bundle:
             if PurePosixPath(name).name != name or name in ("", ".", ".."):
                 raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
             try:
-                found = os.lstat(self.path(name))
+                found = os.stat(self.path(name))
             except (OSError, ValueError) as error:  # ValueError: no file can have such a name
-                raise _damaged(self.folder, f"{name[:80]} is missing ({error})") from error
+                raise _missing(self.path(name), error) from error
             if not stat.S_ISREG(found.st_mode):
                 raise _damaged(self.folder, f"{name} is not a plain file")
             if found.st_size != expected.size:
@@ -194,6 +206,20 @@ def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
         return read_dataclass(Manifest, data)
     except ValueError as error:
         raise _damaged(folder, f"{MANIFEST_FILE}: {error}") from error
+
+
+def _missing(path: Path, error: Exception) -> BundleError:
+    try:
+        is_dead_link = path.is_symlink()
+    except (OSError, ValueError):
+        is_dead_link = False
+    if not is_dead_link:
+        return _damaged(path.parent, f"{path.name[:80]} is missing ({error})")
+    return BundleError(
+        f"The bundle {path.parent} is not complete: {path.name} is a link to {os.readlink(path)}, which "
+        f"leads nowhere. A link must lead to a file that is there. Fetch that file, or copy the bundle from "
+        f"where it is whole, with files in place of links. Type there: cp -rL BUNDLE COPY"
+    )
 
 
 def _damaged(folder: Path, what: str) -> BundleError:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
+from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, UsageError
 from ..types import Floats
 from .bundle import Bundle
+from .linked_weights import is_elsewhere, with_data_at
 from .quiet_onnxruntime import ort
 from .tower_plan import STREAMING, Mode
 
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 MOST_THREADS = 256  # each thread takes memory
 
 
@@ -19,9 +23,10 @@ def onnxruntime_version() -> str:
     return version
 
 
-def open_session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.InferenceSession:
+def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int) -> ort.InferenceSession:
     """A session for one graph of a bundle, with settings that suit the mode. Checks the graph's sha256 first.
 
+    data: the file with those of the graph's weights that are no inputs: onnxruntime maps it
     threads: 0 is one a core
     Raises UsageError for a bad number of threads, BundleError for a damaged graph, or one that onnxruntime
     cannot load.
@@ -43,10 +48,16 @@ def open_session(bundle: Bundle, graph: str, mode: Mode, threads: int) -> ort.In
         _share_an_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
     path = bundle.verified(graph)  # onnxruntime may crash on a damaged file
+    model: str | bytes = str(path)
+    bundle.check_size(data)
     try:
+        if is_elsewhere(path, bundle.path(data)):
+            real = Path(os.path.realpath(bundle.path(data)))
+            model = with_data_at(path.read_bytes(), data, real.name)
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(real.parent))
         # An arena that doubles would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
-        return ort.InferenceSession(str(path), options, providers=[provider])
+        return ort.InferenceSession(model, options, providers=[provider])
     except MemoryError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no useful common base class

@@ -135,7 +135,7 @@ class _Resident:
 
     def __init__(self, bundle: Bundle, part: str, mode: Mode, threads: int):
         tower = getattr(bundle.manifest, part)
-        self._session = open_session(bundle, tower.graph, mode, threads)
+        self._session = open_session(bundle, tower.graph, tower.data, mode, threads)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         for job in jobs:
@@ -160,7 +160,7 @@ class _Streamed:
             )
         self._steps = tower.steps
         graphs = dict.fromkeys(step.graph for step in tower.steps)
-        self._sessions = {graph: open_session(bundle, graph, mode, threads) for graph in graphs}
+        self._sessions = {graph: open_session(bundle, graph, tower.data, mode, threads) for graph in graphs}
         self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
         self._data = bundle.path(tower.data)
         self._at_the_end = giving_back() if mode == "streamed" else None
