@@ -9,7 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from ..run.files import replacing
+from ..errors import SharpzoError
+from ..run.files import cannot, replacing
 from ..run.journal import Journal
 from ..run.npy import npy_offset
 from ..types import Floats
@@ -23,11 +24,37 @@ def held_bytes(n_features: int, embed_dim: int) -> int:
     return n_bytes if n_bytes <= FEATURES_IN_MEMORY else 0
 
 
+class OpenForReading:
+    """A file that stays open as long as this object is held, even when its name is given to another."""
+
+    def __init__(self, path: Path):
+        """Raises OSError."""
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, n_bytes: int, place: int) -> bytes:
+        """Raises SharpzoError when the disk does not give them, or the file has become shorter."""
+        try:
+            data = os.pread(self.descriptor, n_bytes, place)
+        except OSError as error:
+            raise cannot("read", self.path, error) from error
+        if len(data) < n_bytes:
+            raise SharpzoError(
+                f"{self.path} ends before byte {place + n_bytes:,}. It must stay as tune wrote it while "
+                f"the run goes on. Type the same command again, and change nothing in that folder"
+            )
+        return data
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 @dataclass(frozen=True)
 class FeatureFile:
     """Rows of the file, read where they are asked for and never mapped."""
 
-    path: Path
+    file: OpenForReading
     offset: int
     n_rows: int
     embed_dim: int
@@ -35,8 +62,9 @@ class FeatureFile:
     @classmethod
     def open(cls, path: Path, n_rows: int, embed_dim: int) -> Self:
         """Raises OSError, and ValueError for a file of another form or size."""
-        with path.open("rb") as file:
-            return cls(path, npy_offset(file, np.float32, (n_rows, embed_dim)), n_rows, embed_dim)
+        held = OpenForReading(path)
+        with os.fdopen(os.dup(held.descriptor), "rb") as file:
+            return cls(held, npy_offset(file, np.float32, (n_rows, embed_dim)), n_rows, embed_dim)
 
     @property
     def row_bytes(self) -> int:
@@ -45,9 +73,7 @@ class FeatureFile:
     def __getitem__(self, rows: slice) -> Floats:
         first, end, _ = rows.indices(self.n_rows)
         place, n_bytes = self.offset + first * self.row_bytes, max(0, end - first) * self.row_bytes
-        with self.path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), n_bytes, place)
-        return np.frombuffer(data, "<f4").reshape(-1, self.embed_dim)
+        return np.frombuffer(self.file.read(n_bytes, place), "<f4").reshape(-1, self.embed_dim)
 
     def part(self, start: int, end: int) -> Self:
         """Rows start..end-1, still on disk."""
