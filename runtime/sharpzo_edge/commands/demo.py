@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..demo import BUNDLE, DEFAULT_TASK, TASKS, task_names
-from ..errors import InterruptedRunError, UsageError
+from ..errors import InterruptedRunError, SharpzoError, UsageError
 from ..process_memory import peak_rss_mib
 from ..requests import DemoRequest, TuneRequest, by_keywords
 from ..run.progress import caller_of
@@ -46,7 +48,7 @@ class DemoResult:
 def demo_request(request: DemoRequest) -> DemoResult:
     """Works in a temporary folder, which it removes.
 
-    Raises UsageError for an unknown task or a seed that is none.
+    Raises UsageError for an unknown task, a seed that is none, or no place for the folder.
     """
     task = request.task or DEFAULT_TASK
     folder = TASKS / task
@@ -57,7 +59,7 @@ def demo_request(request: DemoRequest) -> DemoResult:
         )
     caller = caller_of(request.on_progress, request.stop)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-") as work:
+    with _temporary_folder() as work:
         tuning = TuneRequest(
             bundle=BUNDLE,
             images=folder / "train",
@@ -81,6 +83,10 @@ def demo_request(request: DemoRequest) -> DemoResult:
             raise InterruptedRunError(
                 "Stopped. The demo keeps nothing. Begin again with: sharpzo-edge demo", stopped.exit_code
             ) from stopped
+        except SharpzoError as error:
+            if isinstance(error.__cause__, OSError) and str(work) in str(error):
+                raise _no_place(error.__cause__) from error
+            raise
     return DemoResult(
         task=task,
         n_classes=after.n_classes,
@@ -92,6 +98,24 @@ def demo_request(request: DemoRequest) -> DemoResult:
         stage2_queries=tuned.stage2_queries,
         seconds=round(time.monotonic() - started, 3),
         peak_rss_mib=round(peak_rss_mib(), 1),
+    )
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="sharpzo-edge-demo-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_place(error) from error
+    with folder as path:
+        yield path
+
+
+def _no_place(error: OSError) -> UsageError:
+    return UsageError(
+        f"demo has no folder for its temporary files ({error.strerror or error}). It takes some megabytes in "
+        f"TMPDIR, /tmp, /var/tmp or the working folder, one of which must be writable. "
+        f"Type: TMPDIR=FOLDER sharpzo-edge demo"
     )
 
 
