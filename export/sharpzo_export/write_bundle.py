@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -66,28 +67,51 @@ def export(
             f"--weights {weights} is not known. The linear layers' weights can be "
             f"{', '.join(PRECISIONS)}; activations are fp32 always. Use --weights fp32"
         )
-    if output.exists():
+    if os.path.lexists(output):  # also a link that leads nowhere: no folder can take its place
         raise UsageError(
             f"The output {output} exists already. Export writes a new folder and replaces none. "
             f"Remove it first, or choose another --output"
         )
     kept = _read_vocabulary(vocabulary) if vocabulary else None
-    clip = load_clip(model, pretrained, quick_gelu)
-    beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    beside = output.with_name(f".{secrets.token_hex(8)}.part")
+    new = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
     try:
-        beside.mkdir(parents=True)
-        _write(beside, clip, kept, weights)
-        for path in beside.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(beside)
-        os.rename(beside, output)
-    except OSError as error:
-        raise cannot("write", output, error) from error
+        _take_place(output, beside)
+        clip = load_clip(model, pretrained, quick_gelu)
+        try:
+            _write(beside, clip, kept, weights)
+            for path in beside.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            sync_folder(beside)
+            os.rename(beside, output)
+        except OSError as error:
+            raise cannot("write", output, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        if not os.path.lexists(output):
+            _remove_empty(new)
     written = Bundle.open(output)
     return written, clip.notes + _notes(written.manifest)
+
+
+def _take_place(output: Path, beside: Path) -> None:
+    """Make the folder that becomes the output, before the model is loaded. Raises SharpzoError.
+
+    It has the output's own name first: whether a name is too long, only the file system knows.
+    """
+    try:
+        output.mkdir(parents=True)
+        output.rename(beside)
+    except OSError as error:
+        raise cannot("write", output, error) from error
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Those that were made for an output that there is none of, from the lowest one up."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _notes(manifest: Manifest) -> tuple[str, ...]:

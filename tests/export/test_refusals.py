@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 
 from safetensors.torch import save_file
 
-from sharpzo_edge.errors import UsageError
+from sharpzo_edge.errors import SharpzoError, UsageError
 from sharpzo_export.write_bundle import export
 from support.tiny_clip import RECIPES, config, save_model
 
@@ -226,6 +226,32 @@ def test_output_that_exists_is_not_touched(tmp_path, monkeypatch):
         export("RN50", "none", tmp_path / "bundle")
     assert (tmp_path / "bundle" / "mine.txt").read_text() == "keep"
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "dead link", "long name", "long path"])
+def test_an_output_that_cannot_be_is_refused_at_once(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("sharpzo_export.write_bundle.load_clip", lambda *a: pytest.fail("loaded"))
+    (tmp_path / "file").write_text("keep")
+    (tmp_path / "link").symlink_to("nowhere")
+    output = {
+        "a file": tmp_path / "file" / "bundle",
+        "dead link": tmp_path / "link",
+        "long name": tmp_path / "new" / ("n" * 256),
+        "long path": tmp_path / ("a/" * 3000),
+    }[kind]
+    with pytest.raises(SharpzoError, match=r"(Cannot write|exists already).*--output"):
+        export("RN50", "none", output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+
+
+def test_a_model_that_is_refused_leaves_no_folders(tmp_path, monkeypatch):
+    def refused(*_):
+        raise UsageError("no such model")
+
+    monkeypatch.setattr("sharpzo_export.write_bundle.load_clip", refused)
+    with pytest.raises(UsageError, match="no such model"):
+        export("RN50", "none", tmp_path / "new" / "folders" / "bundle")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
