@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,14 @@ class Inspection:
 
 def inspect(path: Path | None) -> Inspection:
     """Raises UsageError when there is nothing, BundleError or PromptFileError when it is neither."""
-    if path is None or not path.exists():
+    try:
+        is_folder = path is not None and stat.S_ISDIR(path.stat().st_mode)
+        why = "" if path else " an empty path"
+    except OSError as error:
+        why = f" {path}" + f" ({error.strerror})" * (error.errno != errno.ENOENT)
+    if path is None or why:
         raise UsageError(
-            f"There is nothing at {path or 'an empty path'}. inspect takes a bundle's folder or the file "
+            f"There is nothing at{why}. inspect takes a bundle's folder or the file "
             f"of a tuned prompt. Check the path"
         )
-    return Inspection(path, Bundle.open(path) if path.is_dir() else TunedPrompt.open(path))
+    return Inspection(path, Bundle.open(path) if is_folder else TunedPrompt.open(path))

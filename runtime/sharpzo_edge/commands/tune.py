@@ -16,6 +16,7 @@ from ..clip.towers import TextTower
 from ..errors import UsageError
 from ..pictures.features import (
     TrainingFeatures,
+    disk_bytes,
     refuse_other_pictures,
     refuse_skipped_before,
     training_features,
@@ -23,9 +24,10 @@ from ..pictures.features import (
 from ..process_memory import peak_rss_mib
 from ..requests import TuneRequest, by_keywords
 from ..run.checkpoint import load_state, save_state
-from ..run.files import checksum, file_checksum, remove
+from ..run.files import checksum, file_checksum, remove, try_to_replace
 from ..run.folder import WorkFolder
 from ..run.log import Log
+from ..run.output import space_note
 from ..run.progress import Caller, Progress, caller_of, duration
 from ..seeds import seed_stream
 from ..tuning.heads import Head, gda, with_best_weight
@@ -90,7 +92,11 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             caller.say(f"{output} is finished: this is its result, from when it was made")
             remove(work.checkpoint)  # a kill may have left it
             return result, True
+        try_to_replace(output)
         save_record(work, Record(ready.made_for, file_checksum(output), None))
+        needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
+        if not work.pictures.exists() and (too_little := space_note(work, needed)):
+            caller.say(too_little)
         result = _tuned(request, ready, work, caller)
         save_record(work, Record(ready.made_for, file_checksum(output), result))
         remove(work.checkpoint)

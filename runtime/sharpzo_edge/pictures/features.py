@@ -23,7 +23,7 @@ from .compare import changed_picture
 from .content import listing_checksum
 from .encode import Rows, encode, encoded_journal
 from .feature_file import FeatureFile, write_features
-from .few_shot import ROW_ORDER, FewShot, Split, crops_journal, read_split
+from .few_shot import ROW_ORDER, FewShot, Split, crops_bytes, crops_journal, read_split
 from .folder import LabelledFolder, skipped_pictures
 
 
@@ -111,6 +111,12 @@ def training_features(
         LabelledFeatures(val if on_disk else val[:], labels[n_train:]),
         json_checksum(split.files, split.contents),
     )
+
+
+def disk_bytes(bundle: Bundle, folder: LabelledFolder, few_shot: FewShot) -> int:
+    """The most that crops and features take on disk: features lie in a journal before they are one file."""
+    features = 4 * bundle.manifest.embed_dim * few_shot.n_rows(folder)
+    return crops_bytes(few_shot.n_taken(folder), bundle.manifest.preprocess) + 2 * features
 
 
 def refuse_skipped_before(work: WorkFolder, folder: LabelledFolder) -> None:

@@ -68,8 +68,11 @@ class FewShot:
     def n_rows(self, folder: LabelledFolder) -> int:
         """Pictures that will be encoded, a view each, when all of them can be read."""
         n_shots = sum(min(len(files), self.shots) for files in folder.files)
-        n_taken = sum(min(len(files), self.shots + self.n_val) for files in folder.files)
-        return (self.views - 1) * n_shots + n_taken
+        return (self.views - 1) * n_shots + self.n_taken(folder)
+
+    def n_taken(self, folder: LabelledFolder) -> int:
+        """Pictures that will be taken, when all of them can be read."""
+        return sum(min(len(files), self.shots + self.n_val) for files in folder.files)
 
 
 def taking_orders(seed: np.random.SeedSequence, sizes: Iterable[int]) -> Iterator[NDArray[np.int64]]:
@@ -218,6 +221,11 @@ def crops_journal(work: WorkFolder, key: str, how: Preprocess) -> Journal:
     """The outcomes of reading pictures, one after another."""
     largest = HEAD_BYTES + max(_crop_bytes(how), LONGEST_REASON)
     return work.journal(work.crops, key, largest, partial(_is_outcome, how))
+
+
+def crops_bytes(n: int, how: Preprocess) -> int:
+    """What the crops of n pictures take on disk."""
+    return n * (HEAD_BYTES + _crop_bytes(how))
 
 
 def crop_of(record: bytes, how: Preprocess) -> NDArray[np.uint8]:

@@ -65,8 +65,7 @@ def replacing(path: Path) -> Iterator[OpenFile]:
     the file beside is removed and `path` is as it was. One process at a time may replace a path.
     Raises SharpzoError when the disk does not take it.
     """
-    path = Path(os.path.realpath(path))  # what a link leads to is replaced, and not the link
-    beside = path.with_name(f".{path.name}{BESIDE_SUFFIX}")
+    path, beside = _place_of(path)
     try:
         with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
             yield file
@@ -91,6 +90,35 @@ def _rename(path: Path, new: Path) -> None:
                 raise
         time.sleep(seconds)
     os.replace(path, new)
+
+
+def _place_of(path: Path) -> tuple[Path, Path]:
+    """The file that is replaced, which is what a link leads to and not the link; and the one beside it."""
+    if os.path.islink(path):
+        path = Path(os.path.realpath(path))
+    name = f".{path.name}{BESIDE_SUFFIX}"
+    if len(os.fsencode(name)) > longest_name(path.parent):
+        name = f".{checksum(os.fsencode(path.name))[:16]}{BESIDE_SUFFIX}"
+    return path, path.with_name(name)
+
+
+def longest_name(folder: Path) -> int:
+    """Bytes of the longest name in a folder, as far as the system tells."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        return 255
+
+
+def try_to_replace(path: Path) -> None:
+    """Make the file beside `path`, and remove it: what would refuse `replacing` then refuses now.
+
+    Raises SharpzoError.
+    """
+    _, beside = _place_of(path)
+    with _as_ours("write", path):
+        OpenFile(beside, os.O_WRONLY | os.O_TRUNC).close()
+        os.unlink(beside)
 
 
 class Appended:

@@ -24,6 +24,7 @@ from ..errors import UsageError
 from .files import CHECKPOINT_SECONDS, OpenFile, cannot, make_folder, remove
 from .journal import Journal
 
+WORK_SUFFIX = ".work"
 LOCK, LOG = "lock", "log.jsonl"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # some network and FUSE disks
 
@@ -38,7 +39,7 @@ class WorkFolder:
     @classmethod
     def of(cls, output: Path, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> WorkFolder:
         """The one beside an output."""
-        return cls(output.with_name(f"{output.name}.work"), checkpoint_seconds)
+        return cls(output.with_name(f"{output.name}{WORK_SUFFIX}"), checkpoint_seconds)
 
     @property
     def log(self) -> Path:

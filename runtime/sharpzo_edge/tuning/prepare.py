@@ -6,7 +6,6 @@ It reads the bundle and lists the pictures. It opens no picture and runs no towe
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ..memory.plan import Plan, Work, make_plan
 from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
 from ..requests import TuneRequest
+from ..run.output import check_output
 from ..search import cmaes
 from ..seeds import seed_stream
 from ..types import Floats
@@ -151,21 +151,7 @@ def check(request: TuneRequest) -> None:
                 f"{option} {value} is {what}. It takes {least} or more. Try {option} {max(least, 1)}"
             )
     check_threads(request.threads)
-    if request.output_path.is_dir() or os.fspath(request.output).endswith(os.sep):
-        raise UsageError(
-            f"The output {request.output} is a folder. The tuned prompt is one file. "
-            f"Try --output {request.output_path / 'prompt.safetensors'}"
-        )
-    if request.output_path.exists() and not request.output_path.is_file():
-        raise UsageError(
-            f"The output {request.output} is a device, a pipe or a socket. The tuned prompt is a plain file. "
-            f"Try --output prompt.safetensors"
-        )
-    if os.path.ismount(request.output_path):
-        raise UsageError(
-            f"The output {request.output} is a mount of its own, which no file can be moved onto. The tuned "
-            f"prompt is a plain file in a folder. Mount the folder instead, or choose another --output"
-        )
+    check_output(request.output)
     if request.head not in heads.HEADS:
         raise UsageError(
             f"--head {request.head} is not known. It takes one of: {', '.join(heads.HEADS)}. Try --head gda"
