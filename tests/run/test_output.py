@@ -139,9 +139,7 @@ def test_a_read_only_place_is_refused_at_once(
             return os.open(path, flags, *mode, **options)
 
     monkeypatch.setattr(files, "os", ReadOnly())
-    with pytest.raises(
-        SharpzoError, match=r"Cannot write .*Read-only file.*Check the folder.*--output"
-    ):
+    with pytest.raises(SharpzoError, match=r"Cannot write .*Read-only file.*Check the folder.*--output"):
         tune(disk.tiny("edge", BUNDLE, images, tmp_path / "prompt"))
 
 

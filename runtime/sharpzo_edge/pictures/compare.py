@@ -38,6 +38,7 @@ def changed_picture(folder: LabelledFolder, few_shot: FewShot, split: Split, cal
                     all_read = content is not None
                     passed_over.update(content or b"")
                 continue
+            caller.status(f"comparing picture {number + 1} of {len(split.files)} with the one of before")
             if content_now(paths[i], is_read=True) not in (bytes.fromhex(split.contents[number]), None):
                 return f"the picture {folder.root / name}"
             number += 1
