@@ -113,6 +113,18 @@ def test_a_link_to_no_folder_is_refused_at_once(images: Path, tmp_path: Path, un
         tune(disk.tiny("edge", BUNDLE, images, tmp_path / "prompt"))
 
 
+def test_a_restart_that_is_refused_clears_nothing(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "prompt").symlink_to(tmp_path / "disk" / "prompt")
+    request = disk.tiny("edge", BUNDLE, images, tmp_path / "prompt")
+    first = tune(request)
+    (tmp_path / "disk").rename(tmp_path / "unplugged")
+    with pytest.raises(SharpzoError, match="Cannot write"):
+        tune(replace(request, restart=True))
+    (tmp_path / "unplugged").rename(tmp_path / "disk")
+    assert tune(request) == first
+
+
 def test_a_link_in_a_circle_is_refused_at_once(images: Path, tmp_path: Path, unread: None) -> None:
     (tmp_path / "prompt").symlink_to("prompt")
     with pytest.raises(UsageError, match=r"cannot be looked up \(Too many levels.*--output"):

@@ -83,9 +83,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
     work.make()
     with work.locked(caller.say), Log(work.log, caller) as log:
         caller = dataclasses.replace(caller, listeners=(*caller.listeners, log))
-        if request.restart:
-            work.clear()
-        elif result := finished_result(output, work, ready.made_for):
+        if not request.restart and (result := finished_result(output, work, ready.made_for)):
             refuse_other_pictures(f"The finished {output}", work, ready.folder, ready.few_shot, caller)
             if request.strict:
                 refuse_skipped_before(work, ready.folder)
@@ -93,6 +91,8 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             remove(work.checkpoint)  # a kill may have left it
             return result, True
         try_to_replace(output)
+        if request.restart:
+            work.clear()
         save_record(work, Record(ready.made_for, file_checksum(output), None))
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
         if not work.pictures.exists() and (too_little := space_note(work, needed)):
