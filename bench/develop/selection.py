@@ -1,9 +1,9 @@
 """Which evaluation of a run to keep where classes have unequal numbers of pictures to validate on.
 
-    python -m develop.selection --work DIR [--seeds 0 1]
+    python -m develop.selection --work DIR [--seeds 0]
 
 Tunes on many shapes of imbalance, and reckons what each rule of choosing would have kept. Writes
-bench/results/develop/selection.json, and prints a table.
+bench/results/develop/selection.json, and the table of docs/development.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.machine import ROOT, describe_machine
+from shared.machine import ROOT, describe_machine, one_line
+from shared.pages import keep_results, markdown_table, replace_between
 from sharpzo_edge.run.files import write_json
 from sharpzo_edge.search.losses import cross_entropies, logits_of
 from sharpzo_edge.tuning.loop import Update
@@ -29,6 +30,7 @@ from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .data import MODELS, TASKS, Drawn, drawn, pictures_of, tuned
 
+PAGE = ROOT / "docs" / "development.md"
 RESULTS = ROOT / "bench" / "results" / "develop" / "selection.json"
 QUERIES = 2_000
 SHOTS, N_VAL = 8, 4
@@ -179,43 +181,59 @@ def _best(rows: Sequence[Any], n_val: np.ndarray) -> int:
     return int(np.argmax([r["test"] for r in rows]))
 
 
-RULES = {
-    "last": _last,
-    "by picture (before)": _by_picture,
+Rule = Callable[[Sequence[Any], np.ndarray], int]
+RULES: dict[str, Rule] = {
+    "the last one": _last,
+    "by picture": _by_picture,
     "by class": _by_class,
-    "by class, all or last": _all_or_last,
-    "by class, half or last": _half_or_last,
+    "by class if all have some": _all_or_last,
+    "by class if half have some": _half_or_last,
     "shots stand in": _shots_stand_in,
-    "stand in, half or last": _half_stand_in,
-    "best on test (no rule)": _best,
+    "shots stand in if half have some": _half_stand_in,
+    "best on test": _best,
 }
+ALL_SHAPES = "all shapes"
 
 
-def table(runs: Sequence[dict[str, Any]]) -> str:
-    lines = [f"{'':28}{'split':11}" + "".join(f"{name[:22]:>23}" for name in RULES)]
-    shapes = [*SHAPES, "all"]
-    for shape, split in itertools.product(shapes, SPLITS):
-        some = [r for r in runs if r["split"] == split and shape in (r["shape"], "all")]
-        if not some:
-            continue
-        cells = []
-        for rule in RULES.values():
-            got = [r["rows"][rule(r["rows"], np.array(r["n_val"]))]["test"] for r in some]
-            cells.append(f"{100 * np.mean(got):>23.2f}")
-        lines.append(f"{shape:28}{split:11}" + "".join(cells) + f"  {len(some)} runs")
-    return "\n".join(lines)
+def accuracy(runs: Sequence[dict[str, Any]], rule: Rule) -> float:
+    """The mean test accuracy of what a rule keeps, in percent."""
+    kept = [run["rows"][rule(run["rows"], np.array(run["n_val"]))]["test"] for run in runs]
+    return round(100 * float(np.mean(kept)), 2)
+
+
+def figures(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Split -> shape, or all shapes -> rule -> accuracy."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for split, shape in itertools.product(SPLITS, (*SHAPES, ALL_SHAPES)):
+        some = [r for r in runs if r["split"] == split and shape in (r["shape"], ALL_SHAPES)]
+        found.setdefault(split, {})[shape] = {name: accuracy(some, rule) for name, rule in RULES.items()}
+    return found
+
+
+def write_page(results: dict[str, Any]) -> None:
+    """The table of docs/development.md."""
+    for split, name in (("as now", "selection"), ("held back", "selection, held back")):
+        by_shape = results["test_accuracy"][split]
+        rows = [[shape, *(f"{value:.1f}" for value in by_shape[shape].values())] for shape in by_shape]
+        if split != "as now":
+            rows = rows[-1:]
+        lines = [
+            *markdown_table(["pictures", *RULES], rows),
+            "",
+            f"{results['runs'][split]} runs. {one_line(results['machine'])}",
+        ]
+        replace_between(PAGE, name, "\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
-    jobs = [
-        Job(given.work, *each) for each in itertools.product(given.models, TASKS, SHAPES, SPLITS, given.seeds)
-    ]
+    each = itertools.product(given.models, TASKS, SHAPES, SPLITS, given.seeds)
+    jobs = [Job(given.work, *values) for values in each]
     kept = given.work / "selection"
     kept.mkdir(exist_ok=True)
 
@@ -228,27 +246,9 @@ def main() -> None:
         for job, result in zip(todo, processes.map(run, todo), strict=True):
             write_json(path(job), result)
     runs = [json.loads(path(job).read_bytes()) for job in jobs]
-    print(table(runs))
-    figures = {
-        rule: {
-            f"{shape}, {split}": round(
-                float(
-                    np.mean(
-                        [
-                            r["rows"][choose(r["rows"], np.array(r["n_val"]))]["test"]
-                            for r in runs
-                            if (r["shape"], r["split"]) == (shape, split)
-                        ]
-                    )
-                ),
-                4,
-            )
-            for shape, split in itertools.product(SHAPES, SPLITS)
-        }
-        for rule, choose in RULES.items()
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS, {"machine": describe_machine(), "runs": len(runs), "test_accuracy": figures})
+    counts = {split: sum(r["split"] == split for r in runs) for split in SPLITS}
+    results = {"machine": describe_machine(), "runs": counts, "test_accuracy": figures(runs)}
+    write_page(keep_results(results, RESULTS))
 
 
 if __name__ == "__main__":

@@ -180,11 +180,14 @@ def test_what_systems_leave_is_no_class_and_is_counted(tmp_path) -> None:
         "dog/1.jpg.json",
         "dog/more/2.jpg",
     )
+    os.mkfifo(photos / "cat" / "2.jpg")
+    make(photos, "cat/@eaDir/1.jpg")
     make(photos, "__MACOSX/cat/1.jpg", "@eaDir/x.jpg", "lost+found/y", ".Trash-1000/z.jpg", "stray.jpg")
     folder = read_folder(photos)
     assert folder.folders == ("cat", "dog") and list(map(len, folder.files)) == [1, 1]
     told = " ".join(folder.passed_over)
     assert "3 files: no picture by its name" in told
+    assert "1 file: a device, a pipe or a socket (for example" in told
     assert "1 file: a folder in a class folder, which is not looked into (for example" in told
     assert "1 file: beside the class folders, and in none (for example" in told
     assert not folder.skipped_lines()  # --strict is about pictures

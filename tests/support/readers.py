@@ -273,7 +273,7 @@ def _a_state() -> State:
     settings = dataclasses.replace(PRESETS["paper"], dim=3).stage1()
     origin, seed = np.zeros(3), np.random.SeedSequence(0)
     search = cmaes.SharpnessAwareCMAES.start(settings, origin, seed, lambda T: T)
-    first = Evaluation(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None)
+    first = Evaluation(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None, Score(0.5, 0.5))
     patience = Patience.start(first)
     return State(1, search.state, 0, 9, 2, None, 0.5, first, first, 1, patience, Plateau(), 1.5)
 

@@ -10,7 +10,9 @@ from sharpzo_edge.tuning.stopping import is_better
 
 
 def evaluation(loss: float, accuracy: float) -> Evaluation:
-    return Evaluation(np.zeros(1), np.zeros((1, 1), np.float32), Score(0, 0), Score(loss, accuracy))
+    return Evaluation(
+        np.zeros(1), np.zeros((1, 1), np.float32), Score(0, 0), Score(0, 0), Score(loss, accuracy)
+    )
 
 
 def test_of_equal_losses_the_more_accurate_wins() -> None:

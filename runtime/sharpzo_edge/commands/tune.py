@@ -259,8 +259,9 @@ def _say_what_there_is(ready: Prepared, pictures: TrainingFeatures, caller: Call
     )
     n_validated = len(set(pictures.val.labels.tolist()))
     if 0 < n_validated < n_classes:
-        unseen = counted(n_classes - n_validated, "class")
-        caller.say(f"of {unseen} no picture beyond the shots is left to validate on")
+        n_without = n_classes - n_validated
+        has, whose = ("has", "its") if n_without == 1 else ("have", "their")
+        caller.say(f"{counted(n_without, 'class')} {has} no validation pictures: {whose} shots stand in")
 
 
 def _say_how_it_ended(ended: Ended, state: State, caller: Caller) -> None:

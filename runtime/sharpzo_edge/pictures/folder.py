@@ -168,6 +168,8 @@ def _listing(folder: Path, passed_over: Skipped) -> Listing:
                 passed_over.add(folder / entry.name, "no picture by its name")
             elif kind in ("file", "dead link"):
                 names.append(os.fsencode(entry.name))
+            elif kind == "other":
+                passed_over.add(folder / entry.name, "a device, a pipe or a socket")
     return Listing(folder, names)
 
 

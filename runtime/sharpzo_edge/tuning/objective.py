@@ -20,6 +20,7 @@ from ..clip.class_prompts import ClassPrompts
 from ..errors import NumericsError
 from ..search.losses import Score, scores
 from ..types import Doubles, Floats, LabelledFeatures
+from .judge import Judge
 
 
 class Tower(Protocol):
@@ -37,17 +38,14 @@ class Evaluation:
     class_features: (K, E), rows of length one
     train:          loss and accuracy on the shots
     val:            the same on the validation pictures; None without them
+    watched:        what decides: by validation, every class alike (judge.py), or on the shots without it
     """
 
     w: Doubles
     class_features: Floats
     train: Score
     val: Score | None
-
-    @property
-    def watched(self) -> Score:
-        """The scores that decide: on the validation pictures, or on the shots without them."""
-        return self.val or self.train
+    watched: Score
 
 
 def projection(seed: np.random.SeedSequence, n_out: int, dim: int, std: float) -> Floats:
@@ -154,5 +152,8 @@ class Objective:
         """Evaluate w with its known class features (K, E). Costs no query."""
         T = class_features[np.newaxis]
         (train,) = scores(T, self.pictures, self.logit_scale)
-        (val,) = scores(T, validation, self.logit_scale) if len(validation) else (None,)
-        return Evaluation(w, class_features, train, val)
+        if not len(validation):
+            return Evaluation(w, class_features, train, None, train)
+        (val,) = scores(T, validation, self.logit_scale)
+        watched = Judge(self.pictures, validation).score(class_features, self.logit_scale)
+        return Evaluation(w, class_features, train, val, watched)

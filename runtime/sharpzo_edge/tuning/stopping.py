@@ -91,7 +91,7 @@ class Plateau:
 
     def after(self, found: Evaluation) -> Self:
         """The counter after one more evaluation."""
-        figure = found.val.accuracy if found.val else -found.train.loss
+        figure = found.watched.accuracy if found.val else -found.watched.loss
         if self.best is None:
             return replace(self, best=figure)
         rise = ACCURACY_RISE if found.val else LOSS_FALL * abs(self.best)
@@ -107,10 +107,10 @@ class Plateau:
 def is_better(found: Evaluation, best: Evaluation) -> bool:
     """Whether `found` takes the place of the best evaluation so far.
 
-    On validation pictures the lower loss is better; a few pictures show smaller differences in loss than in
+    By validation the lower loss is better; a few pictures show smaller differences in loss than in
     accuracy. Of equal losses the higher accuracy is better, and of equal evaluations the earlier stays.
     Without validation pictures the later evaluation is better.
     """
-    if found.val is None or best.val is None:
+    if found.val is None:
         return True
-    return (found.val.loss, -found.val.accuracy) < (best.val.loss, -best.val.accuracy)
+    return (found.watched.loss, -found.watched.accuracy) < (best.watched.loss, -best.watched.accuracy)
