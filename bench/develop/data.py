@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from accuracy.harness.features import encoded, labelled, pool
 from accuracy.harness.tasks import Task, folder_task
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, class_prompts, context_from_words
 from sharpzo_edge.clip.sessions import onnxruntime_version
+from sharpzo_edge.clip.tower_plan import TextPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import Work, plan_text
@@ -62,6 +65,15 @@ def pictures_of(classes: Sequence[Floats], parts: Sequence[slice]) -> LabelledFe
     return labelled([rows[part] for rows, part in zip(classes, parts, strict=True)])
 
 
+def words_features(bundle: Bundle, names: Sequence[str]) -> Floats:
+    """Class features (K, E) of the bundle's initial words. Costs one query."""
+    context = context_from_words(bundle, bundle.manifest.initial_context)
+    with TextTower(bundle, _plan(bundle, names, len(context))) as tower:
+        T = tower.class_features(context[np.newaxis], class_prompts(bundle, tuple(names), len(context)))
+    found: Floats = T[0]
+    return found
+
+
 def tuned(
     bundle: Bundle,
     names: Sequence[str],
@@ -75,9 +87,7 @@ def tuned(
     """A run of the product's own loop on one thread. on_evaluation is told of every evaluation."""
     context = context_from_words(bundle, bundle.manifest.initial_context)
     settings = settings.for_context(context.size)
-    lengths = tuple(map(len, checked_token_ids(bundle, tuple(names), len(context))))
-    work = Work(name_lengths=lengths, n_context=len(context), threads=1)
-    plan = plan_text(bundle.manifest, work, budget_of(None, onnxruntime_version()))
+    plan = _plan(bundle, names, len(context))
 
     def see(update: Update) -> None:
         if update.kind == "evaluation":
@@ -93,3 +103,9 @@ def tuned(
             method, objective, val, Limits(max_queries), functools.partial(seed_stream, seed), on_update=see
         )
         return loop.run()
+
+
+def _plan(bundle: Bundle, names: Sequence[str], n_context: int) -> TextPlan:
+    lengths = tuple(map(len, checked_token_ids(bundle, tuple(names), n_context)))
+    work = Work(name_lengths=lengths, n_context=n_context, threads=1)
+    return plan_text(bundle.manifest, work, budget_of(None, onnxruntime_version()))

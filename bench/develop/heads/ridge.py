@@ -1,0 +1,140 @@
+"""The ridge head: linear regression, by image features, of what the words leave over.
+
+(ProKeR, arXiv 2501.11175, has a kernel in place of the features: kernel.py. It gains next to nothing.)
+
+    phi(x) = [(x - m) / sqrt(v), 1]     m, v: mean of all features, and mean squared distance from it
+    R      = Y - base L(X)              Y one-hot, L: logits of the class features
+    W      = (Phi^T Phi + a I)^-1 Phi^T R,  a = penalty K / N                                             (1)
+    f(x)   = base L(x) + phi(x) W                                                                         (2)
+
+Leaving picture n out, with m, v and a kept:
+
+    f_n    = Y_n - (R_n - phi_n W) / (1 - h_n),  h_n = phi_n (Phi^T Phi + a I)^-1 phi_n^T                 (3)
+
+Phi^T Phi is written once in its eigenvectors V, where the inverse is diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpzo_edge.types import Doubles, Floats
+
+from .head import Head
+from .leave_one_out import Pictures
+
+KIND = "ridge"
+PENALTIES = (8.0, 4.0, 2.0, 1.0, 0.5)
+BASES = (0.5, 0.2)
+# Where too few classes have two pictures for a choice.
+UNMEASURED_PENALTY, UNMEASURED_BASE = 0.5, 0.5
+
+ROUND_OFF = 1e-10  # below this v, all pictures count as equal
+MOST_LEVERAGE = 1 - 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """What all penalties and bases share.
+
+    centre:  (E,) m;  spread: sqrt(v)
+    vectors, values: of Phi^T Phi, (E + 1, E + 1) and (E + 1,)
+    targets, words:  V^T Phi^T Y and V^T Phi^T L(X), (E + 1, K)
+    unit:    K / N
+    """
+
+    centre: Doubles
+    spread: float
+    vectors: Doubles
+    values: Doubles
+    targets: Doubles
+    words: Doubles
+    unit: float
+
+    @classmethod
+    def of(cls, pictures: Pictures) -> Self | None:
+        """None where all pictures are equal. Time: E^3 + N E (E + K)."""
+        n, embed_dim = len(pictures.pictures), pictures.class_features.shape[1]
+        centre, squares = np.zeros(embed_dim), 0.0
+        for _, features, _, _ in pictures.blocks():
+            centre += features.sum(axis=0, dtype=np.float64)
+        centre /= n
+        for _, features, _, _ in pictures.blocks():
+            squares += float(np.square(features - centre).sum())
+        if not squares > ROUND_OFF * n:
+            return None
+        spread = float(np.sqrt(squares / n))
+        gram = np.zeros((embed_dim + 1, embed_dim + 1))
+        targets, words = (np.zeros((embed_dim + 1, pictures.n_classes)) for _ in range(2))
+        for _, features, labels, logits in pictures.blocks():
+            phi = standardised(features, centre, spread)
+            gram += phi.T @ phi
+            np.add.at(targets.T, labels, phi)
+            words += phi.T @ logits
+        values, vectors = np.linalg.eigh(gram)
+        del gram
+        unit = pictures.n_classes / n
+        return cls(
+            centre, spread, vectors, np.maximum(values, 0), vectors.T @ targets, vectors.T @ words, unit
+        )
+
+    def at(self, penalty: float, bases: tuple[float, ...] = BASES) -> Penalised:
+        """The candidates of one penalty."""
+        return Penalised(self, penalty, bases)
+
+    def groups(self) -> Iterator[Penalised]:
+        """All candidates."""
+        return map(self.at, PENALTIES)
+
+
+def standardised(features: Floats, centre: Doubles, spread: float) -> Doubles:
+    """phi: (b, E) -> (b, E + 1)."""
+    phi = np.ones((len(features), len(centre) + 1))
+    np.divide(features - centre, spread, out=phi[:, :-1])
+    return phi
+
+
+@dataclass(frozen=True, eq=False)
+class Penalised:
+    """The candidates of one penalty, one for each base."""
+
+    ridge: Ridge
+    penalty: float
+    bases: tuple[float, ...]
+
+    @property
+    def n_options(self) -> int:
+        return len(self.bases)
+
+    def left_out(self, features: Floats, labels: NDArray[np.int64], words: Floats) -> Iterator[Doubles]:
+        """Equation (3), for each base."""
+        own, inverse = self.ridge, self._inverse
+        phi = standardised(features, own.centre, own.spread) @ own.vectors
+        weighted = phi * inverse
+        rest = (1 - np.minimum((phi * weighted).sum(axis=1), MOST_LEVERAGE))[:, np.newaxis]
+        targets, fitted = weighted @ own.targets, weighted @ own.words
+        rows = np.arange(len(labels))
+        for base in self.bases:
+            # Y - (Y - base L - (targets - base fitted)) / rest, without an array for Y
+            logits = (base * (words - fitted) + targets) / rest
+            logits[rows, labels] += 1 - 1 / rest[:, 0]
+            yield logits
+
+    def head(self, option: int) -> Head:
+        """Equation (2) as a linear function of features."""
+        own, base = self.ridge, self.bases[option]
+        W = own.vectors @ (self._inverse[:, np.newaxis] * (own.targets - base * own.words))
+        weights = W[:-1].T / own.spread
+        bias = W[-1] - weights @ own.centre
+        made_by = {"penalty": self.penalty, "base": base}
+        return Head(KIND, base, weights.astype(np.float32), bias.astype(np.float32), made_by)
+
+    @property
+    def _inverse(self) -> Doubles:
+        inverse: Doubles = 1 / (self.ridge.values + self.penalty * self.ridge.unit)
+        return inverse

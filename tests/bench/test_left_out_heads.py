@@ -1,0 +1,116 @@
+"""Closed-form left-out answers are those of heads that are fitted again without the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from develop.heads.fit import best_head
+from develop.heads.gaussian import Gaussian
+from develop.heads.kernel import BASE, kernels
+from develop.heads.leave_one_out import Chosen, Pictures, choose
+from develop.heads.ridge import Ridge, standardised
+from sharpzo_edge.search.losses import logits_of
+from sharpzo_edge.types import Floats, LabelledFeatures
+
+K, E, SCALE = 4, 12, 10.0
+LABELS = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3])
+ALL = np.ones(len(LABELS), bool)
+
+
+def unit(rows: np.ndarray) -> Floats:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+X = unit(np.random.default_rng(0).normal(size=(len(LABELS), E)))
+T = unit(np.random.default_rng(1).normal(size=(K, E)))
+WORDS = logits_of(X, T, SCALE)
+
+
+def pictures(kept: np.ndarray = ALL) -> Pictures:
+    return Pictures(LabelledFeatures(X[kept], LABELS[kept]), T, SCALE)
+
+
+def without(n: int) -> np.ndarray:
+    return np.arange(len(LABELS)) != n
+
+
+@pytest.mark.parametrize("shrinkage", (0.1, 1.0, 3.0))
+def test_gda_left_out_equals_a_fit_without_the_picture(shrinkage: float) -> None:
+    fitted = Gaussian.of(pictures())
+    assert fitted is not None
+    for option, found in enumerate(fitted.at(shrinkage).left_out(X, LABELS, WORDS)):
+        for n in np.flatnonzero(LABELS < 3):  # class 3 has one picture: without it, it is unknown
+            again = Gaussian.of(pictures(without(n)))
+            assert again is not None
+            head = dataclasses.replace(again, unit=fitted.unit).at(shrinkage).head(option)
+            np.testing.assert_allclose(head.logits(X[n : n + 1], T, SCALE)[0], found[n], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("penalty", (0.5, 8.0))
+def test_ridge_left_out_equals_a_fit_without_the_picture(penalty: float) -> None:
+    fitted = Ridge.of(pictures())
+    assert fitted is not None
+    for option, found in enumerate(fitted.at(penalty).left_out(X, LABELS, WORDS)):
+        for n in range(len(LABELS)):
+            kept = without(n)
+            phi = standardised(X[kept], fitted.centre, fitted.spread)
+            values, vectors = np.linalg.eigh(phi.T @ phi)
+            again = dataclasses.replace(
+                fitted,
+                values=values,
+                vectors=vectors,
+                targets=vectors.T @ phi.T @ np.eye(K)[LABELS[kept]],
+                words=vectors.T @ phi.T @ WORDS[kept],
+            )
+            head = again.at(penalty).head(option)
+            np.testing.assert_allclose(head.logits(X[n : n + 1], T, SCALE)[0], found[n], atol=2e-5)
+
+
+def test_kernel_left_out_equals_a_fit_without_the_picture() -> None:
+    found = next(kernels(X, LABELS, WORDS))
+    kernel = np.exp(-found.scale * (1 - X.astype(np.float64) @ X.T.astype(np.float64)))
+    rest = np.eye(K)[LABELS] - BASE * WORDS
+    for n in range(len(LABELS)):
+        kept = without(n)
+        inner = kernel[np.ix_(kept, kept)] + 2.0 * K / len(LABELS) * np.eye(kept.sum())
+        answer = BASE * WORDS[n] + kernel[n, kept] @ np.linalg.solve(inner, rest[kept])
+        np.testing.assert_allclose(found.left_out[n], answer, rtol=1e-6)
+
+
+def test_the_choice_is_by_accuracy_over_classes_alike() -> None:
+    """The accuracy of the chosen head is that of heads fitted without each picture, class by class."""
+    found = best_head(pictures(), "gda")
+    assert isinstance(found, Chosen)
+    fitted = Gaussian.of(pictures())
+    assert fitted is not None
+    best = 0.0
+    for group in fitted.groups():
+        for logits in group.left_out(X, LABELS, WORDS):
+            right = logits.argmax(axis=1) == LABELS
+            best = max(best, float(np.mean([right[k == LABELS].mean() for k in range(3)])))
+    assert found.accuracy == pytest.approx(best)
+
+
+def test_margins_say_which_pictures_were_right() -> None:
+    fitted = Ridge.of(pictures())
+    assert fitted is not None
+    group = fitted.at(1.0, (0.5,))
+    found = choose(pictures(), [group])
+    assert found is not None
+    (logits,) = group.left_out(X, LABELS, WORDS)
+    np.testing.assert_array_equal(found.margins > 0, logits.argmax(axis=1) == LABELS)
+
+
+def test_with_one_picture_a_class_numbers_are_fixed() -> None:
+    one = np.isin(np.arange(len(LABELS)), [0, 3, 5, 9])
+    found = best_head(pictures(one))
+    assert found is not None and not isinstance(found, Chosen)
+    assert found.kind == "ridge"
+
+
+def test_equal_pictures_give_no_head() -> None:
+    same = LabelledFeatures(np.repeat(X[:1], 4, axis=0), np.array([0, 0, 1, 1]))
+    assert best_head(Pictures(same, T[:2], SCALE)) is None
