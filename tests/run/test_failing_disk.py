@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -19,7 +20,7 @@ import pytest
 
 from sharpzo_edge.commands.tune import tune_request as tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.errors import InterruptedRunError, SharpzoError, UsageError
 from sharpzo_edge.run import files
 from sharpzo_edge.run.folder import WorkFolder
 from sharpzo_edge.run.log import Log
@@ -233,6 +234,47 @@ def test_a_file_system_without_locks_is_said_and_used(images: Path, monkeypatch)
     assert "this file system has no locks" in " ".join(said)
 
 
+@pytest.mark.parametrize(
+    "name", ["prompt", "features.npy", "run.json", "pictures.json", "checkpoint.safetensors", "crops.journal"]
+)
+def test_a_read_that_fails_once_costs_nothing(name: str, images: Path, tmp_path: Path) -> None:
+    """Wherever it comes, before or after a stop: one of our errors, and the same command ends as ever.
+
+    It says nothing of what is in the file: nothing is thrown away for it, and no other command is advised.
+    """
+    folder = Path(tempfile.mkdtemp(dir=images.parent))
+    request = disk.tiny("edge", BUNDLE, images, folder / "prompt")
+    tune(replace(request, output=folder / "whole"))
+
+    def fail(what: str) -> None:
+        failed.append(what)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def evaluated(progress: Progress) -> None:
+        seen.append(progress.is_first)
+
+    seen: list[bool] = []
+    failed: list[str] = []
+    for site in range(1, 9):
+        seen.clear()
+        failed.clear()
+        with disk.watched(disk.FailingOs(site, fail, f"read {name}"), images, request.output_path):
+            try:
+                with contextlib.suppress(InterruptedRunError):
+                    tune(replace(request, on_progress=evaluated, stop=lambda: any(seen)))
+                tune(request)
+            except SharpzoError as error:
+                assert "Cannot read" in str(error) and "--restart" not in str(error)
+                assert "same command again" in str(error)
+        assert tune(request).queries > 10
+        assert request.output_path.read_bytes() == (folder / "whole").read_bytes()
+        shutil.rmtree(WorkFolder.of(request.output_path).path)
+        request.output_path.unlink()
+        if not failed:
+            break
+    assert site > 1, "nothing was read"
+
+
 def test_an_output_that_is_no_plain_file_is_refused_at_once(images: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for output in (Path("/dev/null"), tmp_path / "pipe"):
@@ -251,7 +293,12 @@ def test_an_output_that_is_a_link_stays_one(images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(errno.ENOSPC, "Free some space"), (errno.EROFS, "Check the")]
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EROFS, "Check the folder"),
+        (errno.EIO, "type the same command again"),
+    ],
 )
 def test_space_is_asked_for_where_space_is_missing(number: int, advice: str, tmp_path: Path) -> None:
     assert advice in str(files.cannot("write", tmp_path, OSError(number, os.strerror(number))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import errno
 import io
 import json
@@ -15,7 +16,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ class FailingOs:
         builtins.open = io.open = opened  # Pillow asks the one, pathlib the other
         work_folder.fcntl.flock = locks
         vars(files)["os"] = vars(feature_file)["os"] = self
+
+
+@contextlib.contextmanager
+def watched(failing: FailingOs, images: Path, output: Path) -> Iterator[None]:
+    """The same for a while; see FailingOs.watch."""
+    before = builtins.open, io.open, work_folder.fcntl.flock
+    failing.watch(images, output)
+    try:
+        yield
+    finally:
+        builtins.open, io.open, work_folder.fcntl.flock = before
+        vars(files)["os"] = vars(feature_file)["os"] = os
 
 
 class _Read(io.FileIO):

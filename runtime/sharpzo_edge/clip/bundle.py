@@ -147,7 +147,7 @@ class Bundle:
     def _npy_offset(self, file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
         try:
             return npy_offset(file, dtype, expected)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise _damaged(self.folder, f"{Path(file.name).name} {error}") from error
 
     def check_size(self, name: str) -> None:

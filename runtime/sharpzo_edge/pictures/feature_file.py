@@ -52,7 +52,7 @@ class OpenForReading:
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Rows of the file, read where they are asked for and never mapped."""
+    """Rows of the file, read where they are asked for and never mapped. A read may raise SharpzoError."""
 
     file: OpenForReading
     offset: int
@@ -61,10 +61,13 @@ class FeatureFile:
 
     @classmethod
     def open(cls, path: Path, n_rows: int, embed_dim: int) -> Self:
-        """Raises OSError, and ValueError for a file of another form or size."""
-        held = OpenForReading(path)
-        with os.fdopen(os.dup(held.descriptor), "rb") as file:
-            return cls(held, npy_offset(file, np.float32, (n_rows, embed_dim)), n_rows, embed_dim)
+        """Raises SharpzoError when it cannot be read, and ValueError for a file of another form or size."""
+        try:
+            held = OpenForReading(path)
+            with os.fdopen(os.dup(held.descriptor), "rb") as file:
+                return cls(held, npy_offset(file, np.float32, (n_rows, embed_dim)), n_rows, embed_dim)
+        except OSError as error:
+            raise cannot("read", path, error) from error
 
     @property
     def row_bytes(self) -> int:

@@ -167,7 +167,7 @@ def _split_before(work: WorkFolder, key: str, n_views: int, n_classes: int, embe
         return None
     try:
         FeatureFile.open(work.features, len(kept.drawn.rows(n_views)), embed_dim)
-    except (OSError, ValueError):
+    except ValueError:
         return None
     return kept.drawn
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SharpzoError
-from .files import OpenFile, canonical_json, replacing
+from .files import OpenFile, cannot, canonical_json, replacing
 from .typed_json import Arrays, read_dataclass, take_arrays
 
 METADATA_KEY, CHECKSUM_KEY = "sharpzo-edge checkpoint", "checksum"
@@ -97,7 +97,7 @@ def _is_same(a: NDArray[Any], b: NDArray[Any]) -> bool:
 def load_state(path: Path, kind: type[S]) -> tuple[S, dict[str, Any]] | None:
     """Read what `save_state` wrote: (the dataclass, what it was made for); None when there is no file.
 
-    Raises SharpzoError for a file that is damaged.
+    Raises SharpzoError for a file that is damaged, or cannot be read.
     """
     if not path.exists():
         return None
@@ -112,7 +112,9 @@ def load_state(path: Path, kind: type[S]) -> tuple[S, dict[str, Any]] | None:
         if arrays or not isinstance(parts["made_for"], dict):
             raise ValueError(f"unknown arrays {sorted(arrays)}, or made for nothing")
         return state, parts["made_for"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
+    except OSError as error:  # the disk's: the checkpoint itself may be whole
+        raise cannot("read", path, error) from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise SharpzoError(
             f"The checkpoint {path} cannot be read ({e}). It must be as tune wrote it. "
             f"Start over with: --restart"

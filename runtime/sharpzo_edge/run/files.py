@@ -207,11 +207,18 @@ def read_limited(path: Path, most_bytes: int) -> bytes:
 
 
 def read_checked_json(path: Path) -> Any:
-    """What `write_checked_json` wrote; None when there is no file, or a damaged one."""
+    """What `write_checked_json` wrote; None when there is no file, or a damaged one.
+
+    Raises SharpzoError when the system does not let it be read: that says nothing of what is in it.
+    """
     try:
         parts = json.loads(read_limited(path, JSON_LIMIT_BYTES))
         return parts["value"] if parts["checksum"] == checksum(canonical_json(parts["value"])) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -231,12 +238,14 @@ def json_checksum(*values: Any) -> str:
 
 
 def file_checksum(path: Path) -> str | None:
-    """Of a file's bytes; None when it cannot be read."""
+    """Of a file's bytes; None when there is no file. Raises SharpzoError when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise cannot("read", path, error) from error
 
 
 def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
@@ -248,6 +257,8 @@ def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
             f"place with --output"
         )
     advice = "Free some space, or choose" if error.errno in DISK_FULL else "Check the folder, or choose"
+    if error.errno == errno.EIO:  # it may work the next time
+        advice = "Check the disk, and type the same command again, or choose"
     return SharpzoError(
         f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
         f"have room left, on a disk in order. {advice} another place with --output"

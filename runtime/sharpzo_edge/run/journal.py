@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import SharpzoError
-from .files import Appended
+from .files import Appended, cannot
 
 LENGTH_BYTES, CHECKSUM_BYTES = 8, 16
 HEAD_BYTES = LENGTH_BYTES + CHECKSUM_BYTES
@@ -47,7 +47,7 @@ class Journal:
     def __init__(
         self, path: Path, key: str, largest: int, seconds: float, fits: Callable[[int, bytes], bool] = _any
     ):
-        """Raises SharpzoError when the file cannot be written."""
+        """Raises SharpzoError when the file cannot be read or written."""
         self._key = key
         self._seconds = seconds
         self._records = list(_whole_records(path, key, largest, fits))
@@ -115,8 +115,10 @@ def _whole_records(
                 yield place + HEAD_BYTES, length
                 number += 1
                 place += HEAD_BYTES + length
-    except OSError:
+    except FileNotFoundError:
         return
+    except OSError as error:  # what it holds is not known, and must not be cut off
+        raise cannot("read", path, error) from error
 
 
 def _seal(key: str, place: int, data: bytes) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 def npy_offset(file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
     """Where the data of a .npy file of ours begin; `file` is left there. Allocates nothing.
 
-    Raises ValueError for another dtype, order or shape (None: any length), or another size.
+    Raises ValueError for another dtype, order or shape (None: any length), or another size; OSError.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -21,6 +21,8 @@ def npy_offset(file: BinaryIO, dtype: type[np.generic], expected: tuple[int | No
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran_order, found = read(file)
+    except OSError:
+        raise
     except Exception as error:  # numpy's parser of headers lets nearly anything out
         raise ValueError("is not a .npy file of version 1 or 2") from error
     offset = file.tell()
