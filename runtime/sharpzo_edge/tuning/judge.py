@@ -2,8 +2,7 @@
 
 A class without validation pictures is judged by its shots. Otherwise the classes that have some would choose
 for all: one class with 20 pictures beside nine with 16 once chose prompts that were no better than the words
-alone. Measured over ten shapes of imbalance (`make bench-selection`), this choice was at no shape worse than
-keeping the last evaluation.
+alone. docs/development.md compares this choice with others over ten shapes of imbalance.
 """
 
 from __future__ import annotations
