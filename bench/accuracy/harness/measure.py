@@ -1,8 +1,8 @@
 """From a method's moments to a run's figures: what each moment is worth, and which of them counts.
 
 The headline is the moment of the lowest validation loss, a mean over pictures; among equals the better
-validation accuracy, then the earlier one. (The product also gives every class the same say.) Without validation pictures it is the last one. No test set has
-a say.
+validation accuracy, then the earlier one. (The product also gives every class the same say.) Without
+validation pictures it is the last one. No test set has a say.
 """
 
 from __future__ import annotations

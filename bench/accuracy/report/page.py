@@ -41,7 +41,8 @@ tasks, and `digits` are scikit-learn's."""
 
 OF_RESULTS = """\
 For every method alike, the result of a run is its moment of lowest validation loss; among equals the one
-of better validation accuracy. (The product also gives every class the same say.) Test sets have no say in a run, nor in the choice of hyper-parameters. (That
+of better validation accuracy. (The product also gives every class the same say.) Test sets have no say in
+a run, nor in the choice of hyper-parameters. (That
 loss decides, and not accuracy, was settled once on these tasks: test accuracy was the same by either.)
 Mean ± standard deviation over the seeds. Seconds are the processor's, on one thread, without imports and
 without the measuring of moments."""
