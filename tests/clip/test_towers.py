@@ -7,7 +7,7 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words, random_context
 from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, ImagePlan, TextPlan, TowerPlan
 from sharpzo_edge.clip.towers import ImageTower, TextTower
-from sharpzo_edge.errors import BundleError, NumericsError
+from sharpzo_edge.errors import BundleError, NumericsError, SharpzoError
 
 NAMES = ["red apple and green leaf", "cat", "hot dog", "dog", "a small yellow car", "flag"]
 # Unit features in float32: one unit in the last place is 6e-8, and a GEMM of another shape sums in
@@ -218,6 +218,18 @@ def test_no_memory_is_not_a_damaged_bundle(bundle, monkeypatch):
     monkeypatch.setattr("onnxruntime.InferenceSession", starved)
     with pytest.raises(MemoryError):
         TextTower(bundle, text(RESIDENT))
+
+
+def test_a_missing_proc_is_not_a_damaged_bundle(bundle, monkeypatch):
+    """onnxruntime's own words, from its version 1.32 in a sandbox without /proc."""
+
+    def without_proc(*arguments, **options):
+        raise RuntimeError("Secure opened-file canonicalization requires procfs at /proc/self/fd/3.")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", without_proc)
+    with pytest.raises(SharpzoError, match="mount -t proc proc /proc") as raised:
+        TextTower(bundle, text(RESIDENT))
+    assert not isinstance(raised.value, BundleError)
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, STREAMED], ids=lambda p: p.mode)

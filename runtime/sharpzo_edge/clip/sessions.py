@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError, UsageError
+from ..errors import BundleError, SharpzoError, UsageError
 from ..types import Floats
 from .bundle import Bundle
 from .linked_weights import is_elsewhere, with_data_at
@@ -15,6 +15,7 @@ from .quiet_onnxruntime import ort
 from .tower_plan import STREAMING, Mode
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+OWN_FILES = "/proc/self/fd"
 MOST_THREADS = 256  # each thread takes memory
 
 
@@ -29,7 +30,7 @@ def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int
     data: the file with those of the graph's weights that are no inputs: onnxruntime maps it
     threads: 0 is one a core
     Raises UsageError for a bad number of threads, BundleError for a damaged graph, or one that onnxruntime
-    cannot load.
+    cannot load, SharpzoError where it wants /proc and there is none.
     """
     check_threads(threads)
     options = ort.SessionOptions()
@@ -61,6 +62,12 @@ def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int
     except MemoryError:
         raise
     except Exception as error:  # onnxruntime's exceptions have no useful common base class
+        if "procfs" in str(error):  # from its version 1.32 on it asks /proc where a file really is
+            raise SharpzoError(
+                f"onnxruntime {ort.__version__} reads weights only where /proc is mounted, and "
+                f"{OWN_FILES} is not there. It must be there. Type: mount -t proc proc /proc, or give /proc "
+                f"to this container"
+            ) from error
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {path}: {str(error)[:300]}. "
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
