@@ -111,6 +111,18 @@ def test_links_are_followed_but_never_into_folders(tmp_path):
         read_crop(cat / "gone.jpg", preprocess())
 
 
+def test_an_output_among_pictures_is_no_class_or_picture(tmp_path) -> None:
+    photos = tmp_path / "photos"
+    make(photos, "cat/1.jpg", "dog/1.jpg")
+    before = read_folder(photos)
+    make(photos, "p.safetensors", "p.safetensors.work/lock", "p.safetensors.work/run.json")
+    make(photos, "cat/p.safetensors", "cat/p.safetensors.work/lock")
+    make(photos, "net.work/1.jpg")  # a class that only ends so
+    after = read_folder(photos)
+    assert after.folders == ("cat", "dog", "net.work")
+    assert [list(f) for f in after.files[:2]] == [list(f) for f in before.files]
+
+
 @of_any_script
 def test_thousands_of_pictures_are_listed_in_order(tmp_path):
     names = [f"{i:05} 写真 صورة.jpg" for i in range(4000)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import ImagesError, SkippedPicturesError
 from ..run.files import read_limited
+from ..run.folder import is_work_folder
 from .listing import Listing
 
 NAMES_LIMIT_BYTES = 4 << 20  # of a file of class names
@@ -21,7 +22,20 @@ SYSTEM_FOLDERS = (
     *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "LOST.DIR"),
 )
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "zbthumbnail.info", "picasa.ini")
-SIDECAR_ENDINGS = (".json", ".xml", ".csv", ".xmp", ".aae", ".thm", ".yaml", ".yml", ".db", ".ini", ".md")
+SIDECAR_ENDINGS = (
+    ".json",
+    ".xml",
+    ".csv",
+    ".xmp",
+    ".aae",
+    ".thm",
+    ".yaml",
+    ".yml",
+    ".db",
+    ".ini",
+    ".md",
+    ".safetensors",
+)
 SPLIT_NAMES = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
 DATA_NAMES = {"images", "labels", "annotations", "masks", "jpegimages", "imagesets"}
 BESIDE_CLASSES = "beside the class folders, and in none"
@@ -146,7 +160,8 @@ def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[
                 continue
             kind = _kind(entry)
             if kind == "folder":
-                found.append(path)
+                if not is_work_folder(path):  # an output may lie beside its class folders
+                    found.append(path)
             elif kind == "dead link":
                 dead_links.append(entry.name)
             elif not _is_sidecar(entry.name):
@@ -162,7 +177,11 @@ def _listing(folder: Path, passed_over: Skipped) -> Listing:
             if entry.name.startswith("."):
                 continue
             kind = _kind(entry)
-            if kind == "folder" and entry.name not in SYSTEM_FOLDERS:
+            if (
+                kind == "folder"
+                and entry.name not in SYSTEM_FOLDERS
+                and not is_work_folder(folder / entry.name)
+            ):
                 passed_over.add(folder / entry.name, "a folder in a class folder, which is not looked into")
             elif kind in ("file", "dead link") and _is_sidecar(entry.name):
                 passed_over.add(folder / entry.name, "no picture by its name")

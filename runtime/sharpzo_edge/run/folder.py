@@ -29,6 +29,11 @@ LOCK, LOG = "lock", "log.jsonl"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)  # some network and FUSE disks
 
 
+def is_work_folder(path: Path) -> bool:
+    """Whether a folder is one of these, by its name and its lock."""
+    return path.name.endswith(WORK_SUFFIX) and (path / LOCK).is_file()
+
+
 @dataclass(frozen=True)
 class WorkFolder:
     """checkpoint_seconds: the most work that a power cut takes."""
