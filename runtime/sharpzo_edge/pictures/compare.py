@@ -39,7 +39,8 @@ def changed_picture(folder: LabelledFolder, few_shot: FewShot, split: Split, cal
                     passed_over.update(content or b"")
                 continue
             caller.status(f"comparing picture {number + 1} of {len(split.files)} with the one of before")
-            if content_now(paths[i], is_read=True) not in (bytes.fromhex(split.contents[number]), None):
+            content = content_now(paths[i], is_read=True)
+            if content is not None and content.hex() != split.contents[number]:
                 return f"the picture {folder.root / name}"
             number += 1
     if all_read and passed_over.hexdigest() != split.passed_over:
