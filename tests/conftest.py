@@ -1,6 +1,7 @@
 """The embedded bundle, whole and in copies that a test may damage, and folders of tiny pictures."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.demo import DEFAULT_TASK, TASKS
 from support import processes
 from support.bundle_copy import EMBEDDED, BundleCopy
 
@@ -43,6 +45,15 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     return Bundle.open(EMBEDDED)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of the demo's first task. A test that changes pictures copies them first."""
+    folder = tmp_path_factory.mktemp("images")
+    for each in sorted((TASKS / DEFAULT_TASK / "train").iterdir())[:2]:
+        shutil.copytree(each, folder / each.name)
+    return folder
 
 
 @pytest.fixture

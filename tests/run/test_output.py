@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +22,6 @@ from sharpzo_edge.run.files import replacing, try_to_replace, write_json
 from sharpzo_edge.run.folder import WorkFolder
 from sharpzo_edge.run.output import LONGEST_PATH, check_output
 from support import disk
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for each in sorted((TASKS / DEFAULT_TASK / "train").iterdir())[:2]:
-        shutil.copytree(each, folder / each.name)
-    return folder
 
 
 @pytest.fixture

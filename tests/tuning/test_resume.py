@@ -16,7 +16,7 @@ import pytest
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.commands import tune as tuning
 from sharpzo_edge.commands.tune import tune_request as tune
-from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import InterruptedRunError, SkippedPicturesError, UsageError
 from sharpzo_edge.pictures import features
 from sharpzo_edge.requests import TuneRequest
@@ -26,14 +26,6 @@ from sharpzo_edge.run.progress import Progress
 from sharpzo_edge.tuning.resume import load_record
 from support import disk
 from support.processes import start
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for each in sorted((TASKS / DEFAULT_TASK / "train").iterdir())[:2]:
-        shutil.copytree(each, folder / each.name)
-    return folder
 
 
 @pytest.fixture

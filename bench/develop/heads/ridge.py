@@ -1,6 +1,7 @@
 """The ridge head: linear regression, by image features, of what the words leave over.
 
-(ProKeR, arXiv 2501.11175, has a kernel in place of the features: kernel.py. It gains next to nothing.)
+(ProKeR, arXiv 2501.11175, has a kernel in place of the features: kernel.py. It gains up to 0.9
+points, and has to keep the features of every picture.)
 
     phi(x) = [(x - m) / sqrt(v), 1]     m, v: mean of all features, and mean squared distance from it
     R      = Y - base L(X)              Y one-hot, L: logits of the class features
