@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from shared.machine import ROOT, describe_machine, one_line
 from shared.pages import keep_results, markdown_table, replace_between
+from sharpzo_edge.heads.fit import AUTO, best_head
+from sharpzo_edge.heads.gaussian import Gaussian
+from sharpzo_edge.heads.leave_one_out import Chosen, Pictures, choose
+from sharpzo_edge.heads.ridge import UNMEASURED_BASE, UNMEASURED_PENALTY, Ridge
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .data import MODELS, TASKS, Drawn, drawn, pictures_of, words_features
-from .heads.fit import AUTO, best_head
-from .heads.gaussian import Gaussian
-from .heads.kernel import kernels
-from .heads.leave_one_out import Chosen, Pictures, choose
-from .heads.ridge import UNMEASURED_BASE, UNMEASURED_PENALTY, Ridge
+from .kernel import kernels
 
 RESULTS = ROOT / "bench" / "results" / "develop" / "heads.json"
 PAGE = ROOT / "docs" / "development.md"

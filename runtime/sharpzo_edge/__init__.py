@@ -35,14 +35,17 @@ if TYPE_CHECKING:
     )
     from .memory.plan import Plan
     from .run.progress import Progress
-    from .tuning.result import HeadResult, TuneResult
+    from .tuning.answers import ByUse
+    from .tuning.result import DoubtfulPicture, HeadResult, TuneResult
     from .tuning.tuned_prompt import TunedPrompt
 
 __all__ = [
     "BudgetError",
     "Bundle",
     "BundleError",
+    "ByUse",
     "ClassNameError",
+    "DoubtfulPicture",
     "EvaluateResult",
     "HeadResult",
     "ImagesError",
@@ -74,7 +77,8 @@ _HOMES = {
     "commands.tune": ("tune",),
     "memory.plan": ("Plan",),
     "run.progress": ("Progress",),
-    "tuning.result": ("HeadResult", "TuneResult"),
+    "tuning.answers": ("ByUse",),
+    "tuning.result": ("DoubtfulPicture", "HeadResult", "TuneResult"),
     "tuning.tuned_prompt": ("TunedPrompt",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

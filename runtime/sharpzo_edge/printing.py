@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from .commands.predict import Prediction
     from .commands.preview import Preview
     from .memory.plan import Plan
-    from .tuning.result import TuneResult
+    from .tuning.result import DoubtfulPicture, TuneResult
     from .tuning.tuned_prompt import TunedPrompt
 
 # Controls, and marks that turn the direction of writing: a file's name may hold them.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+NAMED = {"words": "the words", "prompt": "the prompt", "head": "the head", "both": "prompt and head"}
+# From half to all of the pictures the head has gained so much: then more of them are likely to help.
+HELPS = 0.02
 MOST_NAMES = 12  # classes that a line names
 
 
@@ -33,8 +36,8 @@ def printable(line: str) -> str:
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:.{digits}f} %"
 
 
 def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:
@@ -53,9 +56,22 @@ def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:
 
 
 def tune_lines(result: TuneResult, bundle: Path, is_repeated: bool) -> list[str]:
-    validated, head, output = result.val_accuracy, result.head, result.prompt
-    lines = [
+    output = result.prompt
+    return [
         f"{output} is finished already" if is_repeated else f"wrote {output}",
+        *([] if result.stage1_queries + result.stage2_queries == 0 else _tuning_lines(result)),
+        f"  tuning, peak memory {result.seconds:.1f} s, {result.peak_rss_mib:.0f} MiB",
+        *_worth_lines(result),
+        *_enough_lines(result),
+        *_doubtful_lines(result.doubtful),
+        f"predict and eval will use {NAMED[result.use]}; --use takes another",
+        f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
+    ]
+
+
+def _tuning_lines(result: TuneResult) -> list[str]:
+    validated = result.val_accuracy
+    return [
         f"  loss on the shots   {result.zero_shot_train_loss:.4f} -> {result.train_loss:.4f}",
         f"  accuracy there      {percent(result.train_accuracy)}"
         + ("" if validated is None else f", on validation pictures {percent(validated)}"),
@@ -64,15 +80,51 @@ def tune_lines(result: TuneResult, bundle: Path, is_repeated: bool) -> list[str]
         f"{'the last' if validated is None else 'the best'} after {result.best_queries:,}",
         f"  stopped             {result.stopped}",
     ]
-    if head:
-        lines.append(
-            f"  head                {head.kind}, weight {head.weight:g}; prompt and head together on "
-            f"validation pictures {percent(head.val_accuracy)}"
+
+
+def _worth_lines(result: TuneResult) -> list[str]:
+    """What each way to label is worth, on pictures that it has not learnt from."""
+    lines = [f"  {'accuracy':18}{'left out':>14}{'of classes':>14}{'validation':>14}"]
+    for use, name in NAMED.items():
+        left_out, covered, validated = (
+            getattr(found, use) for found in (result.left_out, result.covered, result.validated)
         )
+        is_used = use == result.use
+        if left_out is None and not is_used:
+            continue
+        if use in ("prompt", "both") and left_out is not None:  # the same pictures as in the last column
+            lines.append(f"  {name:18}{'':>28}{_measured(validated)}")
+        else:
+            lines.append(f"  {name:18}{_measured(left_out)}{_measured(covered, 0)}{_measured(validated)}")
+    return [*lines, *_coverage_lines(result)]
+
+
+def _coverage_lines(result: TuneResult) -> list[str]:
+    share = result.covered.prompt
+    if share is None or share == 1:
+        return []
+    return [f"  {percent(share, 0)} of the classes have validation pictures"]
+
+
+def _measured(fraction: float | None, digits: int = 1) -> str:
+    return f"{'not measured' if fraction is None else percent(fraction, digits):>14}"
+
+
+def _enough_lines(result: TuneResult) -> list[str]:
+    """Whether more pictures are likely to help."""
+    now, before = result.left_out.head, result.by_halves
+    if now is None or before is None:
+        return []
+    helps = "are likely to help" if now - before > HELPS else "are not likely to help much"
+    return [f"with half of the pictures the head has {percent(before)}: more pictures {helps}"]
+
+
+def _doubtful_lines(doubtful: Sequence[DoubtfulPicture]) -> list[str]:
+    if not doubtful:
+        return []
     return [
-        *lines,
-        f"  tuning, peak memory {result.seconds:.1f} s, {result.peak_rss_mib:.0f} MiB",
-        f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
+        "pictures that look least like their label; is each labelled rightly?",
+        *(f"  {each.image}: looks like {each.answer}" for each in doubtful),
     ]
 
 
@@ -102,8 +154,13 @@ def preview_lines(result: Preview) -> list[str]:
 
 def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:
     width = max(len(name) for name in result.per_class)
+    ways = {use: value for use, name in NAMED.items() if (value := getattr(result.by, use)) is not None}
+    table = [
+        f"  {NAMED[use]:17}{percent(value)}{'  in use' * (use == result.use)}" for use, value in ways.items()
+    ]
     return [
         *(f"{name:{width}}  {100 * value:5.1f} %" for name, value in result.per_class.items()),
+        *(table if len(table) > 1 else []),
         f"accuracy {percent(result.accuracy)} on {counted(result.n_images, 'picture')}, "
         f"{counted(result.n_classes, 'class')}{', zero-shot' if is_zero_shot else ''}",
     ]
@@ -139,14 +196,15 @@ def _bundle_lines(path: Path, bundle: Bundle) -> list[str]:
 
 def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
     about, names = prompt.about, prompt.class_names
-    head = about.get("head")
+    heads = [f"{use} {head['kind']}" for use, head in about.get("heads", {}).items()]
     return [
         f"prompt {path}: {counted(len(names), 'class')}, {counted(len(prompt.context), 'context vector')}",
         f"  classes       {', '.join(names[:MOST_NAMES])}{', …' * (len(names) > MOST_NAMES)}",
         f"  tuned on      {about['model']}, bundle {about['bundle'][:12]}…",
         f"  how           preset {about['settings'].get('preset')}, seed {about['seed']}, "
         f"{counted(about['queries'], 'query')}, loss {about['train_loss']:.4f}",
-        *([f"  head          {head['kind']}, weight {head['weight']:g}"] if head else []),
+        *([f"  heads         {', '.join(heads)}"] if heads else []),
+        f"  answers by    {', '.join(prompt.uses)}; in use: {prompt.use}",
     ]
 
 
@@ -157,8 +215,13 @@ def doctor_lines(checks: Sequence[Check]) -> list[str]:
 def demo_lines(result: DemoResult) -> list[str]:
     """A table that a newcomer understands."""
     rows = [
-        ("accuracy, zero-shot", percent(result.zero_shot_accuracy)),
-        ("accuracy, tuned", percent(result.tuned_accuracy)),
+        ("accuracy of the words alone", percent(result.zero_shot_accuracy)),
+        ("  of the tuned prompt", percent(result.tuned_accuracy)),
+        *(
+            (f"  {name}", percent(value))
+            for name, value in (("of the head", result.by.head), ("of prompt and head", result.by.both))
+            if value is not None
+        ),
         ("queries (text-tower passes)", f"{result.queries:,}"),
         ("  of them to begin with", f"{result.opening_queries:,}"),
         ("  of them in stage 1", f"{result.stage1_queries:,}"),

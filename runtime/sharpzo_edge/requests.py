@@ -34,6 +34,7 @@ BUNDLE = "Folder that export wrote."
 IMAGES = "Folder of pictures, one folder a class."
 CLASS_NAMES = "JSON object: folder name to the words to use."
 STRICT = "Fail when a picture cannot be read, instead of passing it over."
+USE = "Which answer of the prompt's file: words, prompt, head or both; without it, what tune chose."
 SEED = "Decides the few-shot split and all randomness."
 THREADS = "Threads of the towers; 0: one a physical core."
 BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: no limit."
@@ -88,13 +89,15 @@ class TuneRequest(Call):
     val: int = option("Further pictures a class to validate on.", default=4)
     views: int = option("Encode every shot so often: as it is, and as random parts of it.", default=1)
     preset: str = option(
-        "Settings to begin with: edge; demo; paper, or paper:eurosat and its like.", default="edge"
+        "Settings to begin with: edge; demo; head (tunes nothing); paper, or paper:eurosat and its like.",
+        default="edge",
     )
     context_init: str | None = option('Words that the context starts from: "a photo of a".', default=None)
     context_tokens: int | None = option("Start from so many random vectors instead.", default=None)
     class_names: AnyPath | None = option(CLASS_NAMES, default=None)
     head: str = option(
-        "Add a head made of the shots' features: gda; its weight is by validation.", default="none"
+        "Also make a head of the pictures' features: auto, the better by leave-one-out; ridge; gda; none.",
+        default="auto",
     )
     seed: int = option(SEED, default=0)
     max_queries: int | None = option("Stop after so many queries.", default=None)
@@ -163,6 +166,7 @@ class EvaluateRequest(Call):
     images: AnyPath = option(IMAGES)
     _: KW_ONLY
     prompt: AnyPath | None = option("Tuned prompt; without it: zero-shot.", default=None)
+    use: str | None = option(USE, default=None)
     classes: Sequence[str] | None = option(
         "Names to choose among: a,b,c, or a text file with one a line.", default=None
     )
@@ -180,6 +184,7 @@ class PredictRequest(Call):
     bundle: AnyPath = option(BUNDLE)
     prompt: AnyPath = option("Tuned prompt.")
     _: KW_ONLY
+    use: str | None = option(USE, default=None)
     top: int = option("Labels a picture.", default=5)
     strict: bool = option("Fail when a picture cannot be read; the others are labelled first.", default=False)
     threads: int = option(THREADS, default=0)

@@ -51,3 +51,41 @@ class LabelledFeatures:
         for start in range(0, len(self.labels), n_rows):
             rows = slice(start, start + n_rows)
             yield self.features[rows], self.labels[rows]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some rows of others, by their numbers in increasing order. A block is read from first to last."""
+
+    features: FeatureRows
+    rows: NDArray[np.int64]
+
+    def __getitem__(self, rows: slice) -> Floats:
+        numbers = self.rows[rows]
+        if not len(numbers):
+            return self.features[:0]
+        first = int(numbers[0])
+        return self.features[first : int(numbers[-1]) + 1][numbers - first]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows of one set and then of another. Nothing is copied but what is asked for."""
+
+    first: LabelledFeatures
+    then: LabelledFeatures
+
+    def __getitem__(self, rows: slice) -> Floats:
+        n = len(self.first)
+        start, end, _ = rows.indices(n + len(self.then))
+        parts = (
+            self.first.features[min(start, n) : min(end, n)],
+            self.then.features[max(start - n, 0) : max(end - n, 0)],
+        )
+        there = [part for part in parts if len(part)]
+        return there[0] if len(there) == 1 else np.concatenate(parts)
+
+
+def joined(first: LabelledFeatures, then: LabelledFeatures) -> LabelledFeatures:
+    """One set after another."""
+    return LabelledFeatures(Joined(first, then), np.concatenate([first.labels, then.labels]))

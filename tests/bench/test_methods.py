@@ -10,6 +10,7 @@ import pytest
 
 from accuracy.methods import black_vip, heads, released, search_loop, zip_spsa, zo
 from accuracy.methods.all_methods import METHODS
+from accuracy.methods.gda import gda
 from accuracy.methods.method import Moment, Problem
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
@@ -18,7 +19,6 @@ from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.search.estimators import Randomised
 from sharpzo_edge.seeds import seed_stream
-from sharpzo_edge.tuning.heads import gda
 from sharpzo_edge.tuning.objective import Objective
 from sharpzo_edge.types import LabelledFeatures
 
@@ -232,14 +232,11 @@ def test_gda_is_bayes_rule_for_gaussians_of_its_covariance():
     assert scores[1] - scores[0] == pytest.approx(expected)
 
 
-def test_gda_refuses_what_the_product_refuses(problem):
+def test_gda_refuses_what_it_cannot_fit(problem):
     one_a_class = np.unique(problem.train.labels, return_index=True)[1]
     shots = LabelledFeatures(problem.train.features[:][one_a_class], problem.train.labels[one_a_class])
     with pytest.raises(UsageError, match="no two of one class differ"):
         run(dataclasses.replace(problem, train=shots), "gda")
-    nothing = LabelledFeatures(problem.val.features[:0], problem.val.labels[:0])
-    with pytest.raises(UsageError, match="no validation pictures"):
-        run(dataclasses.replace(problem, val=nothing), "gda")
 
 
 # BlackVIP -----------------------------------------------------------------------------------------

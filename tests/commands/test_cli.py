@@ -78,6 +78,12 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "zero_shot_train_loss",
         "plan",
         "prompt",
+        "use",
+        "left_out",
+        "validated",
+        "covered",
+        "by_halves",
+        "doubtful",
     }
     assert result["queries"] == 2 + result["stage1_queries"] + result["stage2_queries"]
     assert min(result["stage1_queries"], result["stage2_queries"]) > 0
@@ -98,7 +104,7 @@ def test_eval_and_predict_use_the_prompt(tuned: tuple[Path, dict]) -> None:
     result = json.loads(
         run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json").stdout
     )
-    assert set(result) == {"accuracy", "n_images", "n_classes", "per_class"}
+    assert set(result) == {"accuracy", "n_images", "n_classes", "per_class", "use", "by"}
     n = [len(list(p.iterdir())) for p in sorted(TEST.iterdir())]
     assert result["n_images"] == sum(n) and result["n_classes"] == len(n) == len(result["per_class"])
     weighted = sum(a * k for a, k in zip(result["per_class"].values(), n, strict=True)) / sum(n)
@@ -119,7 +125,8 @@ def test_the_context_serves_new_class_names(tuned: tuple[Path, dict]) -> None:
     names = [p.name.replace("_", " ") for p in sorted(TEST.iterdir())]
     ours = ["eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json"]
     same = json.loads(run(*ours, "--classes", ",".join(names)).stdout)
-    assert same["accuracy"] == pytest.approx(json.loads(run(*ours).stdout)["accuracy"])
+    own = json.loads(run(*ours, "--use", "prompt").stdout)
+    assert same["accuracy"] == pytest.approx(own["accuracy"])
     more = json.loads(run(*ours, "--classes", ",".join([*names, "red heart"])).stdout)
     assert more["n_classes"] == len(names) + 1
     assert "none of the classes" in run(*ours, "--classes", "a,b", code=2).stderr
@@ -259,30 +266,52 @@ def test_the_preset_is_edge_unless_said_otherwise(tmp_path: Path) -> None:
     assert json.loads(run("inspect", tmp_path / "p", "--json").stdout)["settings"]["preset"] == "edge"
 
 
-def test_a_head_adds_to_the_prompt_but_not_for_new_classes(tmp_path: Path) -> None:
-    with_head, without = tmp_path / "a", tmp_path / "b"
-    quick = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--max-queries", 200, "--json")
-    said = json.loads(run(*quick, "--output", with_head, "--head", "gda").stdout)
-    assert json.loads(run(*quick, "--output", without).stdout)["head"] is None
-    assert said["head"]["kind"] == "gda" and said["head"]["weight"] > 0
-    assert said["head"]["val_accuracy"] >= said["val_accuracy"] and said["head"]["val_loss"] > 0
-    assert "head" in said["plan"]["phases_mib"]
+def test_a_folder_without_validation_pictures_gets_a_head(tmp_path: Path) -> None:
+    """It is used, whatever the prompt; not for class names that it does not know."""
+    path = tmp_path / "p"
+    quick = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--max-queries", 200, "--val", 0, "--json")
+    said = json.loads(run(*quick, "--output", path).stdout)
+    assert said["use"] == "head" and said["head"]["val_accuracy"] is None
+    assert said["left_out"]["head"] > said["left_out"]["words"] > 0.3
+    assert said["left_out"]["prompt"] is said["left_out"]["both"] is None
+    assert 0.3 < said["by_halves"] < 1 and "head" in said["plan"]["phases_mib"]
+    assert all((TRAIN / each["image"]).is_file() for each in said["doubtful"]) and len(said["doubtful"]) == 10
 
-    def evaluated(prompt: Path, *more: str) -> tuple[float, str]:
-        done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", prompt, "--json", *more)
-        return json.loads(done.stdout)["accuracy"], done.stderr
+    def evaluated(*more: object) -> tuple[dict, str]:
+        done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", path, "--json", *more)
+        return json.loads(done.stdout), done.stderr
 
-    assert evaluated(with_head)[0] > evaluated(without)[0] + 0.1
+    found, _ = evaluated()
+    assert found["use"] == "head" and found["accuracy"] == found["by"]["head"] > found["by"]["prompt"] + 0.1
+    for use, accuracy in found["by"].items():
+        assert evaluated("--use", use)[0]["accuracy"] == accuracy
+    zero_shot = json.loads(run("eval", "--bundle", BUNDLE, "--images", TEST, "--json").stdout)
+    assert zero_shot["by"] == {"words": found["by"]["words"], "prompt": None, "head": None, "both": None}
     names = ",".join(sorted(p.name.replace("_", " ") for p in TEST.iterdir()))
-    accuracy, told = evaluated(with_head, "--classes", names)
-    assert "it is left out" in told and accuracy == evaluated(without, "--classes", names)[0]
+    other, told = evaluated("--classes", names)
+    assert "the head knows only the classes" in told and other["use"] == "prompt"
+    assert other["by"]["words"] == pytest.approx(found["by"]["words"], abs=0.01)
+    assert other["by"]["head"] is other["by"]["both"] is None
     picture = next(TEST.rglob("*.png"))
-    labels = [
-        json.loads(run("predict", "--bundle", BUNDLE, "--prompt", p, picture, "--json").stdout)["predictions"]
-        for p in (with_head, without)
+    scores = [
+        json.loads(
+            run("predict", "--bundle", BUNDLE, "--prompt", path, picture, "--use", use, "--json").stdout
+        )["predictions"][0]["scores"][0]
+        for use in ("words", "prompt", "head", "both")
     ]
-    assert labels[0] != labels[1]
-    assert "head          gda" in run("inspect", with_head).stdout
+    assert len(set(scores)) == 4
+
+
+def test_the_head_alone_costs_one_query(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    made = ("tune", "--bundle", BUNDLE, "--images", TRAIN, "--preset", "head", "--output", path, "--json")
+    said = json.loads(run(*made).stdout)
+    assert said["queries"] == 1 and said["use"] == "head" and said["left_out"]["prompt"] is None
+    assert json.loads(run("inspect", path, "--json").stdout)["heads"].keys() == {"head"}
+    done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", path, "--json")
+    by = json.loads(done.stdout)["by"]
+    assert by["prompt"] is by["both"] is None and by["head"] > by["words"]
+    assert json.loads(run(*made).stdout) == said
 
 
 def test_an_untuned_result_is_called_so(tmp_path: Path) -> None:
@@ -317,8 +346,10 @@ def test_inspect_and_doctor(tuned: tuple[Path, dict]) -> None:
         (["tune", "--bundle", "nowhere"], ["No bundle at nowhere", "sharpzo-edge export"]),
         (["tune", "--images", "nowhere"], ["nowhere cannot be read", "--images"]),
         (["tune", "--preset", "papyrus"], ["papyrus", "--preset edge"]),
-        (["tune", "--head", "svm"], ["--head svm", "none, gda"]),
-        (["tune", "--head", "gda", "--val", "0"], ["no validation pictures", "--val 4"]),
+        (["tune", "--head", "svm"], ["--head svm", "auto, ridge, gda, none", "--head auto"]),
+        (["tune", "--preset", "head", "--head", "none"], ["nothing but a head", "Leave --head out"]),
+        (["tune", "--preset", "head", "--rank", "3"], ["--rank 3", "tunes nothing", "--preset edge"]),
+        (["tune", "--preset", "head", "--max-queries", "9"], ["--max-queries 9", "tunes nothing"]),
         (["tune", "--views", "0"], ["--views 0", "1 or more"]),
         (["tune", "--max-minutes", "inf"], ["--max-minutes inf", "not a finite number", "--max-minutes 1"]),
         (["tune", "--checkpoint-seconds", "nan"], ["--checkpoint-seconds nan", "not a finite number"]),

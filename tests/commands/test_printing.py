@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sharpzo_edge.printing import tune_lines
+from sharpzo_edge.tuning.answers import ByUse
 from sharpzo_edge.tuning.result import TuneResult
 from sharpzo_edge.wording import counted
 
@@ -27,12 +28,16 @@ def result(queries: int, stage1: int, stage2: int) -> TuneResult:
         plan={},
         prompt="prompt",
         head=None,
+        use="prompt",
+        left_out=ByUse(),
+        validated=ByUse(),
+        covered=ByUse(),
+        by_halves=None,
+        doubtful=(),
     )
 
 
-@pytest.mark.parametrize(
-    ("queries", "stage1", "stage2"), [(1990, 296, 1692), (1, 0, 0), (249_000, 106_500, 142_498)]
-)
+@pytest.mark.parametrize(("queries", "stage1", "stage2"), [(1990, 296, 1692), (249_000, 106_500, 142_498)])
 def test_the_queries_that_are_told_add_up(queries: int, stage1: int, stage2: int) -> None:
     (line,) = (
         line for line in tune_lines(result(queries, stage1, stage2), Path("b"), False) if "queries" in line

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sharpzo_edge.clip.class_prompts import chunk_sizes, chunked_rows
 from sharpzo_edge.clip.manifest import BundledFile, Manifest, Step, Tensor
 from sharpzo_edge.errors import BudgetError, UsageError
+from sharpzo_edge.heads import fit as heads
 from sharpzo_edge.memory.budget import FLOORS, Budget, Floor, floor_of, parse_budget
 from sharpzo_edge.memory.plan import Work, make_plan, plan_images, plan_text
 from sharpzo_edge.process_memory import MIB
@@ -120,6 +121,8 @@ works = st.builds(
     search_bytes=st.sampled_from([0, peak_bytes(Settings(dim=512))]),
     sketches=st.sampled_from([(NO_SKETCH,), (Sketch(32, 0),), EDGE.sketches]),
     threads=st.integers(1, 4),
+    head_bytes=st.sampled_from([0, 30 * MIB]),
+    may_do_without_head=st.booleans(),
 )
 
 
@@ -190,6 +193,26 @@ def test_a_thousand_classes_fit_the_default(bundle, n_features, on_disk):
     work = Work(name_lengths=(5,) * 1_000, n_features=n_features, dim=512, sketches=EDGE.sketches, threads=4)
     plan = make_plan(manifest, work, within(128))
     assert plan.sketch.rank >= 4 and plan.features_on_disk == on_disk
+
+
+@pytest.mark.parametrize(("n_classes", "embed_dim"), [(1_000, 512), (1_000, 1_024)])
+def test_the_head_of_a_thousand_classes_fits_the_default(bundle, n_classes, embed_dim):
+    manifest = replace(manifest_of(bundle.manifest, 512, 12, 150, 10), embed_dim=embed_dim)
+    n_bytes = heads.peak_bytes(n_classes, embed_dim)
+    work = Work(name_lengths=(5,) * n_classes, n_features=16_000, dim=512, sketches=EDGE.sketches, threads=4)
+    plan = make_plan(manifest, replace(work, head_bytes=n_bytes, may_do_without_head=True), within(128))
+    assert plan.has_head and plan.features_on_disk and plan.phases["head"] <= 128
+
+
+def test_a_head_without_room_is_left_out_or_refused(bundle):
+    """Left out, the plan is the one without a head."""
+    work = Work(name_lengths=(5,) * 9, n_features=100, dim=32, threads=2)
+    may = replace(work, head_bytes=200 * MIB, may_do_without_head=True)
+    without, plan = (make_plan(bundle.manifest, each, within(128)) for each in (work, may))
+    assert plan == without and not plan.has_head
+    assert make_plan(bundle.manifest, may, within(400)).has_head
+    with pytest.raises(BudgetError, match="is too small"):
+        make_plan(bundle.manifest, replace(may, may_do_without_head=False), within(128))
 
 
 def test_a_tower_alone_runs_as_beside_the_other(bundle):

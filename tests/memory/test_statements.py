@@ -10,12 +10,14 @@ import pytest
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, names_bytes, prompts_of
+from sharpzo_edge.heads import fit as heads
+from sharpzo_edge.heads.halves import accuracy_by_halves
+from sharpzo_edge.heads.leave_one_out import Pictures
 from sharpzo_edge.pictures.feature_file import FEATURES_IN_MEMORY, held_bytes
 from sharpzo_edge.search import cmaes, gauss_newton, sketched_descent
 from sharpzo_edge.search.gauss_newton import LinearModel, minimum_in_ball
 from sharpzo_edge.search.losses import SCORING_BYTES, FeatureLoss, scores
 from sharpzo_edge.search.sketched_descent import Sketch, SketchedDescent
-from sharpzo_edge.tuning import heads
 from sharpzo_edge.tuning.objective import projection, projection_bytes
 from sharpzo_edge.types import Floats, LabelledFeatures
 
@@ -123,11 +125,16 @@ def test_a_sketch(rank: int, kept_rounds: int) -> None:
     assert found <= sketched_descent.peak_bytes(sketch, dim, K, E)
 
 
-def test_a_head() -> None:
-    shots, validation = pictures(400), pictures(2_000)
-    T = unit(K, E)
+@pytest.mark.parametrize(
+    ("n_classes", "embed_dim", "n"), [(40, 96, 2_000), (10, 400, 500), (500, 128, 2_000)]
+)
+def test_a_head(n_classes: int, embed_dim: int, n: int) -> None:
+    drawn = LabelledFeatures(unit(n, embed_dim), np.arange(n) % n_classes)
+    on_pictures = Pictures(drawn, unit(n_classes, embed_dim), SCALE)
 
     def fit() -> None:
-        heads.with_best_weight(heads.gda(shots, K), T, validation, SCALE)
+        found = heads.best_head(on_pictures)
+        assert found is not None
+        accuracy_by_halves(found.head, on_pictures)
 
-    assert allocated(fit) <= heads.peak_bytes(K, E)
+    assert allocated(fit) <= heads.peak_bytes(n_classes, embed_dim)

@@ -75,6 +75,7 @@ def test_a_heavy_library_has_one_owner(library, owner):
 LADDER = (
     ("errors", "types", "seeds", "process_memory", "wording"),
     ("search",),
+    ("heads",),
     ("run",),
     ("clip",),
     ("pictures",),

@@ -34,6 +34,7 @@ from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.commands.inspect import inspect
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import ImagesError
+from sharpzo_edge.heads.head import Head, base_by
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import Work, make_plan
 from sharpzo_edge.pictures import encode, features
@@ -46,10 +47,18 @@ from sharpzo_edge.run.progress import Caller
 from sharpzo_edge.run.typed_json import take_arrays
 from sharpzo_edge.search.losses import softmax
 from sharpzo_edge.tuning import resume
-from sharpzo_edge.tuning.heads import Head, blended_logits
+from sharpzo_edge.tuning.answers import ByUse
 from sharpzo_edge.tuning.loop import State
-from sharpzo_edge.tuning.result import HeadResult, TuneResult
-from sharpzo_edge.tuning.tuned_prompt import METADATA_KEY, TunedPrompt, check_fits, load_prompt, save_prompt
+from sharpzo_edge.tuning.result import DoubtfulPicture, HeadResult, TuneResult
+from sharpzo_edge.tuning.tuned_prompt import (
+    FORMAT_VERSION,
+    HEADS_FORMAT_VERSION,
+    METADATA_KEY,
+    TunedPrompt,
+    check_fits,
+    load_prompt,
+    save_prompt,
+)
 from sharpzo_edge.types import Floats
 from support.mutants import Reader, mutate_bytes, mutate_json, mutate_json_file, mutate_safetensors, spelt
 
@@ -200,15 +209,16 @@ def _short_merges() -> bytes:
 # The prompt --------------------------------------------------------------------------------------
 
 
-def _prompt(with_head: bool) -> Callable[[Path], Reader]:
+def _prompt(with_heads: bool) -> Callable[[Path], Reader]:
     def make(folder: Path) -> Reader:
         bundle = Bundle.open(BUNDLE)
         rng = np.random.default_rng(0)
         T = rng.standard_normal((2, bundle.manifest.embed_dim)).astype(np.float32)
         T /= np.linalg.norm(T, axis=1, keepdims=True)
-        head = Head(T * 3, np.ones(2, np.float32), 0.5) if with_head else None
+        made_by = {"base": 0.5, "penalty": 2.0, "temperature": 3.0}
+        head = Head("ridge", base_by(made_by), T * 3, np.ones(2, np.float32), made_by) if with_heads else None
         about = {
-            "format_version": 1 + with_head,
+            "format_version": HEADS_FORMAT_VERSION if with_heads else FORMAT_VERSION,
             "class_names": list(NAMES),
             "class_folders": ["cat", "red_heart"],
             "model": "a model",
@@ -217,10 +227,13 @@ def _prompt(with_head: bool) -> Callable[[Path], Reader]:
             "settings": {"preset": "edge", "sigma0": 0.5, "projection_std": None},
             "queries": 12,
             "train_loss": 0.5,
-        } | ({"head": {"kind": "gda", "weight": 0.5}} if with_head else {})
+        }
+        if with_heads:
+            heads = {use: {"kind": "ridge", **made_by} for use in ("head", "both")}
+            about |= {"use": "head", "left_out": {}, "heads": heads}
         path = folder / "prompt"
         context = rng.standard_normal((4, bundle.manifest.text.width)).astype(np.float32)
-        save_prompt(path, TunedPrompt(context, T, about, head))
+        save_prompt(path, TunedPrompt(context, T, about, -T if with_heads else None, head, head))
 
         def read(data: bytes) -> Any:
             path.write_bytes(data)
@@ -228,9 +241,9 @@ def _prompt(with_head: bool) -> Callable[[Path], Reader]:
             prompt = load_prompt(path)
             check_fits(path, prompt, bundle)
             with np.errstate(over="ignore", invalid="ignore"):
-                logits = blended_logits(T, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
-                scores = softmax(logits)
-            return [prompt.about, prompt.context.tobytes(), scores.tobytes()]
+                logits = [prompt.logits(T, bundle.manifest.logit_scale, use) for use in prompt.uses]
+                scores = [softmax(each).tobytes() for each in logits]
+            return [prompt.about, prompt.context.tobytes(), prompt.use, *scores]
 
         mutate = functools.partial(mutate_safetensors, metadata_key=METADATA_KEY)
         return Reader(path.read_bytes(), mutate, read)
@@ -275,7 +288,7 @@ def _a_state() -> State:
     search = cmaes.SharpnessAwareCMAES.start(settings, origin, seed, lambda T: T)
     first = Evaluation(origin, np.eye(2, 4, dtype=np.float32), Score(0.5, 0.5), None, Score(0.5, 0.5))
     patience = Patience.start(first)
-    return State(1, search.state, 0, 9, 2, None, 0.5, first, first, 1, patience, Plateau(), 1.5)
+    return State(1, search.state, 0, 9, 2, None, first, first, first, 1, patience, Plateau(), 1.5)
 
 
 def _resealed_checkpoint(data: bytes) -> bytes:
@@ -308,7 +321,11 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
         work = WorkFolder(folder)
         made_for = {"--seed": 3, "--images": "x", "plan": [None, 256]}
         head = HeadResult("gda", 0.5, 0.75, 0.6)
-        result = TuneResult(9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head)
+        result = TuneResult(
+            *(9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head),
+            *("head", ByUse(0.3, 0.5, 0.6, 0.7), ByUse(0.3, None, 0.6, None), ByUse(1.0, 0.5, 1.0, 0.5), 0.5),
+            (DoubtfulPicture("cat/1.png", "cat", "red heart"),),
+        )
         resume.save_record(work, resume.Record(made_for, files.file_checksum(output), result))
 
         def read(data: bytes) -> Any:
@@ -551,8 +568,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "tokens": tokens,
     "table": table,
     "merges": merges,
-    "prompt": _prompt(with_head=False),
-    "prompt_with_head": _prompt(with_head=True),
+    "prompt": _prompt(with_heads=False),
+    "prompt_with_heads": _prompt(with_heads=True),
     "checkpoint": _checkpoint(reseal=False),
     "checkpoint_resealed": _checkpoint(reseal=True),
     "record": _record(reseal=False),

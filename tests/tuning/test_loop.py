@@ -27,7 +27,7 @@ def test_both_stages_lower_the_loss_each() -> None:
     stage1_alone = make_loop(dataclasses.replace(SMALL, steps=6, change_point=6))
     after_stage1 = stage1_alone.run().best
     last = loop.run().best
-    assert last.train.loss < after_stage1.train.loss < loop.state.zero_shot_loss
+    assert last.train.loss < after_stage1.train.loss < loop.state.opening.train.loss
     assert loop.state.stage == FINISHED and stage1_alone.state.stage2_from is None
 
 
@@ -56,7 +56,7 @@ def test_every_evaluation_is_told_with_its_queries(run_settings: TuneSettings) -
     loop.run()
     where, evaluations, queries, seconds = zip(*seen, strict=True)
     assert where[0] == "zero-shot" and where[1] == "stage 1  generation 1"
-    assert queries[0] == 2 and evaluations[0].train.loss == loop.state.zero_shot_loss
+    assert queries[0] == 2 and evaluations[0].train.loss == loop.state.opening.train.loss
     assert list(queries) == sorted(queries) and queries[-1] <= loop.state.queries and len(queries) > 4
     assert list(seconds) == sorted(seconds) and evaluations[-1] is loop.state.latest
 
@@ -107,7 +107,7 @@ def test_our_own_preset_lowers_the_loss_with_both_stages() -> None:
     loop = make_loop(EDGE)
     first = make_loop(EDGE, max_queries=2 + 3 * 11).run().best
     last = loop.run().best
-    assert last.train.loss < first.train.loss < loop.state.zero_shot_loss
+    assert last.train.loss < first.train.loss < loop.state.opening.train.loss
 
 
 def test_looks_are_free_where_class_features_are_known() -> None:
@@ -138,7 +138,7 @@ def test_max_queries_holds_in_our_own_preset(limit: int) -> None:
 def test_our_own_preset_changes_the_stage_at_0_and_by_itself() -> None:
     at_once = make_loop(dataclasses.replace(EDGE, change_point=0))
     last = at_once.run().best
-    assert at_once.state.stage1_queries == 0 and last.train.loss < at_once.state.zero_shot_loss
+    assert at_once.state.stage1_queries == 0 and last.train.loss < at_once.state.opening.train.loss
     still = dataclasses.replace(EDGE, change_point="auto", sigma0=1e-5, rho=0.0)
     loop = make_loop(still)
     loop.run()
@@ -150,7 +150,7 @@ def test_our_own_preset_survives_a_tower_that_breaks_far_out() -> None:
     loop = make_loop(dataclasses.replace(EDGE, sigma0=1.0, rho=0.0), tower=tower)
     last = loop.run().best
     assert tower.broken > 0
-    assert last.train.loss < loop.state.zero_shot_loss
+    assert last.train.loss < loop.state.opening.train.loss
 
 
 def test_change_point_0_goes_straight_to_stage_2() -> None:
@@ -180,7 +180,7 @@ def test_stage_1_survives_a_candidate_that_breaks_the_tower() -> None:
     loop = make_loop(wide, tower=tower)
     last = loop.run().best
     assert tower.broken > 0
-    assert last.train.loss < loop.state.zero_shot_loss
+    assert last.train.loss < loop.state.opening.train.loss
 
 
 def test_a_tower_that_answers_differently_twice_is_an_error() -> None:
@@ -234,7 +234,9 @@ def test_our_own_preset_survives_a_step_that_would_explode() -> None:
     tower = SmoothTower(breaks_beyond=0.3)
     loop = make_loop(dataclasses.replace(EDGE, change_point=0), tower=tower)
     last = loop.run().best
-    assert tower.broken > 0 and np.isfinite(last.train.loss) and last.train.loss < loop.state.zero_shot_loss
+    assert (
+        tower.broken > 0 and np.isfinite(last.train.loss) and last.train.loss < loop.state.opening.train.loss
+    )
 
 
 @pytest.mark.parametrize("run_settings", [SMALL, EDGE])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sharpzo_edge.errors import PromptFileError
 from sharpzo_edge.tuning.tuned_prompt import (
     FORMAT_VERSION,
-    HEAD_FORMAT_VERSION,
+    HEADS_FORMAT_VERSION,
     METADATA_KEY,
     TunedPrompt,
     check_fits,
@@ -94,9 +94,9 @@ def test_vectors_of_another_width_are_refused(file, prompt, bundle, name):
 
 
 def test_a_newer_format_is_refused_by_its_version(file, prompt):
-    newer = HEAD_FORMAT_VERSION + 1
+    newer = HEADS_FORMAT_VERSION + 1
     write(file, prompt, about={"format_version": newer})
-    with pytest.raises(PromptFileError, match=f"version {newer}.*reads {FORMAT_VERSION} and"):
+    with pytest.raises(PromptFileError, match=f"version {newer}.*reads {FORMAT_VERSION} to"):
         load_prompt(file)
 
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.tuning import heads as product
-from sharpzo_edge.tuning.prepare import check_validated
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
+from . import gda as product
 from .method import Logits, Moment, Problem, loss_of
 from .prompts import DIM
 from .search_loop import look
@@ -34,7 +33,6 @@ def gda(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iter
     Costs the one query of T. Raises UsageError where the product refuses: nothing to validate on, or no class
     with two pictures that differ.
     """
-    check_validated(len(problem.val))
     head = product.gda(problem.train, len(problem.class_names))
     objective = problem.objective(DIM)
     T = objective.class_features(np.zeros((1, DIM)))[0]

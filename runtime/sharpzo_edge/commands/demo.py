@@ -16,6 +16,7 @@ from ..errors import InterruptedRunError, SharpzoError, UsageError
 from ..process_memory import peak_rss_mib
 from ..requests import DemoRequest, TuneRequest, by_keywords
 from ..run.progress import caller_of
+from ..tuning.answers import ByUse
 from ..tuning.prepare import check
 from .evaluate import EvaluateResult, evaluate
 from .tune import tune_or_repeat
@@ -23,7 +24,12 @@ from .tune import tune_or_repeat
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Accuracies are fractions, on pictures held out of everything; seconds: of all three steps."""
+    """Accuracies are fractions, on pictures held out of everything.
+
+    tuned_accuracy: of the tuned prompt alone
+    seconds:        of all three steps
+    use:            what predict and eval would use;  by: the accuracy of each way to label
+    """
 
     task: str
     n_classes: int
@@ -35,6 +41,8 @@ class DemoResult:
     stage2_queries: int
     seconds: float
     peak_rss_mib: float
+    use: str
+    by: ByUse
 
     @property
     def opening_queries(self) -> int:
@@ -92,12 +100,14 @@ def demo_request(request: DemoRequest) -> DemoResult:
         n_classes=after.n_classes,
         n_images=after.n_images,
         zero_shot_accuracy=before.accuracy,
-        tuned_accuracy=after.accuracy,
+        tuned_accuracy=after.accuracy if after.by.prompt is None else after.by.prompt,
         queries=tuned.queries,
         stage1_queries=tuned.stage1_queries,
         stage2_queries=tuned.stage2_queries,
         seconds=round(time.monotonic() - started, 3),
         peak_rss_mib=round(peak_rss_mib(), 1),
+        use=after.use,
+        by=after.by,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,37 @@ from ..clip.class_prompts import checked_token_ids, context_from_words, prompts_
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..clip.tower_plan import ImagePlan
 from ..clip.towers import TextTower
-from ..errors import ImagesError, NumericsError
+from ..errors import ImagesError, NumericsError, UsageError
 from ..memory.budget import budget_of
 from ..memory.plan import Work, make_plan, plan_images
 from ..pictures.encode import encode_files
 from ..pictures.folder import LabelledFolder, Skipped, read_folder, skipped_pictures
 from ..requests import EvaluateRequest, by_keywords
-from ..run.progress import caller_of
-from ..tuning.heads import blended_logits
-from ..tuning.tuned_prompt import TunedPrompt, check_fits, load_prompt
+from ..run.progress import Caller, caller_of
+from ..search.losses import logits_of
+from ..tuning.answers import PROMPT, WORDS, ByUse
+from ..tuning.tuned_prompt import TunedPrompt, check_fits, checked_use, load_prompt
 from ..types import Floats
 from ..wording import counted
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """accuracy, per_class: fractions, per_class for classes that have pictures; n_images: that were read."""
+    """What a folder's pictures were labelled as. Accuracies are fractions.
+
+    accuracy:  of the way to label that is in use
+    n_images:  that were read
+    per_class: of that way, for classes that have pictures
+    use:       "words", "prompt", "head" or "both"
+    by:        the accuracy of each way that the prompt has
+    """
 
     accuracy: float
     n_images: int
     n_classes: int
     per_class: dict[str, float]
+    use: str
+    by: ByUse
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -46,10 +58,11 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     """The accuracy on a folder of labelled pictures.
 
     prompt:  a tuned prompt's file; without it, the bundle's initial words
-    classes: names to choose among, instead of the prompt's own or the folders'; they do without the prompt's
-             head
+    use:     which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
+    classes: names to choose among, instead of the prompt's own or the folders'. Heads know only the classes
+             that they were made from, so words and prompt are left
     memory_budget: bounds what the call adds to this process; None is no limit
-    Costs one query, or none for a prompt's own classes.
+    Costs no query for a prompt's own classes, one without a prompt, two for other classes with a prompt.
     Raises ImagesError when a folder is no class, or no picture could be read; with `strict`
     SkippedPicturesError when one could not.
     """
@@ -61,24 +74,31 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     class_names = Path(request.class_names) if request.class_names else None
     folder = read_folder(Path(request.images), class_names, fewest)
     prompt = load_prompt(Path(request.prompt)) if request.prompt else None
+    use = WORDS
     if prompt and request.prompt:
         check_fits(Path(request.prompt), prompt, bundle)
-    head = prompt.head if prompt and request.classes is None else None
-    if prompt and prompt.head and head is None:
-        caller.say("the prompt's head knows only the classes it was made from: with --classes it is left out")
-    names, class_features, plan = _class_features(request, bundle, folder, prompt)
+        use = checked_use(request.use, prompt, Path(request.prompt))
+    elif request.use not in (None, WORDS):
+        raise UsageError(
+            f"--use {request.use} goes with a prompt, and there is none. Without one there are the words. "
+            f"Add --prompt FILE, or leave --use out"
+        )
+    if prompt and request.classes is not None:
+        use = _without_head(use, request, caller)
+    names, ways, plan = _ways(request, bundle, folder, prompt)
     by_disk = prompt if request.classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
 
     n_files = sum(map(len, folder.files))
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
-    right, seen = np.zeros(len(names), int), np.zeros(len(names), int)
+    seen = np.zeros(len(names), int)
+    right = {each: np.zeros(len(names), int) for each in ways}
     skipped = Skipped()
     for numbers, image_features in encode_files(bundle, chain.from_iterable(folder.files), skipped.add, plan):
-        logits = blended_logits(image_features, class_features, bundle.manifest.logit_scale, head)
-        guesses = logits.argmax(axis=1)
         np.add.at(seen, labels[numbers], 1)
-        np.add.at(right, labels[numbers], guesses == labels[numbers])
+        for each, logits in ways.items():
+            answers = logits(image_features).argmax(axis=1)
+            np.add.at(right[each], labels[numbers], answers == labels[numbers])
         # No accuracy before the end: classes come one after the other, and the first may be the worst.
         caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
         caller.raise_if_stopped("Nothing is kept of an evaluation. Type the same command again")
@@ -94,29 +114,73 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
             f"No picture in {request.images} could be read ({counted(n_files, 'file')}). At least one is "
             f"needed. Check the path after --images"
         )
+    by = {each: float(found.sum() / seen.sum()) for each, found in right.items()}
     return EvaluateResult(
-        accuracy=float(right.sum() / seen.sum()),
+        accuracy=by[use],
         n_images=int(seen.sum()),
         n_classes=len(names),
-        per_class={names[k]: float(right[k] / seen[k]) for k in range(len(names)) if seen[k]},
+        per_class={names[k]: float(right[use][k] / seen[k]) for k in range(len(names)) if seen[k]},
+        use=use,
+        by=ByUse(**by),
     )
 
 
 evaluate = by_keywords(EvaluateRequest)(evaluate_request)
 
 
-def _class_features(
+def _without_head(use: str, request: EvaluateRequest, caller: Caller) -> str:
+    """The way to take with class names that no head knows. Raises UsageError when a head was asked for."""
+    if use in (WORDS, PROMPT):
+        return use
+    if request.use is not None:
+        raise UsageError(
+            f"--use {use} does not go with --classes: a head knows only the classes that it was made from. "
+            f"With other names there are words and prompt. Leave --use out, or type --use prompt"
+        )
+    caller.say("the head knows only the classes it was made from: with --classes the prompt is used")
+    return PROMPT
+
+
+def _ways(
     request: EvaluateRequest, bundle: Bundle, folder: LabelledFolder, prompt: TunedPrompt | None
-) -> tuple[list[str], Floats, ImagePlan]:
-    """The names to choose among, their unit features (K, E), and how the image tower will run."""
-    budget = budget_of(request.memory_budget, onnxruntime_version())
+) -> tuple[list[str], dict[str, Callable[[Floats], Floats]], ImagePlan]:
+    """The names to choose among, the ways to get logits (b, K), and how the image tower will run."""
+    budget, scale = budget_of(request.memory_budget, onnxruntime_version()), bundle.manifest.logit_scale
     if prompt and request.classes is None:
-        image_plan = plan_images(bundle.manifest, request.threads, budget, folder.listing_bytes)
+        image_plan = plan_images(
+            bundle.manifest, request.threads, budget, folder.listing_bytes, prompt.n_bytes
+        )
         budget.require_floor()
-        return prompt.class_names, prompt.class_features, image_plan
+        own = {use: partial(prompt.logits, logit_scale=scale, use=use) for use in prompt.uses}
+        return prompt.class_names, dict(own), image_plan
     own_names = folder.names, folder.folders
     names, folders = own_names if request.classes is None else (tuple(request.classes), ())
-    context = prompt.context if prompt else context_from_words(bundle, bundle.manifest.initial_context)
+    contexts = {WORDS: context_from_words(bundle, _initial_words(bundle, prompt))}
+    if prompt:
+        contexts[PROMPT] = prompt.context
+    found: dict[str, Callable[[Floats], Floats]] = {}
+    for use, context in contexts.items():
+        features, image_plan = _class_features(request, bundle, folder, names, folders, context)
+        found[use] = partial(logits_of, class_features=features, logit_scale=scale)
+    return list(names), found, image_plan
+
+
+def _initial_words(bundle: Bundle, prompt: TunedPrompt | None) -> str:
+    """The words that a prompt was tuned from; the bundle's own where it was random vectors."""
+    words = prompt.about["settings"].get("context_init") if prompt else None
+    return words if isinstance(words, str) else bundle.manifest.initial_context
+
+
+def _class_features(
+    request: EvaluateRequest,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    names: tuple[str, ...],
+    folders: tuple[str, ...],
+    context: Floats,
+) -> tuple[Floats, ImagePlan]:
+    """Unit class features (K, E) of a context (m, D), and how the image tower will run. Costs one query."""
+    budget = budget_of(request.memory_budget, onnxruntime_version())
     ids = checked_token_ids(bundle, names, len(context), folders)
     work = Work(
         name_lengths=tuple(map(len, ids)),
@@ -129,14 +193,14 @@ def _class_features(
     budget.require_floor()
     prompts = prompts_of(bundle, names, ids, len(context), plan.text.chunk_rows)
     with TextTower(bundle, plan.text) as tower:
-        features = tower.class_features(context[None], prompts)[0]
+        features: Floats = tower.class_features(context[None], prompts)[0]
     if not np.isfinite(features).all():
         raise NumericsError(
             f"The text tower's answer holds {np.isnan(features).sum()} NaN among {features.size} numbers. "
             f"Class features must be finite. Check the bundle with: sharpzo-edge doctor "
             f"--bundle {bundle.folder}"
         )
-    return list(names), features, plan.image
+    return features, plan.image
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

@@ -19,8 +19,7 @@ from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import caller_of
 from ..search.losses import softmax
-from ..tuning.heads import blended_logits
-from ..tuning.tuned_prompt import check_fits, load_prompt
+from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt
 from ..wording import counted
 
 
@@ -61,6 +60,7 @@ class PredictResult:
 def predict_request(request: PredictRequest) -> PredictResult:
     """Labels for pictures.
 
+    use: which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
     memory_budget: bounds what the call adds to this process; None is no limit
     Pictures that cannot be read are in `skipped`, and are told to on_progress. Raises ImagesError when none
     can be read, and with `strict` SkippedPicturesError when one cannot, after all others were labelled.
@@ -88,8 +88,9 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
     images = [Path(image) for image in request.pictures]
     bundle, prompt = Bundle.open(Path(request.bundle)), load_prompt(Path(request.prompt))
     check_fits(Path(request.prompt), prompt, bundle)
+    use = checked_use(request.use, prompt, Path(request.prompt))
     budget = budget_of(request.memory_budget, onnxruntime_version())
-    plan = plan_images(bundle.manifest, request.threads, budget)
+    plan = plan_images(bundle.manifest, request.threads, budget, prompt_bytes=prompt.n_bytes)
     budget.require_floor()
     passed_over = Skipped()
     skipped: list[SkippedPicture] = []
@@ -100,7 +101,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
         skipped.append(SkippedPicture(str(path), reason))
 
     for numbers, features in encode_files(bundle, images, skip, plan):
-        logits = blended_logits(features, prompt.class_features, bundle.manifest.logit_scale, prompt.head)
+        logits = prompt.logits(features, bundle.manifest.logit_scale, use)
         for i, row in zip(numbers, softmax(logits), strict=True):
             best = np.argsort(-row, kind="stable")[: request.top]
             labels = tuple(prompt.class_names[k] for k in best)

@@ -1,4 +1,4 @@
-"""`tune`, in the order of events: pictures, image features, objective, both stages, head, prompt file.
+"""`tune`, in the order of events: pictures, image features, objective, both stages, heads, prompt file.
 
 Validation pictures are ones beyond the shots; no test set is ever seen here.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ from ..run.log import Log
 from ..run.output import space_note
 from ..run.progress import Caller, Progress, caller_of, duration
 from ..seeds import seed_stream
-from ..tuning.heads import Head, gda, with_best_weight
+from ..tuning.answers import BOTH, HEAD, Answers, compare
 from ..tuning.loop import Ended, Loop, State, Update
 from ..tuning.methods import method_of
 from ..tuning.objective import Evaluation, Objective
-from ..tuning.prepare import Prepared, check, check_validated, prepare
-from ..tuning.result import HeadResult, TuneResult
+from ..tuning.prepare import Prepared, check, prepare
+from ..tuning.presets import HEAD_ALONE
+from ..tuning.result import DoubtfulPicture, HeadResult, TuneResult
 from ..tuning.resume import (
     TIME_LIMIT,
     Record,
@@ -46,7 +48,8 @@ from ..tuning.resume import (
     without,
 )
 from ..tuning.settings import AUTO
-from ..tuning.tuned_prompt import FORMAT_VERSION, HEAD_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
+from ..tuning.tuned_prompt import FORMAT_VERSION, HEADS_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
+from ..types import Floats
 from ..wording import counted
 
 
@@ -106,19 +109,48 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
 
 def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> TuneResult:
     """The work itself, up to the prompt in its place."""
-    bundle, plan, settings = ready.bundle, ready.plan, ready.settings
     pictures = training_features(
-        bundle,
+        ready.bundle,
         ready.folder,
         ready.few_shot,
-        plan.image,
+        ready.plan.image,
         work,
         caller,
-        on_disk=plan.features_on_disk,
+        on_disk=ready.plan.features_on_disk,
         strict=request.strict,
     )
     _say_what_there_is(ready, pictures, caller)
-    head = _fitted_head(request.head, ready, pictures)
+    found = _searched(request, ready, pictures, work, caller)
+    answers = _compared(ready, pictures, found, caller)
+    save_prompt(request.output_path, _prompt(request, ready, found, answers))
+    return _result(request, ready, pictures, found, answers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What both stages have found. The optimiser and the text tower are gone by then.
+
+    words:   (K, E) class features at w = 0
+    best:    the evaluation that is the result;  context: (m, D), its context
+    """
+
+    words: Floats
+    best: Evaluation
+    context: Floats
+    why_ended: str
+    queries: int
+    stage1_queries: int
+    stage2_queries: int
+    best_queries: int
+    zero_shot_loss: float
+    seconds: float
+
+
+def _searched(
+    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, work: WorkFolder, caller: Caller
+) -> _Found:
+    """Both stages, from the beginning or from the checkpoint."""
+    bundle, plan, settings = ready.bundle, ready.plan, ready.settings
     A = settings.projection(seed_stream(request.seed, "projection"), ready.context)
     checkpoint = _Checkpoint(
         work,
@@ -137,9 +169,10 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
         )
         method = method_of(settings, pictures.train, objective.logit_scale)
         state = checkpoint.load()
+        tunes = request.preset != HEAD_ALONE
         if state:
             caller.say(f"going on after {counted(state.queries, 'query')}")
-        elif note := method.short_limit_note(ready.limits):
+        elif tunes and (note := method.short_limit_note(ready.limits)):
             caller.say(note)
         loop = Loop(
             method,
@@ -152,15 +185,42 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
         )
         ended = loop.run()
         checkpoint.save(loop.state)
-    _say_how_it_ended(ended, loop.state, caller)
-    head_result = None
-    if head is not None:
-        T = ended.best.class_features
-        head, blended = with_best_weight(head, T, pictures.val, objective.logit_scale)
-        head_result = HeadResult(request.head, head.weight, blended.accuracy, blended.loss)
-        caller.say(f"head {request.head}: weight {head.weight:g}, by validation")
-    save_prompt(request.output_path, _prompt(request, ready, objective, ended.best, head))
-    return _result(request, ready, loop.state, ended, head_result)
+    state = loop.state
+    if tunes:
+        _say_how_it_ended(ended, state, caller)
+    return _Found(
+        words=state.opening.class_features,
+        best=ended.best,
+        context=objective.contexts(ended.best.w[None])[0],
+        why_ended=ended.why if tunes else "nothing is tuned",
+        queries=state.queries,
+        stage1_queries=state.stage1_queries,
+        stage2_queries=state.stage2_queries,
+        best_queries=state.best_queries,
+        zero_shot_loss=state.opening.train.loss,
+        seconds=state.seconds,
+    )
+
+
+def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller: Caller) -> Answers:
+    """The heads, and what each way to label is worth."""
+
+    def before_each() -> None:
+        caller.status("fitting the head")
+        caller.raise_if_stopped("The run is saved. To go on, type the same command again, without --restart")
+
+    answers = compare(
+        ready.head,
+        pictures.drawn,
+        pictures.n_shots,
+        found.words,
+        found.best.class_features if found.best.w.any() else None,
+        ready.bundle.manifest.logit_scale,
+        before_each,
+    )
+    if ready.head != "none" and answers.head is None:
+        caller.say("no head can be made: the pictures of each class do not differ")
+    return answers
 
 
 class _Checkpoint:
@@ -275,62 +335,82 @@ def _say_how_it_ended(ended: Ended, state: State, caller: Caller) -> None:
         caller.say(f"{why}: the prompt is as it started, not tuned")
 
 
-def _fitted_head(kind: str, ready: Prepared, pictures: TrainingFeatures) -> Head | None:
-    if kind == "none":
-        return None
-    check_validated(len(pictures.val))
-    return gda(pictures.train, len(ready.folder.names))
-
-
-def _prompt(
-    request: TuneRequest, ready: Prepared, objective: Objective, best: Evaluation, head: Head | None
-) -> TunedPrompt:
+def _prompt(request: TuneRequest, ready: Prepared, found: _Found, answers: Answers) -> TunedPrompt:
     """The tuned prompt, with all that is told about it."""
-    return TunedPrompt(
-        context=objective.contexts(best.w[None])[0],
-        class_features=best.class_features,
-        about={
-            "format_version": FORMAT_VERSION if head is None else HEAD_FORMAT_VERSION,
-            "class_names": list(ready.folder.names),
-            "class_folders": list(ready.folder.folders),
-            "model": ready.bundle.manifest.model,
-            "bundle": ready.bundle.checksum,
-            "seed": request.seed,
-            "settings": {
-                **dataclasses.asdict(ready.settings),
-                "shots": request.shots,
-                "val": request.val,
-                "views": request.views,
-                "context_init": ready.context_words,
-                "context_tokens": request.context_tokens,
-                "max_queries": ready.limits.max_queries,
-            },
-            "queries": objective.queries,
-            "train_loss": best.train.loss,
-            **({} if head is None else {"head": {"kind": request.head, "weight": head.weight}}),
+    made_heads = {HEAD: answers.head, BOTH: answers.both}
+    heads = {use: each.head for use, each in made_heads.items() if each}
+    about = {
+        "format_version": HEADS_FORMAT_VERSION if heads else FORMAT_VERSION,
+        "class_names": list(ready.folder.names),
+        "class_folders": list(ready.folder.folders),
+        "model": ready.bundle.manifest.model,
+        "bundle": ready.bundle.checksum,
+        "seed": request.seed,
+        "settings": {
+            **dataclasses.asdict(ready.settings),
+            "shots": request.shots,
+            "val": request.val,
+            "views": request.views,
+            "context_init": ready.context_words,
+            "context_tokens": request.context_tokens,
+            "max_queries": ready.limits.max_queries,
         },
-        head=head,
+        "queries": found.queries,
+        "train_loss": found.best.train.loss,
+    }
+    if heads:
+        about["use"] = answers.use
+        about["left_out"] = dataclasses.asdict(answers.left_out)
+        about["heads"] = {use: {"kind": head.kind, **head.made_by} for use, head in heads.items()}
+    return TunedPrompt(
+        context=found.context,
+        class_features=found.best.class_features,
+        about=about,
+        words=found.words if heads else None,
+        head=heads.get(HEAD),
+        both=heads.get(BOTH),
     )
 
 
 def _result(
-    request: TuneRequest, ready: Prepared, state: State, ended: Ended, head: HeadResult | None
+    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, found: _Found, answers: Answers
 ) -> TuneResult:
-    best = ended.best
+    best, names = found.best, ready.folder.names
     return TuneResult(
-        queries=state.queries,
-        stage1_queries=state.stage1_queries,
-        stage2_queries=state.stage2_queries,
-        seconds=round(state.seconds, 3),
+        queries=found.queries,
+        stage1_queries=found.stage1_queries,
+        stage2_queries=found.stage2_queries,
+        seconds=round(found.seconds, 3),
         peak_rss_mib=round(peak_rss_mib(), 1),
-        best_queries=state.best_queries,
-        stopped=ended.why,
+        best_queries=found.best_queries,
+        stopped=found.why_ended,
         train_loss=best.train.loss,
         train_accuracy=best.train.accuracy,
         val_accuracy=best.val.accuracy if best.val else None,
         val_loss=best.val.loss if best.val else None,
-        zero_shot_train_loss=state.zero_shot_loss,
+        zero_shot_train_loss=found.zero_shot_loss,
         plan=ready.plan.to_json(),
         prompt=str(request.output),
-        head=head,
+        head=_head_result(answers, pictures.n_shots),
+        use=answers.use,
+        left_out=answers.left_out,
+        validated=answers.validated,
+        covered=answers.covered,
+        by_halves=answers.by_halves,
+        doubtful=tuple(
+            DoubtfulPicture(pictures.files[each.number], names[each.label], names[each.answer])
+            for each in answers.doubtful
+        ),
+    )
+
+
+def _head_result(answers: Answers, n_shots: int) -> HeadResult | None:
+    if answers.head is None:
+        return None
+    losses = answers.head.losses
+    return HeadResult(
+        kind=answers.head.head.kind,
+        weight=answers.head.head.weight,
+        val_accuracy=answers.validated.head,
+        val_loss=float(losses[n_shots:].mean()) if losses is not None and len(losses) > n_shots else None,
     )

@@ -1,6 +1,6 @@
 """The memory plan: for each tower the fastest option that fits the budget, and what each phase will take.
 
-A phase is a part of the work: reading pictures, the image tower, the head, the text tower. Each component
+A phase is a part of the work: reading pictures, the image tower, the text tower, the head. Each component
 states what it takes in bytes, computed from sizes that are known before the work begins. This file adds the
 statements up and chooses. So the same command gives the same plan on every run. Nothing is watched, limited
 or dropped while the work goes on.
@@ -29,6 +29,7 @@ from .budget import Budget
 
 T = TypeVar("T")
 
+HELD_BESIDE_HEAD = 3  # words, prompt and a first head, while the second is fitted
 LISTING_IN_FLOOR = MIB  # of the names of files, 20,000 or so: more than these are planned for
 
 
@@ -45,6 +46,7 @@ class Work:
     search_bytes: the most that stage 1 takes between two batches of the text tower
     projection_bytes: the matrix A, which maps w to the context
     head_bytes:   the most that fitting a head takes; 0 without a head
+    may_do_without_head: whether the head may be left out where the budget has no room for it
     listing_bytes, listing_peak_bytes: the names of the pictures' files; the most while they are listed
     """
 
@@ -57,6 +59,7 @@ class Work:
     search_bytes: int = 0
     projection_bytes: int = 0
     head_bytes: int = 0
+    may_do_without_head: bool = False
     listing_bytes: int = 0
     listing_peak_bytes: int = 0
 
@@ -68,6 +71,7 @@ class Plan:
     image, text:  how the towers run
     sketch:       the first of the work's sketches that fits
     features_on_disk: True: image features stay in their file and are read in blocks
+    has_head:     whether there is room for the head that is wanted
     phases:       MiB by phase, floor included. The largest is the peak that the plan promises
     query_seconds: by the rough model that compares plans; not a forecast for this machine
     """
@@ -76,6 +80,7 @@ class Plan:
     text: TextPlan
     sketch: Sketch
     features_on_disk: bool
+    has_head: bool
     phases: dict[str, float]
     query_seconds: float
 
@@ -112,11 +117,13 @@ def make_plan(manifest: Manifest, work: Work, budget: Budget) -> Plan:
     return _that_fits(lambda within: _fastest(manifest, work, within), manifest.model, budget)
 
 
-def plan_images(manifest: Manifest, threads: int, budget: Budget, listing_bytes: int = 0) -> ImagePlan:
-    """As make_plan, for a command that runs the image tower alone."""
+def plan_images(
+    manifest: Manifest, threads: int, budget: Budget, listing_bytes: int = 0, prompt_bytes: int = 0
+) -> ImagePlan:
+    """As make_plan, for a command that runs the image tower alone, and holds a prompt."""
 
     def fastest(within: Budget) -> _Part[ImagePlan]:
-        return _image_part(manifest, threads, _beyond_floor(listing_bytes), within)
+        return _image_part(manifest, threads, _beyond_floor(listing_bytes + prompt_bytes), within)
 
     return _that_fits(fastest, manifest.model, budget).plan
 
@@ -167,17 +174,15 @@ def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
     names = _names_bytes(manifest, work) + _beyond_floor(work.listing_bytes)
     features = features_bytes(work.n_features, manifest.embed_dim)
     image = _image_part(manifest, work.threads, names, budget)
-    head = work.head_bytes and names + features + work.head_bytes
+    head = _head_phase(manifest, work, features, budget)
     sketch, text = _text_part(manifest, work, budget)
     return Plan(
         image=image.plan,
         text=text.plan,
         sketch=sketch,
         features_on_disk=work.n_features > 0 and not features,
-        phases=_listing_phases(work, budget)
-        | image.phases
-        | (_phase("head", head, budget) if head else {})
-        | text.phases,
+        has_head=bool(head),
+        phases=_listing_phases(work, budget) | image.phases | text.phases | head,
         query_seconds=text.seconds,
     )
 
@@ -199,7 +204,6 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
     """
     held = work.projection_bytes + features_bytes(work.n_features, manifest.embed_dim)
     held += _beyond_floor(work.listing_bytes)
-    head = _class_bytes(manifest, work) if work.head_bytes else 0
     for sketch in work.sketches:
         sizes = work.dim, len(work.name_lengths), manifest.embed_dim
         options = text_options(
@@ -207,9 +211,10 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
             work.name_lengths,
             work.n_context,
             work.threads,
-            held_bytes=held + head + sketched_descent.held_bytes(sketch, *sizes),
+            held_bytes=held + sketched_descent.held_bytes(sketch, *sizes),
             between_bytes=_between_bytes(work, sketched_descent.peak_bytes(sketch, *sizes)),
-            n_kept_answers=2 + (sketch.rank > 0),  # latest and best evaluation; with a sketch the best trial
+            # The opening, the latest and the best evaluation; with a sketch the best trial.
+            n_kept_answers=3 + (sketch.rank > 0),
             may_share_arena=work.dim > 0 and budget.bounds_process,
         )
         chosen = _choose(options, budget)
@@ -217,6 +222,16 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
             break
     phases = {"imports": budget.floor.imports} | _phase("text tower", chosen.n_bytes, budget)
     return sketch, _Part(chosen.plan, phases, chosen.seconds)
+
+
+def _head_phase(manifest: Manifest, work: Work, features: int, budget: Budget) -> dict[str, float]:
+    """After the text tower has closed. Empty without a head, and where it does not fit and need not be."""
+    if not work.head_bytes:
+        return {}
+    held = features + _beyond_floor(work.listing_bytes) + HELD_BESIDE_HEAD * _class_bytes(manifest, work)
+    phase = _phase("head", held + work.head_bytes, budget)
+    fits = max(phase.values()) <= budget.limit_mib
+    return phase if fits or not work.may_do_without_head else {}
 
 
 def _choose(options: Iterable[Option[T]], budget: Budget) -> Option[T]:

@@ -18,7 +18,7 @@ from ..run.files import file_checksum, json_checksum, read_checked_json, remove,
 from ..run.folder import WorkFolder
 from ..run.progress import Caller
 from ..run.typed_json import read_dataclass
-from ..types import LabelledFeatures
+from ..types import LabelledFeatures, joined
 from .compare import changed_picture
 from .content import listing_checksum
 from .encode import Rows, encode, encoded_journal
@@ -29,14 +29,25 @@ from .folder import LabelledFolder, skipped_pictures
 
 @dataclass(frozen=True)
 class TrainingFeatures:
-    """The shots, the validation pictures beyond them, and a checksum of which pictures they are.
+    """The shots, the validation pictures beyond them, and which pictures they are.
 
-    Of their names and contents.
+    train:    the shots, as they are and then in further views
+    n_shots:  how many pictures the shots are, a view each
+    files:    of the shots and then of the validation pictures, below the folder's root
+    checksum: of names and contents
     """
 
     train: LabelledFeatures
     val: LabelledFeatures
+    n_shots: int
+    files: tuple[str, ...]
     checksum: str
+
+    @property
+    def drawn(self) -> LabelledFeatures:
+        """All pictures as they are: the shots, and then the validation pictures. Copies nothing."""
+        shots = LabelledFeatures(self.train.features, self.train.labels[: self.n_shots])
+        return joined(shots, self.val)
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,8 @@ def training_features(
     return TrainingFeatures(
         LabelledFeatures(train if on_disk else train[:], labels[:n_train]),
         LabelledFeatures(val if on_disk else val[:], labels[n_train:]),
+        split.is_val.count(False),
+        tuple(split.files[i] for i, view in split.rows(few_shot.views) if view == 0),
         json_checksum(split.files, split.contents),
     )
 

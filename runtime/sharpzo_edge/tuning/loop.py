@@ -37,7 +37,7 @@ class State:
     generations: of stage 1, made so far
     queries:     all so far, those before stage 1 included
     stage1_from, stage2_from: queries when the stage began; None before stage 2
-    zero_shot_loss: on the shots, at w = 0
+    opening:     the evaluation at w = 0
     latest:      the latest evaluation
     best:        the best evaluation on validation pictures, or the latest without them
     best_queries: queries when the best evaluation was made
@@ -51,7 +51,7 @@ class State:
     queries: int
     stage1_from: int
     stage2_from: int | None
-    zero_shot_loss: float
+    opening: Evaluation
     latest: Evaluation
     best: Evaluation
     best_queries: int
@@ -183,7 +183,7 @@ class Loop:
             queries=self._objective.queries,
             stage1_from=self._objective.queries,
             stage2_from=None,
-            zero_shot_loss=first.train.loss,
+            opening=first,
             latest=first,
             best=first,
             best_queries=self._objective.queries,

@@ -22,6 +22,7 @@ from ..clip.class_prompts import (
 )
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import UsageError
+from ..heads import fit as heads
 from ..memory.budget import budget_of
 from ..memory.plan import Plan, Work, make_plan
 from ..pictures.few_shot import FewShot
@@ -29,14 +30,16 @@ from ..pictures.folder import LabelledFolder, read_folder
 from ..requests import TuneRequest
 from ..run.output import check_output
 from ..search import cmaes
+from ..search.sketched_descent import NO_SKETCH
 from ..seeds import seed_stream
 from ..types import Floats
-from . import heads
 from .objective import projection_bytes
-from .presets import overrides_of, settings_for
+from .presets import HEAD_ALONE, overrides_of, settings_for
 from .resume import made_for
 from .settings import TuneSettings
 from .stopping import Limits
+
+HEADS = (heads.AUTO, *heads.KINDS, "none")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Prepared:
     settings:       of this run: for this context, and with the sketch that the plan has room for
     wanted_columns: columns of the sketch that was asked for
     made_for:       what decides the run's numbers, by the names of options
+    head:           the kind of head; "none" where none is wanted, or the memory budget has no room for it
     notes:          messages for the user
     """
 
@@ -62,6 +66,7 @@ class Prepared:
     plan: Plan
     prompts: ClassPrompts
     made_for: dict[str, Any]
+    head: str
     notes: tuple[str, ...]
 
 
@@ -88,35 +93,42 @@ def prepare(request: TuneRequest) -> Prepared:
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
     )
     n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
-    is_projected = settings.is_projected(context.size)
+    is_projected, tunes = settings.is_projected(context.size), request.preset != HEAD_ALONE
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
         n_features=few_shot.n_rows(folder),
         threads=request.threads,
-        dim=settings.dim,
-        sketches=settings.sketches,
+        dim=settings.dim if tunes else 0,
+        sketches=settings.sketches if tunes else (NO_SKETCH,),
         listing_bytes=folder.listing_bytes,
         listing_peak_bytes=folder.listing_peak_bytes,
-        search_bytes=cmaes.peak_bytes(settings.stage1()),
+        search_bytes=cmaes.peak_bytes(settings.stage1()) if tunes else 0,
         projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
         head_bytes=0 if request.head == "none" else heads.peak_bytes(n_classes, embed_dim),
+        may_do_without_head=request.head == heads.AUTO and request.preset != HEAD_ALONE,
     )
     budget = budget_of(request.memory_budget, onnxruntime_version())
     plan = make_plan(bundle.manifest, work, budget)
     budget.require_floor()
+    if request.head != "none" and not plan.has_head:
+        notes.append(
+            "the head is left out: the memory budget has no room for it. --head auto with a larger "
+            "--memory-budget makes one"
+        )
     return Prepared(
         bundle=bundle,
         folder=folder,
         few_shot=few_shot,
         context=context,
         context_words=words if request.context_tokens is None else None,
-        settings=settings.with_sketch(plan.sketch),
-        wanted_columns=settings.sketches[0].n_columns,
+        settings=settings.with_sketch(plan.sketch) if tunes else settings,
+        wanted_columns=work.sketches[0].n_columns,
         limits=limits,
         plan=plan,
         prompts=prompts_of(bundle, folder.names, name_ids, len(context), plan.text.chunk_rows),
         made_for=made_for(request, asked, limits, words, bundle, folder, plan, budget),
+        head=request.head if plan.has_head else "none",
         notes=tuple(notes),
     )
 
@@ -152,23 +164,22 @@ def check(request: TuneRequest) -> None:
             )
     check_threads(request.threads)
     check_output(request.output)
-    if request.head not in heads.HEADS:
+    if request.head not in HEADS:
         raise UsageError(
-            f"--head {request.head} is not known. It takes one of: {', '.join(heads.HEADS)}. Try --head gda"
+            f"--head {request.head} is not known. It takes one of: {', '.join(HEADS)}. Try --head auto"
         )
-    if request.head != "none":
-        check_validated(request.val)
+    if request.preset == HEAD_ALONE and request.max_queries not in (None, 1):
+        raise UsageError(
+            f"--max-queries {request.max_queries} means nothing to --preset {HEAD_ALONE}: it tunes nothing. "
+            f"It takes one query. Leave --max-queries out, or choose --preset edge"
+        )
+    if request.preset == HEAD_ALONE and request.head == "none":
+        raise UsageError(
+            f"--preset {HEAD_ALONE} makes nothing but a head, and --head none leaves it out. It takes "
+            f"auto, or a kind: {', '.join(heads.KINDS)}. Leave --head out"
+        )
     if request.context_init is not None and request.context_tokens is not None:
         raise UsageError(
             "--context-init and --context-tokens exclude each other. The context starts from words or from "
             "a number of random vectors. Leave one of them out"
-        )
-
-
-def check_validated(n_val: int) -> None:
-    """Raises UsageError without validation pictures: a head's weight is chosen on them."""
-    if n_val == 0:
-        raise UsageError(
-            "--head gda has no validation pictures (--val 0, or no class has more pictures than --shots). "
-            "Its weight is chosen on one or more of them. Try --val 4 with fewer --shots, or leave --head out"
         )

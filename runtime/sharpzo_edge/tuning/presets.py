@@ -41,9 +41,14 @@ EDGE = EdgeSettings(preset="edge")
 # A shorter run, for a first try.
 DEMO = dataclasses.replace(EDGE, preset="demo", queries=1_200)
 
+# Nothing is tuned: the words' one query, and the head.
+HEAD_ALONE = "head"
+HEAD = dataclasses.replace(EDGE, preset=HEAD_ALONE, queries=1)
+
 PRESETS: dict[str, TuneSettings] = {
     "edge": EDGE,
     "demo": DEMO,
+    HEAD_ALONE: HEAD,
     "paper": PAPER,
     **{
         f"paper:{name}": dataclasses.replace(
@@ -79,6 +84,11 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     given = {name: value for name, value in overrides.items() if value is not None}
     used = [f.name for f in dataclasses.fields(PRESETS[preset]) if f.name not in NOT_OPTIONS]
     for name, value in given.items():
+        if preset == HEAD_ALONE:
+            raise UsageError(
+                f"--{name.replace('_', '-')} {value} means nothing to --preset {preset}: it tunes nothing. "
+                f"It goes with the other presets. Leave the option out, or choose --preset edge"
+            )
         if name not in used:
             own = ", ".join(f"--{n.replace('_', '-')}" for n in used)
             raise UsageError(

@@ -6,20 +6,35 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from .answers import ByUse
+
 
 @dataclass(frozen=True)
 class HeadResult:
-    """The head that was added to the prompt.
+    """The head on the words.
 
-    kind:   "gda"
-    weight: of its logits beside the prompt's
-    val_accuracy, val_loss: on validation pictures, of prompt and head together
+    kind:   "ridge" or "gda"
+    weight: of its logits beside those of the words
+    val_accuracy, val_loss: on validation pictures, each left out of its fit; None without them, or where too
+        few classes have two pictures
     """
 
     kind: str
     weight: float
-    val_accuracy: float
-    val_loss: float
+    val_accuracy: float | None
+    val_loss: float | None
+
+
+@dataclass(frozen=True)
+class DoubtfulPicture:
+    """A picture that looks least like its label: perhaps it was labelled wrongly.
+
+    image: below the folder of pictures;  label: its class;  answer: the class that the head gives it
+    """
+
+    image: str
+    label: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,10 @@ class TuneResult:
     plan:         how the towers ran, and what each phase was planned to take
     prompt:       path of the file that was written
     head:         None without a head
+    use:          what predict and eval will use: "words", "prompt", "head" or "both"
+    left_out, validated, covered: see Answers; accuracies weigh every class alike
+    by_halves:    accuracy of the head when it is fitted to half of the pictures
+    doubtful:     the pictures to look at, the worst first
     """
 
     queries: int
@@ -54,6 +73,12 @@ class TuneResult:
     plan: dict[str, Any]
     prompt: str
     head: HeadResult | None
+    use: str
+    left_out: ByUse
+    validated: ByUse
+    covered: ByUse
+    by_halves: float | None
+    doubtful: tuple[DoubtfulPicture, ...]
 
     @property
     def opening_queries(self) -> int:

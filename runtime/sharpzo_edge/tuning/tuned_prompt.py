@@ -1,8 +1,8 @@
 """The prompt file: the result of `tune`, some kilobytes of safetensors.
 
-Tensors: context (m, D) and class_features (K, E), float32. With a head also head_weights (K, E) and head_bias
-(K,). All else is canonical JSON under one metadata key. It holds no times, hosts or paths. So two runs that
-did the same write the same bytes.
+Tensors: context (m, D) and class_features (K, E), float32. With heads also words_features (K, E),
+head_weights (K, E), head_bias (K,), and both_weights and both_bias likewise. All else is canonical JSON under
+one metadata key. It holds no times, hosts or paths. So two runs that did the same write the same bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from ..clip.bundle import Bundle
-from ..errors import PromptFileError
+from ..errors import PromptFileError, UsageError
+from ..heads.fit import KINDS
+from ..heads.head import Head, base_by
 from ..run.files import cannot, canonical_json, replacing
-from .heads import HEADS, WEIGHTS, Head
+from ..search.losses import logits_of
+from ..types import Floats
+from .answers import BOTH, HEAD, PROMPT, USES, WORDS
 
 FORMAT_VERSION = 1
-# Of a prompt with a head. A program that knows only version 1 refuses it, and does not ignore the head.
-HEAD_FORMAT_VERSION = 2
+# Of a prompt with one head, on the prompt. It is read, and no longer written.
+OLD_HEAD_FORMAT_VERSION = 2
+# Of a prompt with heads and the words. A program that knows only older versions refuses it.
+HEADS_FORMAT_VERSION = 3
+KNOWN_VERSIONS = (FORMAT_VERSION, OLD_HEAD_FORMAT_VERSION, HEADS_FORMAT_VERSION)
+LARGEST_OLD_WEIGHT = 10.0
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
 BEGINNING_BYTES = 1 << 10  # of a prompt file: safetensors writes metadata before the tensors
@@ -40,14 +48,17 @@ class TunedPrompt:
     context:        (m, D) float32
     class_features: (K, E) float32, each row of length one
     about:          the rest, ready for JSON: format_version, class_names, class_folders, model, bundle (its
-                    checksum), seed, settings, queries, train_loss; with a head, its kind and weight as well
-    head:           None without a head
+                    checksum), seed, settings, queries, train_loss; with heads also use, left_out and heads
+    words:          (K, E) class features of the initial context; None in a file without heads
+    head, both:     heads on the words and on the prompt; None without
     """
 
-    context: NDArray[np.float32]
-    class_features: NDArray[np.float32]
+    context: Floats
+    class_features: Floats
     about: dict[str, Any]
+    words: Floats | None = None
     head: Head | None = None
+    both: Head | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> TunedPrompt:
@@ -62,19 +73,65 @@ class TunedPrompt:
     def class_folders(self) -> list[str]:
         return [str(name) for name in self.about["class_folders"]]
 
+    @property
+    def use(self) -> str:
+        """The way to label that `tune` chose: "words", "prompt", "head" or "both"."""
+        return str(self.about.get("use", PROMPT if self.both is None else BOTH))
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The ways to label that this file can take."""
+        is_tuned = self.words is None or not np.array_equal(self.words, self.class_features)
+        tuned = self.class_features if is_tuned else None
+        has = {WORDS: self.words, PROMPT: tuned, HEAD: self.head, BOTH: self.both}
+        return tuple(use for use in USES if has[use] is not None)
+
+    @property
+    def n_bytes(self) -> int:
+        """What its arrays take in memory."""
+        heads = [part for head in (self.head, self.both) if head for part in (head.weights, head.bias)]
+        arrays = [self.context, self.class_features, *([] if self.words is None else [self.words]), *heads]
+        return sum(array.nbytes for array in arrays)
+
+    def logits(self, features: Floats, logit_scale: float, use: str) -> Floats:
+        """Logits (N, K) of image features (N, E), by one of `uses`. logit_scale: the bundle's."""
+        T = self.words if use in (WORDS, HEAD) else self.class_features
+        head = {HEAD: self.head, BOTH: self.both}.get(use)
+        assert T is not None
+        return logits_of(features, T, logit_scale) if head is None else head.logits(features, T, logit_scale)
+
+
+def checked_use(use: str | None, prompt: TunedPrompt, path: Path) -> str:
+    """The way to label that a user asks for, or the file's own. Raises UsageError."""
+    if use is None:
+        return prompt.use
+    if use not in USES:
+        raise UsageError(
+            f"--use {use} is not known. It takes one of: {', '.join(USES)}. Try --use {prompt.use}"
+        )
+    if use not in prompt.uses:
+        why = "nothing was tuned" if prompt.head else "it was made without a head"
+        raise UsageError(
+            f"--use {use} is not in the prompt {path}: {why}. This file has: {', '.join(prompt.uses)}. "
+            f"Choose one of them, or tune again with --head auto"
+        )
+    return use
+
 
 def save_prompt(path: Path, prompt: TunedPrompt) -> None:
     """Write a prompt file. An old file is replaced only when the new one is complete."""
-    tensors = {
-        "context": np.ascontiguousarray(prompt.context),
-        "class_features": np.ascontiguousarray(prompt.class_features),
-    }
-    if prompt.head is not None:
-        tensors["head_weights"] = np.ascontiguousarray(prompt.head.weights)
-        tensors["head_bias"] = np.ascontiguousarray(prompt.head.bias)
+    tensors = {"context": prompt.context, "class_features": prompt.class_features}
+    if prompt.words is not None:
+        tensors["words_features"] = prompt.words
+    for name, head in ((HEAD, prompt.head), (BOTH, prompt.both)):
+        if head is not None:
+            tensors |= {f"{name}_weights": head.weights, f"{name}_bias": head.bias}
     metadata = {METADATA_KEY: canonical_json(prompt.about).decode()}
+    data = safetensors.numpy.save(
+        {n: np.ascontiguousarray(tensor) for n, tensor in tensors.items()}, metadata
+    )
     with replacing(path) as file:
-        file.write(safetensors.numpy.save(tensors, metadata))
+        file.write(data)
 
 
 def is_prompt(path: Path) -> bool:
@@ -95,29 +152,30 @@ def load_prompt(path: Path) -> TunedPrompt:
             about = json.loads(
                 (file.metadata() or {})[METADATA_KEY], parse_constant=_no_number, parse_float=_finite
             )
-            context, features = file.get_tensor("context"), file.get_tensor("class_features")
-            has_head = not {"head_weights", "head_bias"}.isdisjoint(file.keys())
-            weights, bias = (file.get_tensor(f"head_{p}") if has_head else None for p in ("weights", "bias"))
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        context, features = tensors.pop("context"), tensors.pop("class_features")
     except OSError as error:
         raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # AttributeError: numpy has no such dtype.
         raise _unusable(path, "it is not a tuned prompt, or it is damaged") from error
     version = about.get("format_version") if isinstance(about, dict) else None
-    if type(version) is not int or version not in (FORMAT_VERSION, HEAD_FORMAT_VERSION):
-        known = f"{FORMAT_VERSION} and {HEAD_FORMAT_VERSION}"
+    if type(version) is not int or version not in KNOWN_VERSIONS:
+        known = f"{FORMAT_VERSION} to {HEADS_FORMAT_VERSION}"
         raise _unusable(path, f"it has format version {version!r}, and this program reads {known}")
-    if has_head != (version == HEAD_FORMAT_VERSION):
-        raise _unusable(path, f"it has format version {version}, and {'a' if has_head else 'no'} head")
-    head = None
-    if weights is not None and bias is not None:
-        if defect := _head_defect(about, weights, bias, features):
-            raise _unusable(path, defect)
-        head = Head(weights, bias, about["head"]["weight"])
-    prompt = TunedPrompt(context, features, about, head)
-    if defect := _defect(prompt):
-        raise _unusable(path, defect)
-    return prompt
+    try:
+        if defect := _defect(TunedPrompt(context, features, about)):
+            raise ValueError(defect)
+        if version == OLD_HEAD_FORMAT_VERSION:
+            return TunedPrompt(context, features, about, both=_old_head(about, tensors, features))
+        if version == HEADS_FORMAT_VERSION:
+            return _with_heads(TunedPrompt(context, features, about), tensors)
+        if tensors:
+            raise ValueError(f"it has format version {version}, and holds {', '.join(sorted(tensors))}")
+    except ValueError as error:
+        raise _unusable(path, str(error)) from error
+    return TunedPrompt(context, features, about)
 
 
 def check_fits(path: Path, prompt: TunedPrompt, bundle: Bundle) -> None:
@@ -135,7 +193,7 @@ def check_fits(path: Path, prompt: TunedPrompt, bundle: Bundle) -> None:
 
 
 def _defect(prompt: TunedPrompt) -> str:
-    """What is wrong with a prompt, or ""."""
+    """What is wrong with a prompt, its heads aside, or ""."""
     about = prompt.about
     for key, kind in (
         ("class_names", list),
@@ -152,9 +210,7 @@ def _defect(prompt: TunedPrompt) -> str:
     for name, array in (("context", prompt.context), ("class_features", prompt.class_features)):
         if array.dtype != np.float32 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
             return f"its {name} is not a finite float32 matrix"
-    lengths = np.linalg.norm(prompt.class_features.astype(np.float64), axis=1)
-    if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
-        return "its class features are not unit vectors"
+    _refuse_other_lengths(prompt.class_features)
     if not len(about["class_names"]) == len(about["class_folders"]) == len(prompt.class_features):
         return "its class names do not match its class features"
     if not all(isinstance(n, str) for n in (*about["class_names"], *about["class_folders"])):
@@ -164,21 +220,62 @@ def _defect(prompt: TunedPrompt) -> str:
     return ""
 
 
-def _head_defect(
-    about: dict[str, Any], weights: NDArray[Any], bias: NDArray[Any], class_features: NDArray[Any]
-) -> str:
-    """What is wrong with a prompt's head, or ""."""
+def _with_heads(prompt: TunedPrompt, tensors: dict[str, NDArray[Any]]) -> TunedPrompt:
+    """Of format version 3. Raises ValueError, which says what is wrong."""
+    about, shape = prompt.about, prompt.class_features.shape
+    words = _finite_array("words_features", tensors, shape)
+    _refuse_other_lengths(words)
+    described = about.get("heads")
+    if not isinstance(described, dict) or HEAD not in described or not {*described} <= {HEAD, BOTH}:
+        raise ValueError("its heads are missing or of another kind")
+    heads = {name: _head(name, described[name], tensors, shape) for name in described}
+    if tensors:
+        raise ValueError(f"it holds {', '.join(sorted(tensors))}, which are of no head")
+    whole = TunedPrompt(prompt.context, prompt.class_features, about, words, heads[HEAD], heads.get(BOTH))
+    if about.get("use") not in whole.uses:
+        raise ValueError("its use is missing, or it does not hold what that takes")
+    return whole
+
+
+def _head(name: str, described: Any, tensors: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> Head:
+    if not isinstance(described, dict) or described.get("kind") not in KINDS:
+        raise ValueError(f"its {name} is of no known kind")
+    numbers = {key: value for key, value in described.items() if key != "kind"}
+    if not all(type(value) is float and value >= 0 for value in numbers.values()):
+        raise ValueError(f"the numbers of its {name} are out of range")
+    weights = _finite_array(f"{name}_weights", tensors, shape)
+    bias = _finite_array(f"{name}_bias", tensors, shape[:1])
+    return Head(described["kind"], base_by(numbers), weights, bias, numbers)
+
+
+def _old_head(about: dict[str, Any], tensors: dict[str, NDArray[Any]], class_features: Floats) -> Head:
+    """Of format version 2: weight times the head is added to the prompt."""
     described = about.get("head")
-    if not isinstance(described, dict) or described.get("kind") not in HEADS[1:]:
-        return "its head is of no known kind"
+    if not isinstance(described, dict) or described.get("kind") not in KINDS:
+        raise ValueError("its head is of no known kind")
     weight = described.get("weight")
-    if type(weight) is not float or not 0 <= weight <= WEIGHTS[-1]:
-        return "its head's weight is out of range"
-    shape = class_features.shape
-    for name, array, expected in (("weights", weights, shape), ("bias", bias, shape[:1])):
-        if array.dtype != np.float32 or array.shape != expected or not np.isfinite(array).all():
-            return f"its head's {name} are not finite float32 of shape {expected}"
-    return ""
+    if type(weight) is not float or not 0 <= weight <= LARGEST_OLD_WEIGHT:
+        raise ValueError("its head's weight is out of range")
+    shape, factor = class_features.shape, np.float32(weight)
+    weights = factor * _finite_array("head_weights", tensors, shape)
+    bias = factor * _finite_array("head_bias", tensors, shape[:1])
+    if tensors:
+        raise ValueError(f"it holds {', '.join(sorted(tensors))}, which are of no head")
+    return Head(described["kind"], 1.0, weights, bias, {"weight": weight})
+
+
+def _finite_array(name: str, tensors: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> Floats:
+    """Takes a tensor out. Raises ValueError unless it is finite float32 of that shape."""
+    array = tensors.pop(name, None)
+    if array is None or array.dtype != np.float32 or array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"its {name.replace('_', ' ')} are not finite float32 of shape {shape}")
+    return array
+
+
+def _refuse_other_lengths(class_features: Floats) -> None:
+    lengths = np.linalg.norm(class_features.astype(np.float64), axis=1)
+    if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
+        raise ValueError("its class features are not unit vectors")
 
 
 def _no_number(text: str) -> float:

@@ -17,14 +17,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpzo_edge.search.losses import cross_entropies, logits_of, picture_block
-from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
-
+from ..search.losses import cross_entropies, logits_of
+from ..types import Doubles, Floats, LabelledFeatures
 from .head import Head
 
 # By how much logits are multiplied, so that the scores mean something; the first wins among equals.
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.03, 300, 25))
-ENOUGH_COVERED = 0.5  # the least share of classes that must have a say
+BLOCK_BYTES = 4 << 20  # for a block of pictures, and all that is computed of it at one time
+BLOCK_ROWS_OF = 6, 10  # arrays of doubles (b, E) and (b, K) in use for a block
 
 
 class Group(Protocol):
@@ -45,22 +45,25 @@ class Group(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The best head.
+    """The best head, and how it labels pictures that were left out of its fit.
 
-    accuracy: on left-out pictures, every class alike, a fraction
-    margins:  (N,) of each picture, left out: the logit of its label less the largest other one, at the
-              head's temperature
+    accuracy: every class alike, a fraction
+    answers:  (N,) the class that each picture is given
+    margins:  (N,) the logit of its label less the largest other one
+    losses:   (N,) its cross-entropy
+    They are None of a head that was not chosen by leave-one-out.
     """
 
     head: Head
-    accuracy: float
-    loss: float
-    margins: Floats
+    accuracy: float | None = None
+    answers: NDArray[np.int64] | None = None
+    margins: Doubles | None = None
+    losses: Doubles | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What candidates are judged on: all drawn pictures, with the logits of the words or of a prompt."""
+    """What candidates are judged on: all drawn pictures, with the class features of the words or a prompt."""
 
     pictures: LabelledFeatures
     class_features: Floats
@@ -88,40 +91,35 @@ class Pictures:
         return np.asarray(weights / max(weights.sum(), 1e-300))
 
     def blocks(self) -> Iterator[tuple[slice, Floats, NDArray[np.int64], Floats]]:
-        """Yields rows, features (b, E), labels (b,), and the words' logits (b, K)."""
+        """Yields rows, features (b, E), labels (b,), and the logits of the class features (b, K)."""
+        n_classes, embed_dim = self.class_features.shape
+        of_width, of_classes = BLOCK_ROWS_OF
+        n_rows = max(1, BLOCK_BYTES // (8 * (of_width * embed_dim + of_classes * n_classes)))
         start = 0
-        for features, labels in self.pictures.blocks(picture_block(*self.class_features.shape)):
+        for features, labels in self.pictures.blocks(n_rows):
             words = logits_of(features, self.class_features, self.logit_scale)
             yield slice(start, start + len(labels)), features, labels, words
             start += len(labels)
 
-    def words_accuracy(self) -> float:
-        """Of the class features alone, every class alike. Nothing is left out: nothing was fitted."""
-        counts, right = self.counts, np.zeros(self.n_classes)
-        for _, _, labels, words in self.blocks():
-            np.add.at(right, labels, words.argmax(axis=1) == labels)
-        there = counts > 0
-        return float((right[there] / counts[there]).mean())
-
 
 def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
     """The best of all options of all groups; None without a group. Costs no query."""
-    best: Chosen | None = None
+    best: tuple[float, float] | None = None
+    chosen: Chosen | None = None
     for group in groups:
         accuracies = _accuracies(pictures, group)
-        top = accuracies.max()
-        if best is not None and top < best.accuracy:
+        top = float(accuracies.max())
+        if best is not None and -top > best[0]:
             continue
         tied = np.flatnonzero(accuracies == top)
         losses = _losses(pictures, group, tied)
         option, hottest = np.unravel_index(losses.argmin(), losses.shape)
-        loss = float(losses[option, hottest])
-        if best is None or (-top, loss) < (-best.accuracy, best.loss):
-            temperature = TEMPERATURES[hottest]
-            margins = _margins(pictures, group, int(tied[option])) * np.float32(temperature)
-            head = group.head(int(tied[option])).at(temperature)
-            best = Chosen(head, float(top), loss, margins)
-    return best
+        found = -top, float(losses[option, hottest])
+        if best is None or found < best:
+            best, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
+            head = group.head(number).at(temperature)
+            chosen = Chosen(head, top, *_answers(pictures, group, number, temperature))
+    return chosen
 
 
 def _accuracies(pictures: Pictures, group: Group) -> Doubles:
@@ -146,13 +144,19 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
     return found
 
 
-def _margins(pictures: Pictures, group: Group, option: int) -> Floats:
-    margins = np.empty(len(pictures.pictures), np.float32)
+def _answers(
+    pictures: Pictures, group: Group, option: int, temperature: float
+) -> tuple[NDArray[np.int64], Doubles, Doubles]:
+    """Left-out answers, margins and losses, (N,) each."""
+    n = len(pictures.pictures)
+    answers, margins, losses = np.empty(n, np.int64), np.empty(n), np.empty(n)
     for rows, features, labels, words in pictures.blocks():
         for number, logits in enumerate(group.left_out(features, labels, words)):
             if number == option:
-                margins[rows] = margin(logits, labels)
-    return margins
+                logits *= temperature
+                answers[rows], margins[rows] = logits.argmax(axis=1), margin(logits, labels)
+                losses[rows] = cross_entropies(np.asarray(logits, np.float32), labels)
+    return answers, margins, losses
 
 
 def margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sharpzo_edge.search.losses import logits_of
-from sharpzo_edge.types import Floats
+from ..search.losses import logits_of
+from ..types import Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,9 +16,9 @@ class Head:
     """logits = base s F T^T + F weights^T + bias.
 
     kind:    "ridge" or "gda"
-    base:    0 or more, what the words' or the prompt's own logits count
+    base:    0 or more, what the logits of the class features count
     weights: (K, E) float32;  bias: (K,) float32
-    made_by: the numbers that decided it, for people
+    made_by: the numbers that decided it, by name
     """
 
     kind: str
@@ -26,6 +26,11 @@ class Head:
     weights: Floats
     bias: Floats
     made_by: Mapping[str, float]
+
+    @property
+    def weight(self) -> float:
+        """What its own logits count beside those of the class features."""
+        return self.made_by.get("weight", 1.0) / self.made_by.get("base", 1.0)
 
     def logits(self, features: Floats, class_features: Floats, logit_scale: float) -> Floats:
         """F: features (N, E), T: class_features (K, E), s: logit_scale -> (N, K) float32."""
@@ -37,17 +42,10 @@ class Head:
     def at(self, temperature: float) -> Head:
         """The same answers, more or less sure of them: all logits times `temperature`."""
         factor = np.float32(temperature)
-        return Head(
-            self.kind,
-            self.base * temperature,
-            self.weights * factor,
-            self.bias * factor,
-            {**self.made_by, "temperature": temperature},
-        )
+        made_by = {**self.made_by, "temperature": temperature}
+        return Head(self.kind, self.base * temperature, self.weights * factor, self.bias * factor, made_by)
 
 
-def answers(features: Floats, class_features: Floats, logit_scale: float, head: Head | None) -> Floats:
-    """Logits (N, K) of class features alone, or with a head."""
-    if head is None:
-        return logits_of(features, class_features, logit_scale)
-    return head.logits(features, class_features, logit_scale)
+def base_by(made_by: Mapping[str, float]) -> float:
+    """The base of a head that was made by these numbers."""
+    return made_by.get("base", 1.0) * made_by.get("temperature", 1.0)

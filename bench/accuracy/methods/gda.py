@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from ..search.losses import SCORING_BYTES, Score, logits_of, picture_block, scores_of
-from ..types import Doubles, Floats, LabelledFeatures
+from sharpzo_edge.errors import UsageError
+from sharpzo_edge.search.losses import SCORING_BYTES, Score, logits_of, picture_block, scores_of
+from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
 HEADS = ("none", "gda")
 # Weights to try on validation pictures: from where the head hardly counts to where it alone counts.

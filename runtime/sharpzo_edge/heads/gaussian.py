@@ -25,17 +25,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpzo_edge.types import Doubles, Floats
-
+from ..types import Doubles, Floats
 from .head import Head
 from .leave_one_out import Pictures
 
 KIND = "gda"
 SHRINKAGES = (3.0, 1.0, 0.3, 0.1)
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)
+UNMEASURED_SHRINKAGE, UNMEASURED_WEIGHT = 1.0, 0.1
 FEWEST_PICTURES = 3  # a class, on average: with fewer it loses to the ridge head
 # Below this mean squared distance of features from their class's mean, the pictures count as equal.
 ROUND_OFF = 1e-10
+DECOMPOSITION = 5  # E x E doubles in use while S is decomposed: S, V, and what LAPACK works in
+FITTED_CLASSES = 4  # K x E doubles in use later: means, A times them, and a head beside the best one so far
 MOST_LEVERAGE = 1 - 1e-9  # of a picture: it is 1 where its class has nothing else in its direction
 
 
@@ -57,21 +59,24 @@ class Gaussian:
 
     @classmethod
     def of(cls, pictures: Pictures) -> Self | None:
-        """None where no two pictures of a class differ. Time: E^3 + N E^2."""
+        """None where no two pictures of a class differ. Time: E^3 + N E^2. Memory: peak_bytes."""
         n, counts, embed_dim = len(pictures.pictures), pictures.counts, pictures.class_features.shape[1]
-        means = np.zeros((pictures.n_classes, embed_dim))
-        for _, features, labels, _ in pictures.blocks():
-            np.add.at(means, labels, features.astype(np.float64))
-        means /= counts[:, np.newaxis]
         scatter = np.zeros((embed_dim, embed_dim))
+        means = _means(pictures, np.eye(embed_dim))
         for _, features, labels, _ in pictures.blocks():
             X = features - means[labels]
             scatter += X.T @ X
+        del means  # the most memory is taken while S is decomposed
         trace = float(np.trace(scatter))
         if not trace > ROUND_OFF * n:
             return None
         values, vectors = np.linalg.eigh(scatter)
-        return cls(counts, means @ vectors, vectors, np.maximum(values, 0), trace / (n - 1))
+        del scatter
+        return cls(counts, _means(pictures, vectors), vectors, np.maximum(values, 0), trace / (n - 1))
+
+    def unmeasured(self) -> Head:
+        """Where too few classes have two pictures for a choice."""
+        return self.at(UNMEASURED_SHRINKAGE, (UNMEASURED_WEIGHT,)).head(0)
 
     def groups(self) -> Iterator[Shrunk]:
         """All candidates."""
@@ -82,6 +87,15 @@ class Gaussian:
         A = 1 / (self.values + shrinkage * self.unit)
         weighted = self.means * A
         return Shrunk(self, shrinkage, weights, A, weighted, weighted @ self.means.T)
+
+
+def _means(pictures: Pictures, vectors: Doubles) -> Doubles:
+    """The mean of each class, in the basis of `vectors` (E, E): (K, E)."""
+    means = np.zeros((pictures.n_classes, len(vectors)))
+    for _, features, labels, _ in pictures.blocks():
+        np.add.at(means, labels, features.astype(np.float64) @ vectors)
+    means /= pictures.counts[:, np.newaxis]
+    return means
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +127,8 @@ class Shrunk:
         """Equations (1) and (2) as a linear function of features."""
         weight = self.weights[option]
         factor = weight * self._scale
-        weights = factor * (self.weighted @ self.gaussian.vectors.T)
+        weights = self.weighted @ self.gaussian.vectors.T
+        weights *= factor
         bias = -0.5 * factor * self.between.diagonal()
         made_by = {"shrinkage": self.shrinkage, "weight": weight}
         return Head(KIND, 1.0, weights.astype(np.float32), bias.astype(np.float32), made_by)
@@ -146,3 +161,10 @@ class Shrunk:
     @property
     def _scale(self) -> int:
         return len(self.inverse)
+
+
+def peak_bytes(n_classes: int, embed_dim: int) -> int:
+    """The most memory in bytes while a head is fitted and chosen, features and their blocks aside."""
+    decomposed = DECOMPOSITION * embed_dim**2
+    fitted = embed_dim**2 + FITTED_CLASSES * embed_dim * n_classes + n_classes**2
+    return 8 * max(decomposed, fitted)

@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from develop.heads.fit import best_head
-from develop.heads.gaussian import Gaussian
-from develop.heads.kernel import BASE, kernels
-from develop.heads.leave_one_out import Chosen, Pictures, choose
-from develop.heads.ridge import Ridge, standardised
+from develop.kernel import BASE, kernels
+from sharpzo_edge.heads.fit import best_head
+from sharpzo_edge.heads.gaussian import Gaussian
+from sharpzo_edge.heads.halves import accuracy_by_halves
+from sharpzo_edge.heads.leave_one_out import Pictures, choose
+from sharpzo_edge.heads.ridge import Ridge, standardised
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.types import Floats, LabelledFeatures
 
@@ -83,7 +84,7 @@ def test_kernel_left_out_equals_a_fit_without_the_picture() -> None:
 def test_the_choice_is_by_accuracy_over_classes_alike() -> None:
     """The accuracy of the chosen head is that of heads fitted without each picture, class by class."""
     found = best_head(pictures(), "gda")
-    assert isinstance(found, Chosen)
+    assert found is not None
     fitted = Gaussian.of(pictures())
     assert fitted is not None
     best = 0.0
@@ -101,16 +102,56 @@ def test_margins_say_which_pictures_were_right() -> None:
     found = choose(pictures(), [group])
     assert found is not None
     (logits,) = group.left_out(X, LABELS, WORDS)
-    np.testing.assert_array_equal(found.margins > 0, logits.argmax(axis=1) == LABELS)
+    assert found.margins is not None
+    np.testing.assert_array_equal(found.answers, logits.argmax(axis=1))
+    np.testing.assert_array_equal(found.margins > 0, found.answers == LABELS)
 
 
 def test_with_one_picture_a_class_numbers_are_fixed() -> None:
     one = np.isin(np.arange(len(LABELS)), [0, 3, 5, 9])
     found = best_head(pictures(one))
-    assert found is not None and not isinstance(found, Chosen)
-    assert found.kind == "ridge"
+    assert found is not None and found.accuracy is None
+    assert found.head.kind == "ridge"
 
 
 def test_equal_pictures_give_no_head() -> None:
     same = LabelledFeatures(np.repeat(X[:1], 4, axis=0), np.array([0, 0, 1, 1]))
     assert best_head(Pictures(same, T[:2], SCALE)) is None
+
+
+def test_the_two_halves_label_each_other() -> None:
+    """By hand: each half's own fit, of the same kind and numbers, on the pictures of the other."""
+    found = best_head(pictures(), "ridge")
+    assert found is not None
+    place = np.array([0, 1, 2, 0, 1, 0, 1, 2, 3, 0])
+    right = np.zeros(len(LABELS), bool)
+    for half in (0, 1):
+        is_in = (place % 2 == half) | (LABELS == 3)
+        fitted = Ridge.of(pictures(is_in))
+        assert fitted is not None
+        numbers = found.head.made_by
+        head = fitted.at(numbers["penalty"], (numbers["base"],)).head(0)
+        right[~is_in] = head.logits(X[~is_in], T, SCALE).argmax(axis=1) == LABELS[~is_in]
+    expected = np.mean([right[k == LABELS].mean() for k in range(3)])
+    assert accuracy_by_halves(found.head, pictures()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ("auto", "ridge", "gda"))
+def test_more_dimensions_than_pictures(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    labels = np.repeat(np.arange(40), 2)
+    features = unit(rng.normal(size=(40, 200))[labels] + 0.3 * rng.normal(size=(80, 200)))
+    words = unit(rng.normal(size=(40, 200)))
+    found = best_head(Pictures(LabelledFeatures(features, labels), words, SCALE), kind)
+    assert found is not None and found.accuracy is not None and found.accuracy > 0.9
+    assert np.isfinite(found.head.weights).all() and np.isfinite(found.head.bias).all()
+
+
+def test_the_choice_asks_before_each_group_of_candidates() -> None:
+    """So that a long fit can be stopped."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        best_head(pictures(), before_each=stop)

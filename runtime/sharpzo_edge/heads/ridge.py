@@ -1,7 +1,7 @@
 """The ridge head: linear regression, by image features, of what the words leave over.
 
-(ProKeR, arXiv 2501.11175, has a kernel in place of the features: kernel.py. It gains up to 0.9
-points, and has to keep the features of every picture.)
+(ProKeR, arXiv 2501.11175, has a kernel in place of the features. It gains up to 0.9 points, and has to keep
+the features of every picture: docs/development.md.)
 
     phi(x) = [(x - m) / sqrt(v), 1]     m, v: mean of all features, and mean squared distance from it
     R      = Y - base L(X)              Y one-hot, L: logits of the class features
@@ -24,18 +24,20 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpzo_edge.types import Doubles, Floats
-
+from ..types import Doubles, Floats
 from .head import Head
 from .leave_one_out import Pictures
 
 KIND = "ridge"
 PENALTIES = (8.0, 4.0, 2.0, 1.0, 0.5)
 BASES = (0.5, 0.2)
-# Where too few classes have two pictures for a choice.
-UNMEASURED_PENALTY, UNMEASURED_BASE = 0.5, 0.5
+UNMEASURED_PENALTY, UNMEASURED_BASE = 0.5, 0.5  # where too few classes have two pictures for a choice
 
 ROUND_OFF = 1e-10  # below this v, all pictures count as equal
+DECOMPOSITION = 5  # E x E doubles in use while Phi^T Phi is decomposed: itself, V, and what LAPACK works in
+FITTED_CLASSES = (
+    5  # K x E doubles in use later: two sums over pictures, and a head beside the best one so far
+)
 MOST_LEVERAGE = 1 - 1e-9
 
 
@@ -59,7 +61,7 @@ class Ridge:
 
     @classmethod
     def of(cls, pictures: Pictures) -> Self | None:
-        """None where all pictures are equal. Time: E^3 + N E (E + K)."""
+        """None where all pictures are equal. Time: E^3 + N E (E + K). Memory: peak_bytes."""
         n, embed_dim = len(pictures.pictures), pictures.class_features.shape[1]
         centre, squares = np.zeros(embed_dim), 0.0
         for _, features, _, _ in pictures.blocks():
@@ -71,18 +73,18 @@ class Ridge:
             return None
         spread = float(np.sqrt(squares / n))
         gram = np.zeros((embed_dim + 1, embed_dim + 1))
-        targets, words = (np.zeros((embed_dim + 1, pictures.n_classes)) for _ in range(2))
-        for _, features, labels, logits in pictures.blocks():
+        for _, features, _, _ in pictures.blocks():
             phi = standardised(features, centre, spread)
             gram += phi.T @ phi
-            np.add.at(targets.T, labels, phi)
-            words += phi.T @ logits
         values, vectors = np.linalg.eigh(gram)
         del gram
+        targets, words = (np.zeros((pictures.n_classes, embed_dim + 1)) for _ in range(2))
+        for _, features, labels, logits in pictures.blocks():
+            phi = standardised(features, centre, spread) @ vectors
+            np.add.at(targets, labels, phi)
+            words += logits.T @ phi
         unit = pictures.n_classes / n
-        return cls(
-            centre, spread, vectors, np.maximum(values, 0), vectors.T @ targets, vectors.T @ words, unit
-        )
+        return cls(centre, spread, vectors, np.maximum(values, 0), targets.T, words.T, unit)
 
     def at(self, penalty: float, bases: tuple[float, ...] = BASES) -> Penalised:
         """The candidates of one penalty."""
@@ -129,13 +131,22 @@ class Penalised:
     def head(self, option: int) -> Head:
         """Equation (2) as a linear function of features."""
         own, base = self.ridge, self.bases[option]
-        W = own.vectors @ (self._inverse[:, np.newaxis] * (own.targets - base * own.words))
-        weights = W[:-1].T / own.spread
-        bias = W[-1] - weights @ own.centre
+        W = own.targets - base * own.words
+        W *= self._inverse[:, np.newaxis]
+        W = own.vectors @ W
+        bias = W[-1] - own.centre @ W[:-1] / own.spread
+        W /= own.spread
         made_by = {"penalty": self.penalty, "base": base}
-        return Head(KIND, base, weights.astype(np.float32), bias.astype(np.float32), made_by)
+        return Head(KIND, base, W[:-1].T.astype(np.float32), bias.astype(np.float32), made_by)
 
     @property
     def _inverse(self) -> Doubles:
         inverse: Doubles = 1 / (self.ridge.values + self.penalty * self.ridge.unit)
         return inverse
+
+
+def peak_bytes(n_classes: int, embed_dim: int) -> int:
+    """The most memory in bytes while a head is fitted and chosen, features and their blocks aside."""
+    width = embed_dim + 1
+    decomposed, fitted = DECOMPOSITION * width, width + FITTED_CLASSES * n_classes
+    return 8 * width * max(decomposed, fitted)

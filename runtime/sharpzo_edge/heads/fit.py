@@ -1,0 +1,68 @@
+"""The head of a set of pictures: which candidates there are, and which is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from . import gaussian, ridge
+from .gaussian import Gaussian
+from .head import Head
+from .leave_one_out import BLOCK_BYTES, Chosen, Group, Pictures, choose
+from .ridge import UNMEASURED_BASE, UNMEASURED_PENALTY, Ridge
+
+AUTO = "auto"
+KINDS = (ridge.KIND, gaussian.KIND)
+ENOUGH_COVERED = 0.5  # the least share of classes that must have two pictures, for a choice
+
+
+def best_head(
+    pictures: Pictures, kind: str = AUTO, before_each: Callable[[], None] = lambda: None
+) -> Chosen | None:
+    """The best head of a kind, or of all kinds, by leave-one-out. Costs no query.
+
+    before_each: is called before each group of candidates; it may raise
+    Where fewer than half of the classes have two pictures there is nothing to choose by: its numbers are then
+    those of the development set, and it has no accuracy.
+    None where no head can be made: all pictures are equal, or for "gda" all of each class.
+    """
+    if pictures.covered >= ENOUGH_COVERED:
+        return choose(pictures, _groups(pictures, kind, before_each))
+    if kind == gaussian.KIND:
+        gda = Gaussian.of(pictures)
+        return None if gda is None else Chosen(gda.unmeasured())
+    found = Ridge.of(pictures)
+    return None if found is None else Chosen(found.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0))
+
+
+def fitted_as(head: Head, pictures: Pictures) -> Head | None:
+    """The head of other pictures, of the same kind and by the same numbers; None where there can be none."""
+    numbers = head.made_by
+    if head.kind == gaussian.KIND:
+        gda = Gaussian.of(pictures)
+        return None if gda is None else gda.at(numbers["shrinkage"], (numbers["weight"],)).head(0)
+    found = Ridge.of(pictures)
+    return None if found is None else found.at(numbers["penalty"], (numbers["base"],)).head(0)
+
+
+def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> Iterator[Group]:
+    """The candidates, one kind after the other, so that only one of them is in memory."""
+    if kind in (AUTO, ridge.KIND):
+        before_each()
+        if found := Ridge.of(pictures):
+            for group in found.groups():
+                before_each()
+                yield group
+        del found
+    is_enough = len(pictures.pictures) >= gaussian.FEWEST_PICTURES * pictures.n_classes
+    if kind == gaussian.KIND or (kind == AUTO and is_enough):
+        before_each()
+        if fitted := Gaussian.of(pictures):
+            for shrunk in fitted.groups():
+                before_each()
+                yield shrunk
+
+
+def peak_bytes(n_classes: int, embed_dim: int) -> int:
+    """The most memory in bytes while a head is fitted and chosen, the head included, features aside."""
+    kinds = (ridge.peak_bytes(n_classes, embed_dim), gaussian.peak_bytes(n_classes, embed_dim))
+    return BLOCK_BYTES + max(kinds)
