@@ -23,13 +23,13 @@ from shared.machine import ROOT, describe_machine, one_line
 from shared.pages import keep_results, markdown_table, replace_between
 from sharpzo_edge.heads.fit import AUTO, best_head
 from sharpzo_edge.heads.gaussian import Gaussian
-from sharpzo_edge.heads.leave_one_out import Chosen, Pictures, choose
-from sharpzo_edge.heads.ridge import UNMEASURED_BASE, UNMEASURED_PENALTY, Ridge
+from sharpzo_edge.heads.head import Head
+from sharpzo_edge.heads.kernel import Kernel
+from sharpzo_edge.heads.leave_one_out import Pictures, choose
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.types import Floats, LabelledFeatures
 
 from .data import MODELS, TASKS, Drawn, drawn, pictures_of, words_features
-from .kernel import kernels
 
 RESULTS = ROOT / "bench" / "results" / "develop" / "heads.json"
 PAGE = ROOT / "docs" / "development.md"
@@ -65,39 +65,30 @@ def only_words(case: Case) -> Answer:
     return case.words
 
 
+def answered(head: Head | None, case: Case) -> Answer:
+    if head is None:
+        return case.words
+    return head.logits(case.features, case.pictures.class_features, case.pictures.logit_scale)
+
+
 def of_kind(kind: str) -> Callable[[Case], Answer]:
     def answer(case: Case) -> Answer:
         found = best_head(case.pictures, kind)
-        head = found.head if isinstance(found, Chosen) else found
-        if head is None:
-            return case.words
-        return head.logits(case.features, case.pictures.class_features, case.pictures.logit_scale)
+        return answered(found.head if found else None, case)
 
     return answer
 
 
-def fixed_ridge(case: Case) -> Answer:
-    found = Ridge.of(case.pictures)
-    if found is None:
-        return case.words
-    head = found.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0)
-    return head.logits(case.features, case.pictures.class_features, case.pictures.logit_scale)
+def fixed_kernel(case: Case) -> Answer:
+    found = Kernel.of(case.pictures)
+    return answered(found.unmeasured() if found else None, case)
 
 
 def fixed_gda(case: Case) -> Answer:
     """The published shrinkage, the weight by leave-one-out."""
     found = Gaussian.of(case.pictures)
     chosen = choose(case.pictures, [found.at(1.0)]) if found else None
-    if chosen is None:
-        return case.words
-    return chosen.head.logits(case.features, case.pictures.class_features, case.pictures.logit_scale)
-
-
-def kernel(case: Case) -> Answer:
-    """ProKeR, by left-out accuracy."""
-    found = list(kernels(case.shots, case.labels, case.words_on_shots))
-    right = [(each.left_out.argmax(axis=1) == case.labels).mean() for each in found]
-    return found[int(np.argmax(right))].logits(case.features, case.words)
+    return answered(chosen.head if chosen else None, case)
 
 
 def tip_adapter(case: Case) -> Answer:
@@ -123,12 +114,12 @@ def text_and_means(case: Case) -> Answer:
 
 HEADS: dict[str, Callable[[Case], Answer]] = {
     "the words alone": only_words,
-    "ridge, fixed numbers": fixed_ridge,
+    "kernel, fixed numbers": fixed_kernel,
+    "kernel": of_kind("kernel"),
     "ridge": of_kind("ridge"),
-    "ridge by a kernel (ProKeR)": kernel,
     "GDA, shrinkage 1": fixed_gda,
     "GDA": of_kind("gda"),
-    "ridge or GDA": of_kind(AUTO),
+    "auto": of_kind(AUTO),
     "Tip-Adapter": tip_adapter,
     "words and class means": text_and_means,
 }

@@ -96,7 +96,7 @@ class TuneRequest(Call):
     context_tokens: int | None = option("Start from so many random vectors instead.", default=None)
     class_names: AnyPath | None = option(CLASS_NAMES, default=None)
     head: str = option(
-        "Also make a head of the pictures' features: auto, the better by leave-one-out; ridge; gda; none.",
+        "Also make a head of the pictures' features: auto (the best, left out); kernel; ridge; gda; none.",
         default="auto",
     )
     seed: int = option(SEED, default=0)

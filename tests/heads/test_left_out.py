@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from develop.kernel import BASE, kernels
 from sharpzo_edge.heads.fit import best_head
 from sharpzo_edge.heads.gaussian import Gaussian
 from sharpzo_edge.heads.halves import accuracy_by_halves
+from sharpzo_edge.heads.kernel import Kernel
 from sharpzo_edge.heads.leave_one_out import Pictures, choose
 from sharpzo_edge.heads.ridge import Ridge, standardised
 from sharpzo_edge.search.losses import logits_of
@@ -42,7 +42,7 @@ def without(n: int) -> np.ndarray:
 def test_gda_left_out_equals_a_fit_without_the_picture(shrinkage: float) -> None:
     fitted = Gaussian.of(pictures())
     assert fitted is not None
-    for option, found in enumerate(fitted.at(shrinkage).left_out(X, LABELS, WORDS)):
+    for option, found in enumerate(fitted.at(shrinkage).left_out(slice(None), X, LABELS, WORDS)):
         for n in np.flatnonzero(LABELS < 3):  # class 3 has one picture: without it, it is unknown
             again = Gaussian.of(pictures(without(n)))
             assert again is not None
@@ -54,7 +54,7 @@ def test_gda_left_out_equals_a_fit_without_the_picture(shrinkage: float) -> None
 def test_ridge_left_out_equals_a_fit_without_the_picture(penalty: float) -> None:
     fitted = Ridge.of(pictures())
     assert fitted is not None
-    for option, found in enumerate(fitted.at(penalty).left_out(X, LABELS, WORDS)):
+    for option, found in enumerate(fitted.at(penalty).left_out(slice(None), X, LABELS, WORDS)):
         for n in range(len(LABELS)):
             kept = without(n)
             phi = standardised(X[kept], fitted.centre, fitted.spread)
@@ -70,15 +70,44 @@ def test_ridge_left_out_equals_a_fit_without_the_picture(penalty: float) -> None
             np.testing.assert_allclose(head.logits(X[n : n + 1], T, SCALE)[0], found[n], atol=2e-5)
 
 
-def test_kernel_left_out_equals_a_fit_without_the_picture() -> None:
-    found = next(kernels(X, LABELS, WORDS))
-    kernel = np.exp(-found.scale * (1 - X.astype(np.float64) @ X.T.astype(np.float64)))
-    rest = np.eye(K)[LABELS] - BASE * WORDS
-    for n in range(len(LABELS)):
-        kept = without(n)
-        inner = kernel[np.ix_(kept, kept)] + 2.0 * K / len(LABELS) * np.eye(kept.sum())
-        answer = BASE * WORDS[n] + kernel[n, kept] @ np.linalg.solve(inner, rest[kept])
-        np.testing.assert_allclose(found.left_out[n], answer, rtol=1e-6)
+@pytest.mark.parametrize("penalty", (0.5, 2.0))
+def test_kernel_left_out_equals_a_fit_without_the_picture(penalty: float) -> None:
+    fitted = Kernel.of(pictures())
+    assert fitted is not None
+    group = fitted.at(penalty)
+    alike = np.exp(-fitted.scale * (1 - X.astype(np.float64) @ X.T.astype(np.float64)))
+    for option, found in enumerate(group.left_out(slice(None), X, LABELS, WORDS)):
+        base = group.bases[option]
+        rest = np.eye(K)[LABELS] - base * WORDS
+        for n in range(len(LABELS)):
+            kept = without(n)
+            inner = alike[np.ix_(kept, kept)] + penalty * K / len(LABELS) * np.eye(kept.sum())
+            answer = base * WORDS[n] + alike[n, kept] @ np.linalg.solve(inner, rest[kept])
+            np.testing.assert_allclose(found[n], answer, rtol=1e-6, atol=1e-9)
+        inner = alike + penalty * K / len(LABELS) * np.eye(len(LABELS))
+        answers = base * WORDS + alike @ np.linalg.solve(inner, rest)
+        np.testing.assert_allclose(group.head(option).logits(X, T, SCALE), answers, atol=1e-4)
+
+
+def test_left_out_answers_do_not_depend_on_the_blocks() -> None:
+    for fitted in (Kernel.of(pictures()), Ridge.of(pictures()), Gaussian.of(pictures())):
+        assert fitted is not None
+        group = next(iter(fitted.groups()))
+        (whole, *_) = group.left_out(slice(None), X, LABELS, WORDS)
+        for start in (0, 3, 6):
+            rows = slice(start, start + 3)
+            (part, *_) = group.left_out(rows, X[rows], LABELS[rows], WORDS[rows])
+            np.testing.assert_allclose(part, whole[rows], atol=1e-9)
+
+
+def test_with_very_many_pictures_the_head_is_linear() -> None:
+    n = 3_000
+    labels = np.arange(n) % K
+    many = LabelledFeatures(unit(np.random.default_rng(4).normal(size=(n, E))), labels)
+    assert Kernel.of(Pictures(many, T, SCALE)) is None
+    for kind in ("auto", "kernel"):
+        found = best_head(Pictures(many, T, SCALE), kind)
+        assert found is not None and found.head.kind in ("ridge", "gda")
 
 
 def test_the_choice_is_by_accuracy_over_classes_alike() -> None:
@@ -89,7 +118,7 @@ def test_the_choice_is_by_accuracy_over_classes_alike() -> None:
     assert fitted is not None
     best = 0.0
     for group in fitted.groups():
-        for logits in group.left_out(X, LABELS, WORDS):
+        for logits in group.left_out(slice(None), X, LABELS, WORDS):
             right = logits.argmax(axis=1) == LABELS
             best = max(best, float(np.mean([right[k == LABELS].mean() for k in range(3)])))
     assert found.accuracy == pytest.approx(best)
@@ -101,7 +130,7 @@ def test_margins_say_which_pictures_were_right() -> None:
     group = fitted.at(1.0, (0.5,))
     found = choose(pictures(), [group])
     assert found is not None
-    (logits,) = group.left_out(X, LABELS, WORDS)
+    (logits,) = group.left_out(slice(None), X, LABELS, WORDS)
     assert found.margins is not None
     np.testing.assert_array_equal(found.answers, logits.argmax(axis=1))
     np.testing.assert_array_equal(found.margins > 0, found.answers == LABELS)
@@ -111,7 +140,7 @@ def test_with_one_picture_a_class_numbers_are_fixed() -> None:
     one = np.isin(np.arange(len(LABELS)), [0, 3, 5, 9])
     found = best_head(pictures(one))
     assert found is not None and found.accuracy is None
-    assert found.head.kind == "ridge"
+    assert found.head.kind == "kernel"
 
 
 def test_equal_pictures_give_no_head() -> None:
@@ -136,7 +165,7 @@ def test_the_two_halves_label_each_other() -> None:
     assert accuracy_by_halves(found.head, pictures()) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ("auto", "ridge", "gda"))
+@pytest.mark.parametrize("kind", ("auto", "kernel", "ridge", "gda"))
 def test_more_dimensions_than_pictures(kind: str) -> None:
     rng = np.random.default_rng(2)
     labels = np.repeat(np.arange(40), 2)

@@ -198,7 +198,7 @@ def test_a_thousand_classes_fit_the_default(bundle, n_features, on_disk):
 @pytest.mark.parametrize(("n_classes", "embed_dim"), [(1_000, 512), (1_000, 1_024)])
 def test_the_head_of_a_thousand_classes_fits_the_default(bundle, n_classes, embed_dim):
     manifest = replace(manifest_of(bundle.manifest, 512, 12, 150, 10), embed_dim=embed_dim)
-    n_bytes = heads.peak_bytes(n_classes, embed_dim)
+    n_bytes = heads.peak_bytes(n_classes, embed_dim, 16_000)
     work = Work(name_lengths=(5,) * n_classes, n_features=16_000, dim=512, sketches=EDGE.sketches, threads=4)
     plan = make_plan(manifest, replace(work, head_bytes=n_bytes, may_do_without_head=True), within(128))
     assert plan.has_head and plan.features_on_disk and plan.phases["head"] <= 128

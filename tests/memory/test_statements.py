@@ -137,4 +137,4 @@ def test_a_head(n_classes: int, embed_dim: int, n: int) -> None:
         assert found is not None
         accuracy_by_halves(found.head, on_pictures)
 
-    assert allocated(fit) <= heads.peak_bytes(n_classes, embed_dim)
+    assert allocated(fit) <= heads.peak_bytes(n_classes, embed_dim, n)

@@ -215,8 +215,12 @@ def _prompt(with_heads: bool) -> Callable[[Path], Reader]:
         rng = np.random.default_rng(0)
         T = rng.standard_normal((2, bundle.manifest.embed_dim)).astype(np.float32)
         T /= np.linalg.norm(T, axis=1, keepdims=True)
-        made_by = {"base": 0.5, "penalty": 2.0, "temperature": 3.0}
-        head = Head("ridge", base_by(made_by), T * 3, np.ones(2, np.float32), made_by) if with_heads else None
+        head = both = None
+        if with_heads:
+            made_by, bias = {"base": 0.5, "penalty": 2.0, "temperature": 3.0, "scale": 2.0}, T[0, :2]
+            weights = np.ones((2, 3), np.float32)
+            head = Head("kernel", base_by(made_by), weights, bias, made_by, np.vstack([T, T[:1]]))
+            both = Head("ridge", base_by(made_by), T * 3, bias, made_by)
         about = {
             "format_version": HEADS_FORMAT_VERSION if with_heads else FORMAT_VERSION,
             "class_names": list(NAMES),
@@ -229,11 +233,11 @@ def _prompt(with_heads: bool) -> Callable[[Path], Reader]:
             "train_loss": 0.5,
         }
         if with_heads:
-            heads = {use: {"kind": "ridge", **made_by} for use in ("head", "both")}
+            heads = {"head": {"kind": "kernel", **made_by}, "both": {"kind": "ridge", **made_by}}
             about |= {"use": "head", "left_out": {}, "heads": heads}
         path = folder / "prompt"
         context = rng.standard_normal((4, bundle.manifest.text.width)).astype(np.float32)
-        save_prompt(path, TunedPrompt(context, T, about, -T if with_heads else None, head, head))
+        save_prompt(path, TunedPrompt(context, T, about, -T if with_heads else None, head, both))
 
         def read(data: bytes) -> Any:
             path.write_bytes(data)

@@ -79,7 +79,7 @@ def test_the_words_are_used_where_the_head_is_worse() -> None:
 
 def test_one_picture_a_class_has_a_head_that_is_not_measured() -> None:
     found = compared(shots=pictures((1, 1, 1, 1), 1), validation=pictures((0,) * K, 2))
-    assert found.head is not None and found.head.head.kind == "ridge"
+    assert found.head is not None and found.head.head.kind == "kernel"
     assert found.left_out.head is found.covered.head is found.by_halves is None and not found.doubtful
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_label_is_found() -> None:
 
 @pytest.fixture
 def prompt() -> TunedPrompt:
-    found = compared()
+    found = compared(kind="kernel")
     assert found.head and found.both
     about = {
         "format_version": HEADS_FORMAT_VERSION,
@@ -194,6 +194,9 @@ def changed(prompt: TunedPrompt, use: str, **numbers: Any) -> dict[str, Any]:
         ({"both_bias": lambda a: a[:, None]}, {}),
         ({"head_bias": lambda a: a + np.float32(np.inf)}, {}),
         ({"words_features": lambda a: 2 * a}, {}),
+        ({"head_pictures": None}, {}),
+        ({"head_pictures": lambda a: a[:-1]}, {}),
+        ({"head_pictures": lambda a: a[:, :-1]}, {}),
         ({}, {"heads": None}),
         ({}, {"heads": {}}),
         ({}, {"use": None}),

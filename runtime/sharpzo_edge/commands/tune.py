@@ -15,6 +15,7 @@ from typing import Any
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
+from ..heads.ridge import KIND as RIDGE
 from ..pictures.features import (
     TrainingFeatures,
     disk_bytes,
@@ -218,6 +219,10 @@ def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller
         ready.bundle.manifest.logit_scale,
         before_each,
     )
+    if answers.head and ready.head != RIDGE and answers.head.head.kind == RIDGE:
+        caller.say(
+            f"{len(pictures.drawn)} pictures are too many for a kernel head: a linear one takes its place"
+        )
     if ready.head != "none" and answers.head is None:
         caller.say("no head can be made: the pictures of each class do not differ")
     return answers

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import gaussian, ridge
+from . import gaussian, kernel, ridge
 from .gaussian import Gaussian
 from .head import Head
+from .kernel import Kernel
 from .leave_one_out import BLOCK_BYTES, Chosen, Group, Pictures, choose
-from .ridge import UNMEASURED_BASE, UNMEASURED_PENALTY, Ridge
+from .ridge import Ridge
 
 AUTO = "auto"
-KINDS = (ridge.KIND, gaussian.KIND)
+KINDS = (kernel.KIND, ridge.KIND, gaussian.KIND)
 ENOUGH_COVERED = 0.5  # the least share of classes that must have two pictures, for a choice
 
 
@@ -21,6 +22,7 @@ def best_head(
     """The best head of a kind, or of all kinds, by leave-one-out. Costs no query.
 
     before_each: is called before each group of candidates; it may raise
+    The kernel head has no more than so many pictures; with more, the linear ridge head takes its place.
     Where fewer than half of the classes have two pictures there is nothing to choose by: its numbers are then
     those of the development set, and it has no accuracy.
     None where no head can be made: all pictures are equal, or for "gda" all of each class.
@@ -30,8 +32,8 @@ def best_head(
     if kind == gaussian.KIND:
         gda = Gaussian.of(pictures)
         return None if gda is None else Chosen(gda.unmeasured())
-    found = Ridge.of(pictures)
-    return None if found is None else Chosen(found.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0))
+    found = _regression(pictures, kind)
+    return None if found is None else Chosen(found.unmeasured())
 
 
 def fitted_as(head: Head, pictures: Pictures) -> Head | None:
@@ -40,15 +42,21 @@ def fitted_as(head: Head, pictures: Pictures) -> Head | None:
     if head.kind == gaussian.KIND:
         gda = Gaussian.of(pictures)
         return None if gda is None else gda.at(numbers["shrinkage"], (numbers["weight"],)).head(0)
-    found = Ridge.of(pictures)
+    found = _regression(pictures, head.kind)
     return None if found is None else found.at(numbers["penalty"], (numbers["base"],)).head(0)
+
+
+def _regression(pictures: Pictures, kind: str) -> Kernel | Ridge | None:
+    """The kernel head where it fits and is wanted, otherwise the linear one."""
+    found = None if kind == ridge.KIND else Kernel.of(pictures)
+    return found or Ridge.of(pictures)
 
 
 def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> Iterator[Group]:
     """The candidates, one kind after the other, so that only one of them is in memory."""
-    if kind in (AUTO, ridge.KIND):
+    if kind != gaussian.KIND:
         before_each()
-        if found := Ridge.of(pictures):
+        if found := _regression(pictures, kind):
             for group in found.groups():
                 before_each()
                 yield group
@@ -62,7 +70,7 @@ def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> I
                 yield shrunk
 
 
-def peak_bytes(n_classes: int, embed_dim: int) -> int:
+def peak_bytes(n_classes: int, embed_dim: int, n_pictures: int) -> int:
     """The most memory in bytes while a head is fitted and chosen, the head included, features aside."""
-    kinds = (ridge.peak_bytes(n_classes, embed_dim), gaussian.peak_bytes(n_classes, embed_dim))
-    return BLOCK_BYTES + max(kinds)
+    kinds = ridge.peak_bytes(n_classes, embed_dim), gaussian.peak_bytes(n_classes, embed_dim)
+    return BLOCK_BYTES + max(*kinds, kernel.peak_bytes(n_classes, embed_dim, n_pictures))

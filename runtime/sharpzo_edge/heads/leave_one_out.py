@@ -33,10 +33,17 @@ class Group(Protocol):
     @property
     def n_options(self) -> int: ...
 
-    def left_out(self, features: Floats, labels: NDArray[np.int64], words: Floats) -> Iterator[Doubles]:
+    @property
+    def handicap(self) -> float:
+        """By how much left-out accuracy must be above that of candidates without a handicap."""
+
+    def left_out(
+        self, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
+    ) -> Iterator[Doubles]:
         """Logits (b, K) of each option for pictures of the fit, each as if it were not in it.
 
-        features: (b, E);  labels: (b,);  words: (b, K) logits of the class features
+        rows: of these pictures, among all;  features: (b, E);  labels: (b,);  words: (b, K) logits of the
+        class features
         """
 
     def head(self, option: int) -> Head:
@@ -109,12 +116,12 @@ def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
     for group in groups:
         accuracies = _accuracies(pictures, group)
         top = float(accuracies.max())
-        if best is not None and -top > best[0]:
+        if best is not None and group.handicap - top > best[0]:
             continue
         tied = np.flatnonzero(accuracies == top)
         losses = _losses(pictures, group, tied)
         option, hottest = np.unravel_index(losses.argmin(), losses.shape)
-        found = -top, float(losses[option, hottest])
+        found = group.handicap - top, float(losses[option, hottest])
         if best is None or found < best:
             best, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
             head = group.head(number).at(temperature)
@@ -126,7 +133,7 @@ def _accuracies(pictures: Pictures, group: Group) -> Doubles:
     """(options,) left-out accuracies."""
     found, weights = np.zeros(group.n_options), pictures.weights
     for rows, features, labels, words in pictures.blocks():
-        for i, logits in enumerate(group.left_out(features, labels, words)):
+        for i, logits in enumerate(group.left_out(rows, features, labels, words)):
             found[i] += weights[rows] @ (logits.argmax(axis=1) == labels)
     return found.round(12)  # so that equal ones are equal, in whatever order they were added up
 
@@ -136,7 +143,7 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
     found, weights = np.zeros((len(options), len(TEMPERATURES))), pictures.weights
     place = {int(option): i for i, option in enumerate(options)}
     for rows, features, labels, words in pictures.blocks():
-        for option, logits in enumerate(group.left_out(features, labels, words)):
+        for option, logits in enumerate(group.left_out(rows, features, labels, words)):
             if option in place:
                 for j, temperature in enumerate(TEMPERATURES):
                     losses = cross_entropies(np.asarray(temperature * logits, np.float32), labels)
@@ -151,7 +158,7 @@ def _answers(
     n = len(pictures.pictures)
     answers, margins, losses = np.empty(n, np.int64), np.empty(n), np.empty(n)
     for rows, features, labels, words in pictures.blocks():
-        for number, logits in enumerate(group.left_out(features, labels, words)):
+        for number, logits in enumerate(group.left_out(rows, features, labels, words)):
             if number == option:
                 logits *= temperature
                 answers[rows], margins[rows] = logits.argmax(axis=1), margin(logits, labels)

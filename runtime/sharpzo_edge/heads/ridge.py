@@ -1,7 +1,6 @@
 """The ridge head: linear regression, by image features, of what the words leave over.
 
-(ProKeR, arXiv 2501.11175, has a kernel in place of the features. It gains up to 0.9 points, and has to keep
-the features of every picture: docs/development.md.)
+It takes the place of the kernel head where there are too many pictures for that one.
 
     phi(x) = [(x - m) / sqrt(v), 1]     m, v: mean of all features, and mean squared distance from it
     R      = Y - base L(X)              Y one-hot, L: logits of the class features
@@ -90,6 +89,10 @@ class Ridge:
         """The candidates of one penalty."""
         return Penalised(self, penalty, bases)
 
+    def unmeasured(self) -> Head:
+        """Where too few classes have two pictures for a choice."""
+        return self.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0)
+
     def groups(self) -> Iterator[Penalised]:
         """All candidates."""
         return map(self.at, PENALTIES)
@@ -109,23 +112,26 @@ class Penalised:
     ridge: Ridge
     penalty: float
     bases: tuple[float, ...]
+    handicap = 0.0
 
     @property
     def n_options(self) -> int:
         return len(self.bases)
 
-    def left_out(self, features: Floats, labels: NDArray[np.int64], words: Floats) -> Iterator[Doubles]:
+    def left_out(
+        self, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
+    ) -> Iterator[Doubles]:
         """Equation (3), for each base."""
         own, inverse = self.ridge, self._inverse
         phi = standardised(features, own.centre, own.spread) @ own.vectors
         weighted = phi * inverse
         rest = (1 - np.minimum((phi * weighted).sum(axis=1), MOST_LEVERAGE))[:, np.newaxis]
         targets, fitted = weighted @ own.targets, weighted @ own.words
-        rows = np.arange(len(labels))
+        each = np.arange(len(labels))
         for base in self.bases:
             # Y - (Y - base L - (targets - base fitted)) / rest, without an array for Y
             logits = (base * (words - fitted) + targets) / rest
-            logits[rows, labels] += 1 - 1 / rest[:, 0]
+            logits[each, labels] += 1 - 1 / rest[:, 0]
             yield logits
 
     def head(self, option: int) -> Head:

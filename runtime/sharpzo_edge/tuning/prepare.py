@@ -105,7 +105,9 @@ def prepare(request: TuneRequest) -> Prepared:
         listing_peak_bytes=folder.listing_peak_bytes,
         search_bytes=cmaes.peak_bytes(settings.stage1()) if tunes else 0,
         projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
-        head_bytes=0 if request.head == "none" else heads.peak_bytes(n_classes, embed_dim),
+        head_bytes=0
+        if request.head == "none"
+        else heads.peak_bytes(n_classes, embed_dim, few_shot.n_taken(folder)),
         may_do_without_head=request.head == heads.AUTO and request.preset != HEAD_ALONE,
     )
     budget = budget_of(request.memory_budget, onnxruntime_version())

@@ -13,7 +13,7 @@ from .answers import ByUse
 class HeadResult:
     """The head on the words.
 
-    kind:   "ridge" or "gda"
+    kind:   "kernel", "ridge" or "gda"
     weight: of its logits beside those of the words
     val_accuracy, val_loss: on validation pictures, each left out of its fit; None without them, or where too
         few classes have two pictures

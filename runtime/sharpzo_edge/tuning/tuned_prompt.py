@@ -1,8 +1,9 @@
-"""The prompt file: the result of `tune`, some kilobytes of safetensors.
+"""The prompt file: the result of `tune`, some hundred kilobytes of safetensors.
 
 Tensors: context (m, D) and class_features (K, E), float32. With heads also words_features (K, E),
-head_weights (K, E), head_bias (K,), and both_weights and both_bias likewise. All else is canonical JSON under
-one metadata key. It holds no times, hosts or paths. So two runs that did the same write the same bytes.
+head_weights (K, E), head_bias (K,), and both_weights and both_bias likewise; a kernel head's weights are
+(K, M), and its M pictures' features are head_pictures (M, E), which both share. All else is canonical JSON
+under one metadata key. It holds no times, hosts or paths. So two runs that did the same write the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ..clip.bundle import Bundle
 from ..errors import PromptFileError, UsageError
 from ..heads.fit import KINDS
 from ..heads.head import Head, base_by
+from ..heads.kernel import KIND as KERNEL
 from ..run.files import cannot, canonical_json, replacing
 from ..search.losses import logits_of
 from ..types import Floats
@@ -90,6 +92,7 @@ class TunedPrompt:
     def n_bytes(self) -> int:
         """What its arrays take in memory."""
         heads = [part for head in (self.head, self.both) if head for part in (head.weights, head.bias)]
+        heads += [head.pictures for head in (self.head or self.both,) if head and head.pictures is not None]
         arrays = [self.context, self.class_features, *([] if self.words is None else [self.words]), *heads]
         return sum(array.nbytes for array in arrays)
 
@@ -126,6 +129,8 @@ def save_prompt(path: Path, prompt: TunedPrompt) -> None:
     for name, head in ((HEAD, prompt.head), (BOTH, prompt.both)):
         if head is not None:
             tensors |= {f"{name}_weights": head.weights, f"{name}_bias": head.bias}
+            if head.pictures is not None:
+                tensors["head_pictures"] = head.pictures
     metadata = {METADATA_KEY: canonical_json(prompt.about).decode()}
     data = safetensors.numpy.save(
         {n: np.ascontiguousarray(tensor) for n, tensor in tensors.items()}, metadata
@@ -228,7 +233,11 @@ def _with_heads(prompt: TunedPrompt, tensors: dict[str, NDArray[Any]]) -> TunedP
     described = about.get("heads")
     if not isinstance(described, dict) or HEAD not in described or not {*described} <= {HEAD, BOTH}:
         raise ValueError("its heads are missing or of another kind")
-    heads = {name: _head(name, described[name], tensors, shape) for name in described}
+    pictures = None
+    if "head_pictures" in tensors:
+        n_pictures = len(np.atleast_1d(tensors["head_pictures"]))
+        pictures = _finite_array("head_pictures", tensors, (n_pictures, shape[1]))
+    heads = {name: _head(name, described[name], tensors, shape, pictures) for name in described}
     if tensors:
         raise ValueError(f"it holds {', '.join(sorted(tensors))}, which are of no head")
     whole = TunedPrompt(prompt.context, prompt.class_features, about, words, heads[HEAD], heads.get(BOTH))
@@ -237,15 +246,26 @@ def _with_heads(prompt: TunedPrompt, tensors: dict[str, NDArray[Any]]) -> TunedP
     return whole
 
 
-def _head(name: str, described: Any, tensors: dict[str, NDArray[Any]], shape: tuple[int, ...]) -> Head:
+def _head(
+    name: str,
+    described: Any,
+    tensors: dict[str, NDArray[Any]],
+    shape: tuple[int, ...],
+    pictures: Floats | None,
+) -> Head:
     if not isinstance(described, dict) or described.get("kind") not in KINDS:
         raise ValueError(f"its {name} is of no known kind")
     numbers = {key: value for key, value in described.items() if key != "kind"}
     if not all(type(value) is float and value >= 0 for value in numbers.values()):
         raise ValueError(f"the numbers of its {name} are out of range")
-    weights = _finite_array(f"{name}_weights", tensors, shape)
+    has_pictures = described["kind"] == KERNEL
+    if has_pictures and (pictures is None or "scale" not in numbers):
+        raise ValueError(f"the pictures of its {name} are missing")
+    width = len(pictures) if has_pictures and pictures is not None else shape[1]
+    weights = _finite_array(f"{name}_weights", tensors, (shape[0], width))
     bias = _finite_array(f"{name}_bias", tensors, shape[:1])
-    return Head(described["kind"], base_by(numbers), weights, bias, numbers)
+    own = pictures if has_pictures else None
+    return Head(described["kind"], base_by(numbers), weights, bias, numbers, own)
 
 
 def _old_head(about: dict[str, Any], tensors: dict[str, NDArray[Any]], class_features: Floats) -> Head:
