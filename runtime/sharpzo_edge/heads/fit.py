@@ -61,8 +61,7 @@ def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> I
                 before_each()
                 yield group
         del found
-    is_enough = len(pictures.pictures) >= gaussian.FEWEST_PICTURES * pictures.n_classes
-    if kind == gaussian.KIND or (kind == AUTO and is_enough):
+    if kind in (AUTO, gaussian.KIND):
         before_each()
         if fitted := Gaussian.of(pictures):
             for shrunk in fitted.groups():

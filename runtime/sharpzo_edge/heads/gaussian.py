@@ -33,10 +33,6 @@ KIND = "gda"
 SHRINKAGES = (3.0, 1.0, 0.3, 0.1)
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)
 UNMEASURED_SHRINKAGE, UNMEASURED_WEIGHT = 1.0, 0.1
-# Its left-out accuracy is too hopeful: on the development set, at 16 pictures a class, 4 points more than on
-# test pictures, where the kernel head's is the same on both.
-HANDICAP = 0.04
-FEWEST_PICTURES = 3  # a class, on average: with fewer it loses to the ridge head
 # Below this mean squared distance of features from their class's mean, the pictures count as equal.
 ROUND_OFF = 1e-10
 DECOMPOSITION = 5  # E x E doubles in use while S is decomposed: S, V, and what LAPACK works in
@@ -115,7 +111,6 @@ class Shrunk:
     inverse: Doubles
     weighted: Doubles
     between: Doubles
-    handicap = HANDICAP
 
     @property
     def n_options(self) -> int:

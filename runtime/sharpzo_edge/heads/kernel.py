@@ -108,7 +108,6 @@ class Penalised:
     bases: tuple[float, ...]
     inverse: Doubles
     diagonal: Doubles
-    handicap = 0.0
 
     @property
     def n_options(self) -> int:

@@ -33,10 +33,6 @@ class Group(Protocol):
     @property
     def n_options(self) -> int: ...
 
-    @property
-    def handicap(self) -> float:
-        """By how much left-out accuracy must be above that of candidates without a handicap."""
-
     def left_out(
         self, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
     ) -> Iterator[Doubles]:
@@ -116,12 +112,12 @@ def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
     for group in groups:
         accuracies = _accuracies(pictures, group)
         top = float(accuracies.max())
-        if best is not None and group.handicap - top > best[0]:
+        if best is not None and -top > best[0]:
             continue
         tied = np.flatnonzero(accuracies == top)
         losses = _losses(pictures, group, tied)
         option, hottest = np.unravel_index(losses.argmin(), losses.shape)
-        found = group.handicap - top, float(losses[option, hottest])
+        found = -top, float(losses[option, hottest])
         if best is None or found < best:
             best, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
             head = group.head(number).at(temperature)

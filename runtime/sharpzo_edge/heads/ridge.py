@@ -112,7 +112,6 @@ class Penalised:
     ridge: Ridge
     penalty: float
     bases: tuple[float, ...]
-    handicap = 0.0
 
     @property
     def n_options(self) -> int:

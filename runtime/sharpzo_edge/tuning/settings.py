@@ -206,7 +206,7 @@ class EdgeSettings(TuneSettings):
 
     dim: int = 0
     population: int = 20
-    sigma0: float = 0.44  # times sqrt(512) is about 10: candidates move the context by ten times its size
+    sigma0: float = 1.0  # candidates move the context by about sqrt(d) times its size
     rho: float = 0.02
     change_point: int | str = 8
     rank: int = 32
@@ -215,7 +215,7 @@ class EdgeSettings(TuneSettings):
     prune_interval: int = 5
     prune_ratio: float = 0.0
     patience: int = 15
-    queries: int = 2_000
+    queries: int = 8_000
 
     def __post_init__(self) -> None:
         """Refuse now what a stage would refuse later."""
