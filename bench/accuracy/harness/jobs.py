@@ -22,7 +22,7 @@ MOST_SHOTS = 16
 QUERIES = 8_000
 FULL = 10**9  # queries: the method's own length is the end
 RUN_IN_FULL = ("paper", "released")
-TASKS_IN_FULL = 2
+TASKS_IN_FULL = 3
 EVERY_METHOD = METHODS | ABLATIONS
 
 # `make bench-accuracy`: task, shots, seeds; of every method that does not encode pictures again and again.

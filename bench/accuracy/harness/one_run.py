@@ -30,6 +30,7 @@ from .jobs import EVERY_METHOD, SEEDS, SHOTS, Job
 from .measure import TestSet, headline, run_measured, summary
 from .runs import PICTURES, REFUSED
 from .tasks import Files, Task, demo_tasks, digits_task
+from .textile import textile_task
 
 
 class RefusedError(Exception):
@@ -58,7 +59,7 @@ def opened(place: Place) -> tuple[Bundle, dict[str, Task]]:
     else:
         tasks = demo_tasks(place.tasks)
         if tasks:
-            tasks.append(digits_task(place.work / "digits"))
+            tasks += [digits_task(place.work / "digits"), textile_task(place.work / "textile")]
     if not tasks:
         raise SystemExit(
             f"There is no task in {place.coop or place.tasks}. It must hold the demo model's tasks (make "

@@ -20,7 +20,7 @@ from .tasks import DEMO_TASKS
 RESULTS = ROOT / "bench" / "results" / "accuracy"
 CHOSEN, MACHINE, PICTURES = "chosen.json", "machine.json", "pictures.json"  # in it, beside the runs
 
-TASKS = (*DEMO_TASKS, "digits")
+TASKS = (*DEMO_TASKS, "digits", "textile")
 EDGE = "edge"
 RESAMPLES = 10_000
 FEWEST_PAIRS = 5  # that are resampled: of fewer, all are shown

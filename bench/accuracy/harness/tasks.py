@@ -2,7 +2,7 @@
 
 demo_tasks    the demo model's own, one folder a split and one a class in it
 digits_task   scikit-learn's digits, written out as pictures: a task from another world
-(coop_layout.py reads the paper's data sets)
+(textile.py downloads another one; coop_layout.py reads the paper's data sets)
 """
 
 from __future__ import annotations
