@@ -22,6 +22,7 @@ from ..methods.method import Method, Moment, Problem, loss_of
 TEST = "test"
 BUDGETS = (2_000, 8_000)  # queries that headlines are also taken at
 CURVE_POINTS = 200
+BY = ("test_accuracy", "shift_accuracy")
 CURVE = ("queries", "seconds", "train_loss", "val_loss", "val_accuracy", "test_accuracy")
 
 
@@ -77,6 +78,7 @@ def figures(moment: Moment, seconds: float, val: LabelledFeatures, tests: Mappin
         "val_accuracy": accuracy(moment, val),
         "test_accuracy": by_style.pop(TEST, None),
         "shift_accuracy": by_style,
+        **({"use": moment.use} if moment.use else {}),
     }
 
 
@@ -100,6 +102,7 @@ def loss(moment: Moment, pictures: LabelledFeatures) -> float | None:
 
 
 def headline(moments: list[Figures]) -> Figures:
+    moments = [m for m in moments if "use" not in m]
     if moments[0]["val_loss"] is None:
         return moments[-1]
     return min(moments, key=lambda m: (m["val_loss"], -m["val_accuracy"]))
@@ -109,7 +112,10 @@ def summary(moments: list[Figures]) -> dict[str, Any]:
     """A run's result: queries and seconds of the whole run, all other figures the headline's.
 
     best: the headline; last: the last moment; at: the headline of a run stopped at so many queries.
+    by: of `tune`, what each way to label has on the test sets, and the one in use
     """
+    by = {m["use"]: {key: m[key] for key in BY} for m in moments if "use" in m}
+    moments = [m for m in moments if "use" not in m]
     best, last = headline(moments), moments[-1]
     at = {}
     for budget in BUDGETS:
@@ -124,6 +130,7 @@ def summary(moments: list[Figures]) -> dict[str, Any]:
         "last": last,
         "at": at,
         "curve": curve(moments, best),
+        **({"by": by} if by else {}),
     }
 
 

@@ -21,6 +21,7 @@ from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.objective import Objective, projection
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
 
+IN_USE = "in use"
 Kind = Literal["prompt", "head", "backprop", "picture"]
 Logits = Callable[[Floats], Floats | Doubles]
 
@@ -94,12 +95,14 @@ class Moment:
     logits:     unit image features (N, E) -> (N, K); of a method of kind "picture", pixels (N, 3, H, W)
     seconds:    since the method began, from a method that keeps time itself because it yields its moments
                 only when it is done; None: they are yielded as they come, and whoever runs it keeps time
+    use:        of `tune` at its end: a way to label beside the prompt, or IN_USE; it is told apart from the run
     """
 
     queries: int
     train_loss: float
     logits: Logits
     seconds: float | None = None
+    use: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from sharpzo_edge.heads.fit import AUTO
 from sharpzo_edge.search import cmaes
+from sharpzo_edge.search.losses import logits_of
+from sharpzo_edge.tuning.answers import BOTH, HEAD, PROMPT, WORDS, compare
 from sharpzo_edge.tuning.loop import Loop, Update
 from sharpzo_edge.tuning.methods import method_of
+from sharpzo_edge.tuning.objective import Evaluation
 from sharpzo_edge.tuning.presets import EDGE, PAPER
 from sharpzo_edge.tuning.settings import NOT_OPTIONS, TuneSettings
 from sharpzo_edge.tuning.stopping import Limits
+from sharpzo_edge.types import Floats, joined
 
-from .method import Moment, Problem
+from .method import IN_USE, Logits, Moment, Problem
 from .search_loop import Ask, Search, look, moment_of, watched
 
 EMBEDDING = "embedding"  # as a std of A: the initial context's own, so that |w| = 1 moves it by its size
@@ -83,5 +89,27 @@ def preset(problem: Problem, max_queries: int, settings: TuneSettings) -> Iterat
             seen.append(moment_of(objective, T, time.process_time() - started))
 
     method = method_of(settings, problem.train, problem.logit_scale)
-    Loop(method, objective, problem.val, Limits(max_queries), problem.seed_stream, on_update=see).run()
+    loop = Loop(method, objective, problem.val, Limits(max_queries), problem.seed_stream, on_update=see)
+    best = loop.run().best
     yield from seen
+    yield from ways_to_label(problem, loop.state.opening.class_features, best, objective.queries)
+
+
+def ways_to_label(
+    problem: Problem, words: Floats, best: Evaluation, queries: int, kind: str = AUTO
+) -> Iterator[Moment]:
+    """What `tune` has at its end: words, prompt, head, both, and the one that it uses. Costs no query.
+
+    The heads are fitted to shots and validation pictures.
+    """
+    T = best.class_features if best.w.any() else None
+    scale, drawn = problem.logit_scale, joined(problem.train, problem.val)
+    found = compare(kind, drawn, len(problem.train), words, T, scale)
+    ways: dict[str, Logits] = {WORDS: functools.partial(logits_of, class_features=words, logit_scale=scale)}
+    if T is not None:
+        ways[PROMPT] = functools.partial(logits_of, class_features=T, logit_scale=scale)
+    for use, head, of in ((HEAD, found.head, words), (BOTH, found.both, T)):
+        if head is not None and of is not None:
+            ways[use] = functools.partial(head.head.logits, class_features=of, logit_scale=scale)
+    for use, logits in (ways | {IN_USE: ways.get(found.use, ways[WORDS])}).items():
+        yield Moment(queries, best.train.loss, logits, use=use)
