@@ -39,10 +39,10 @@ RESULTS = ROOT / "bench" / "results" / "develop" / "defaults.json"
 MOST_QUERIES, FEWER_QUERIES = 8_000, 2_000
 SPLITS = ((16, 4), (4, 4), (1, 0))  # shots and validation pictures a class
 CANDIDATES: dict[str, dict[str, Any]] = {
+    "sigma0 1, smoothing 0.1": {"sigma0": 1.0, "label_smoothing": 0.1},  # the default
     "sigma0 0.44, smoothing 0.1": {"sigma0": 0.44, "label_smoothing": 0.1},
-    "sigma0 1, smoothing 0.1": {"sigma0": 1.0, "label_smoothing": 0.1},
-    "sigma0 0.44, smoothing 0": {"sigma0": 0.44, "label_smoothing": 0.0},
     "sigma0 1, smoothing 0": {"sigma0": 1.0, "label_smoothing": 0.0},
+    "sigma0 0.44, smoothing 0": {"sigma0": 0.44, "label_smoothing": 0.0},
 }
 FIRST = next(iter(CANDIDATES))
 
@@ -185,7 +185,7 @@ def main() -> None:
         for (shots, n_val), seed, candidate, model, task in itertools.product(
             SPLITS, given.seeds, CANDIDATES, MODELS, TASKS
         )
-        if candidate == FIRST or shots > 1  # with one shot, only what to use is asked
+        if candidate == FIRST or shots == SPLITS[0][0]  # elsewhere only what to use is asked
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         runs = list(pool.map(kept, jobs))

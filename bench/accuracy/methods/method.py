@@ -95,7 +95,7 @@ class Moment:
     logits:     unit image features (N, E) -> (N, K); of a method of kind "picture", pixels (N, 3, H, W)
     seconds:    since the method began, from a method that keeps time itself because it yields its moments
                 only when it is done; None: they are yielded as they come, and whoever runs it keeps time
-    use:        of `tune` at its end: a way to label beside the prompt, or IN_USE; it is told apart from the run
+    use:        at the end of a tune: a way to label, or IN_USE; no part of the run itself
     """
 
     queries: int
