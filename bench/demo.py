@@ -29,7 +29,7 @@ def table(results: dict[str, Any]) -> str:
     runs, machine = results["runs"], results["machine"]
 
     def cells(key: str, form: str, scale: float = 1.0) -> str:
-        values = [scale * run[key] for run in runs]
+        values = [scale * (run["by"] | run)[key] for run in runs]
         return " | ".join(form.format(v) for v in [*values, statistics.fmean(values)])
 
     first = runs[0]
@@ -38,8 +38,10 @@ def table(results: dict[str, Any]) -> str:
         [
             f"| {first['n_classes']} classes, {first['n_images']} held-out pictures | {header} |",
             "|---" * (len(runs) + 2) + "|",
-            f"| accuracy, zero-shot | {cells('zero_shot_accuracy', '{:.1f} %', 100)} |",
-            f"| accuracy, tuned | {cells('tuned_accuracy', '{:.1f} %', 100)} |",
+            f"| accuracy of the words alone (zero-shot) | {cells('words', '{:.1f} %', 100)} |",
+            f"| accuracy of the tuned prompt | {cells('prompt', '{:.1f} %', 100)} |",
+            f"| **accuracy of the head, which `predict` uses** | {cells('head', '{:.1f} %', 100)} |",
+            f"| accuracy of prompt and head | {cells('both', '{:.1f} %', 100)} |",
             f"| queries (passes of the text tower) | {cells('queries', '{:,.0f}')} |",
             f"| seconds, pictures to result | {cells('seconds', '{:.0f}')} |",
             f"| peak RSS, Python included | {cells('peak_rss_mib', '{:.0f} MiB')} |",

@@ -144,12 +144,20 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def preview_lines(result: Preview) -> list[str]:
-    return [
+    ends_early = result.likely_queries < result.queries
+    most = f"{'at most ' * ends_early}{counted(result.queries, 'query')}"
+    lines = [
         *plan_lines(result.plan),
         f"{counted(result.pictures, 'picture')} at {result.pictures_per_second:.1f} a second, "
-        f"{counted(result.queries, 'query')} at {result.queries_per_second:.1f} a second: "
+        f"{most} at {result.queries_per_second:.1f} a second: "
         f"about {duration(result.seconds)} in the towers, decoding and arithmetic aside",
     ]
+    if ends_early:
+        lines.append(
+            f"more likely {counted(result.likely_queries, 'query')}, "
+            f"about {duration(result.likely_seconds)}: the run ends when it no longer improves"
+        )
+    return lines
 
 
 def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:

@@ -18,7 +18,10 @@ from ..tuning.prepare import check, prepare
 
 @dataclass(frozen=True)
 class Preview:
-    """queries, pictures: of the whole run; seconds: about, in the towers, decoding and arithmetic aside."""
+    """queries, pictures: of the whole run; seconds: about, in the towers, decoding and arithmetic aside.
+
+    queries, seconds: the most;  likely_queries, likely_seconds: when patience is likely to end it
+    """
 
     plan: Plan
     queries: float
@@ -26,6 +29,8 @@ class Preview:
     pictures: int
     pictures_per_second: float
     seconds: float
+    likely_queries: float
+    likely_seconds: float
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +40,8 @@ class Preview:
             "pictures": self.pictures,
             "pictures_per_second": self.pictures_per_second,
             "seconds": self.seconds,
+            "likely_queries": self.likely_queries,
+            "likely_seconds": self.likely_seconds,
         }
 
 
@@ -60,10 +67,24 @@ def preview_of(request: TuneRequest) -> Preview:
     n_queries = min(n_queries, ready.limits.max_queries or n_queries)
     n_pictures = ready.few_shot.n_rows(ready.folder)
     query, picture = text_seconds / text_plan.tower.batch, image_seconds / image_plan.tower.batch
-    total = n_pictures * picture + n_queries * query
-    if request.max_minutes is not None:
-        total = min(total, n_pictures * picture + request.max_minutes * 60)
-    return Preview(ready.plan, n_queries, 1 / query, n_pictures, 1 / picture, total)
+    likely = min(n_queries, ready.settings.likely_queries)
+
+    def seconds(queries: float) -> float:
+        tuning = queries * query
+        if request.max_minutes is not None:
+            tuning = min(tuning, request.max_minutes * 60)
+        return n_pictures * picture + tuning
+
+    return Preview(
+        ready.plan,
+        n_queries,
+        1 / query,
+        n_pictures,
+        1 / picture,
+        seconds(n_queries),
+        likely,
+        seconds(likely),
+    )
 
 
 preview = by_keywords(TuneRequest)(preview_of)

@@ -127,6 +127,9 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     return _result(request, ready, pictures, found, answers)
 
 
+GAIN_QUERIES = 100
+
+
 @dataclass(frozen=True, eq=False)
 class _Found:
     """What both stages have found. The optimiser and the text tower are gone by then.
@@ -182,7 +185,7 @@ def _searched(
             ready.limits,
             partial(seed_stream, request.seed),
             state=state,
-            on_update=partial(_updated, ready, checkpoint, caller),
+            on_update=partial(_updated, ready, checkpoint, caller, _Gain()),
         )
         ended = loop.run()
         checkpoint.save(loop.state)
@@ -258,11 +261,27 @@ class _Checkpoint:
         return time.monotonic() - self._saved >= self._work.checkpoint_seconds
 
 
-def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, update: Update) -> None:
+class _Gain:
+    """What the last hundred queries or so brought."""
+
+    def __init__(self) -> None:
+        self._losses: list[tuple[int, float]] = []  # queries, and the loss on the shots then
+
+    def after(self, queries: int, loss: float) -> str:
+        """By how much the loss has changed since an evaluation GAIN_QUERIES or more before; "" at first."""
+        before = [each for each in self._losses if each[0] <= queries - GAIN_QUERIES]
+        self._losses = [*before[-1:], *self._losses[len(before) :], (queries, loss)]
+        if not before:
+            return ""
+        then, loss_then = before[-1]
+        return f" ({loss - loss_then:+.4f} in {queries - then} queries)"
+
+
+def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: _Gain, update: Update) -> None:
     """What follows from an update of the loop: the user sees it, the state is saved, the run stops."""
     state = update.state
     if update.kind == "evaluation":
-        caller.tell(_evaluation_progress(ready, update))
+        caller.tell(_evaluation_progress(ready, update, gain))
         return
     if update.kind == "stage":
         caller.say(
@@ -279,11 +298,12 @@ def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, update: U
         )
 
 
-def _evaluation_progress(ready: Prepared, update: Update) -> Progress:
+def _evaluation_progress(ready: Prepared, update: Update, gain: _Gain) -> Progress:
     state, found = update.state, update.state.latest
     validation = f"  validation {100 * found.val.accuracy:.1f} %" if found.val else ""
     text = (
-        f"{update.where}  queries {state.queries}  loss {found.train.loss:.4f}  "
+        f"{update.where}  queries {state.queries}  loss {found.train.loss:.4f}"
+        f"{gain.after(state.queries, found.train.loss)}  "
         f"accuracy {100 * found.train.accuracy:.1f} %{validation}  "
         f"{duration(state.seconds)}{_time_left(ready, state)}"
     )

@@ -32,6 +32,10 @@ Covariance = Literal["full", "diagonal", "identity"]
 SHARPNESS_RANK = 16
 
 
+# EdgeSettings: when patience ends a run: the mean over the development set, at 16 + 4 pictures a class.
+LIKELY_QUERIES = 3_600
+
+
 STEPS_AN_EVALUATION = 100  # PaperSettings: steps of stage 2 between two evaluations
 
 
@@ -107,6 +111,11 @@ class TuneSettings(ABC):
     def expected_queries(self) -> float:
         """Queries of a run without a limit, those before stage 1 included; infinite without a fixed end."""
         return math.inf
+
+    @property
+    def likely_queries(self) -> float:
+        """Queries of a run without a limit, as far as they can be told before."""
+        return self.expected_queries
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
@@ -268,6 +277,10 @@ class EdgeSettings(TuneSettings):
     @property
     def default_queries(self) -> int:
         return self.queries
+
+    @property
+    def likely_queries(self) -> int:
+        return LIKELY_QUERIES if self.patience else self.queries
 
     @property
     def queries_a_round(self) -> int:
