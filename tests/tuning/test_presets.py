@@ -104,7 +104,7 @@ def test_our_own_presets_are_limited_and_hold_no_matrices():
         settings, notes = settings_for(preset, {})
         settings = settings.for_context(32)
         assert not notes
-        assert 0 < settings.default_queries <= 2000
+        assert 0 < settings.default_queries <= 8000
         assert settings.dim == 32 and not settings.is_projected(32) and settings.is_projected(64)
         context = np.full((4, 8), -0.02, np.float32)
         length = settings.projection(np.random.SeedSequence(0), context)
