@@ -131,7 +131,7 @@ def _phase(phase: str, work: Path, lines: list[str]) -> str:
         return "pictures" if (work / "crops.journal").exists() else phase
     if phase == "pictures":
         return "image tower" if (work / "features.journal").exists() else phase
-    if phase == "image tower" and any(re.match(r"encoded \d+ pictures", line) for line in lines):
+    if phase == "image tower" and any(re.match(r"encoded [\d,]+ pictures?", line) for line in lines):
         return "text tower"
     return phase
 

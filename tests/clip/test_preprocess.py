@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from sharpzo_edge.clip import preprocess as preprocessing
 from sharpzo_edge.clip.manifest import Preprocess
@@ -426,6 +426,53 @@ def test_a_pngs_text_keeps_to_the_budget(kind, n_chunks, is_behind, tmp_path):
         assert peak < 8 << 20
         assert read_png(tmp_path / "a.png", most_bytes=256 << 20).shape == (32, 32, 3)
     assert 1 <= n_read < 5 or (kind == "unknown" and n_chunks == 7)
+
+
+def with_much_before_its_pixels(kind, n_bytes):
+    """A small picture that carries so many bytes more, and a decoder would read them with its header."""
+    out = io.BytesIO()
+    form = "PNG" if kind in ("ICO", "ICNS") else kind.split(",")[0]
+    options = {"lossless": True, "xmp": b"x" * n_bytes} if form == "WEBP" else {}
+    if form == "TIFF":
+        options["tiffinfo"] = {270: "x" * n_bytes}
+    Image.new("RGB", (64, 64)).save(out, form, **options)
+    plain = out.getvalue()
+    if form == "JPEG":
+        marker, begin = (b"\xff\xe1", b"Exif\0\0") if "EXIF" in kind else (b"\xff\xe5", b"")
+        segment = marker + b"\xff\xff" + begin + b"x" * (65533 - len(begin))
+        return plain[:2] + segment * -(-n_bytes // len(segment)) + plain[2:]
+    if form == "GIF":
+        place = 13 + 3 * 2 ** ((plain[10] & 7) + 1)
+        return plain[:place] + b"\x21\xfe" + (b"\xff" + b"x" * 255) * (n_bytes // 256) + b"\0" + plain[place:]
+    if form == "PPM":
+        return plain[:3] + b"#" + b"x" * n_bytes + b"\n" + plain[3:]
+    if form == "PNG":
+        text = b"tEXt" + b"k\0" + b"x" * n_bytes
+        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+        plain = plain[:33] + chunk + plain[33:]
+        if kind == "ICNS":
+            return b"icns" + struct.pack(">I4sI", 16 + len(plain), b"ic07", 8 + len(plain)) + plain
+        return struct.pack("<3H4B2H2I", 0, 1, 1, 64, 64, 0, 0, 1, 24, len(plain), 22) + plain
+    return plain
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG, EXIF", "GIF", "TIFF", "WEBP", "PPM", "ICO", "ICNS"])
+def test_what_stands_before_the_pixels_keeps_to_the_budget(kind, tmp_path):
+    """Measured: of a picture with much beside its pixels no more is read than the memory allows."""
+    if kind == "WEBP" and not features.check("webp"):
+        pytest.skip("this Pillow has no WebP")
+    path = tmp_path / "a"
+    path.write_bytes(with_much_before_its_pixels(kind, 3 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadablePictureError, match="too many for the budget") as refused:
+            read_png(path, most_bytes=6 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused.value.is_lasting
+    assert peak < 6 << 20
+    assert read_png(path, most_bytes=256 << 20).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("levels", [[70_000, 0], [-5, 200]])

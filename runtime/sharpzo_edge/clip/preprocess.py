@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,10 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Reading a PNG's text takes at most so often its bytes: Pillow copies, and a letter may take 4.
 CHUNK_COPIES = 11
 TOO_MUCH_TEXT = "megabytes of text, too many for the budget"
+# In all other formats what is read before the pixels takes at most so often its bytes. WebP is read whole.
+HEAD_COPIES = 4
+TOO_MUCH_BEFORE = "megabytes to read before its pixels, too many for the budget"
+ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")  # they hold PNGs, which are opened when the pixels are read
 DECODER = f"Pillow {PIL.__version__}"  # what judges whether a file is a picture
 
 
@@ -62,6 +66,31 @@ class UnreadablePictureError(Exception):
     def __init__(self, reason: str, is_lasting: bool = True):
         super().__init__(reason)
         self.is_lasting = is_lasting
+
+
+class PictureFile(BufferedReader):
+    """A picture's file, of which a decoder may read `left` more bytes; None: all."""
+
+    left: float | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.left is not None:
+            rest = max(0, os.fstat(self.fileno()).st_size - self.tell())
+            self._take(rest if size is None or size < 0 else min(size, rest))
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if self.left is None:
+            return super().readline(size)
+        line = super().readline(int(self.left) + 1 if size is None or size < 0 else size)
+        self._take(len(line))
+        return line
+
+    def _take(self, n_bytes: int) -> None:
+        if self.left is not None:
+            self.left -= n_bytes
+            if self.left < 0:
+                raise UnreadablePictureError(TOO_MUCH_BEFORE)
 
 
 # One picture -------------------------------------------------------------------------------------
@@ -78,15 +107,15 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
+def opened(path: Path) -> Iterator[PictureFile]:
     """A picture's file. Raises UnreadablePictureError when it cannot be opened."""
     with as_unreadable():
-        file = path.open("rb")
+        file = PictureFile(FileIO(path))
     with file:
         yield file
 
 
-def decoded(file: BufferedReader, how: Preprocess, most_bytes: float) -> NDArray[np.uint8]:
+def decoded(file: PictureFile, how: Preprocess, most_bytes: float) -> NDArray[np.uint8]:
     """The crop of a picture whose file is open; see `read_crop`.
 
     Pillow maps some files that it opens itself, and a mapped file that shrinks kills the process. A file
@@ -98,9 +127,12 @@ def decoded(file: BufferedReader, how: Preprocess, most_bytes: float) -> NDArray
         warnings.simplefilter("ignore")
         before, behind = _largest_chunks(file)
         _require_room_for(before, most)
+        _require_room_for_an_icon(file, most)
         limit_text(most, 0)
         try:
+            file.left = None if before else most / HEAD_COPIES  # a PNG is judged already
             with Image.open(file) as picture:
+                file.left = None
                 if picture.format == "EPS":  # EPS is a program: Pillow would start Ghostscript for it
                     raise UnreadablePictureError("not a picture")
                 megapixels = picture.width * picture.height / 1e6
@@ -115,6 +147,7 @@ def decoded(file: BufferedReader, how: Preprocess, most_bytes: float) -> NDArray
                     behind = 0  # it is read
                 return np.asarray(crop(picture, how))
         except UnidentifiedImageError as error:
+            file.left = None
             raise UnreadablePictureError(_what_it_is(file)) from error
 
 
@@ -201,6 +234,13 @@ def _largest_chunks(file: BufferedReader) -> tuple[int, int]:
 def _require_room_for(chunk_bytes: int, n_bytes: float) -> None:
     if CHUNK_COPIES * chunk_bytes > n_bytes:
         raise UnreadablePictureError(TOO_MUCH_TEXT)
+
+
+def _require_room_for_an_icon(file: BufferedReader, n_bytes: float) -> None:
+    """The PNGs in an icon may hold any text, so its size counts. The file is at its beginning afterwards."""
+    if file.read(4) in ICONS and CHUNK_COPIES * os.fstat(file.fileno()).st_size > n_bytes:
+        raise UnreadablePictureError("an icon of megabytes, too many for the budget")
+    file.seek(0)
 
 
 def _text_length(picture: Image.Image) -> int:

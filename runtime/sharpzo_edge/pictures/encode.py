@@ -24,6 +24,7 @@ from ..run.folder import WorkFolder
 from ..run.journal import Journal
 from ..run.progress import Caller
 from ..types import Doubles, Floats
+from ..wording import counted
 from .few_shot import crop_of
 
 
@@ -65,8 +66,8 @@ def encode(bundle: Bundle, rows: Rows, plan: ImagePlan, encoded: Journal, caller
             _require_one_answer(tower, to_pixels(rows[0][np.newaxis], rows.how))
         for taken in batches[len(encoded) :]:
             caller.raise_if_stopped(
-                f"{taken.start} of {len(rows)} pictures are encoded, and kept. To go on, type the same "
-                f"command again, without --restart"
+                f"{taken.start:,} of {counted(len(rows), 'picture')} encoded, and kept. To go on, type the "
+                f"same command again, without --restart"
             )
             caller.status(f"encoding picture {taken.start + 1} of {len(rows)}")
             pixels = _pixels([rows[row] for row in taken], rows.how, plan)

@@ -19,6 +19,7 @@ from ..run.folder import WorkFolder
 from ..run.progress import Caller
 from ..run.typed_json import read_dataclass
 from ..types import LabelledFeatures, joined
+from ..wording import counted
 from .compare import changed_picture
 from .content import listing_checksum
 from .encode import Rows, encode, encoded_journal
@@ -93,7 +94,7 @@ def training_features(
         split = None
     if split is not None:
         _report(folder, split, caller, strict)
-        caller.say(f"features of {len(split.labels)} pictures are there from before")
+        caller.say(f"features of {counted(len(split.labels), 'picture')}, there from before")
     else:
         how = bundle.manifest.preprocess
         with crops_journal(work, crops_key, how) as crops:
@@ -107,7 +108,7 @@ def training_features(
             with encoded_journal(work, of_these, len(rows), plan, embed_dim) as encoded:
                 encode(bundle, rows, plan, encoded, caller)
                 of_views = f", every shot in {few_shot.views} views" * (few_shot.views > 1)
-                caller.say(f"encoded {len(rows)} pictures{of_views}")
+                caller.say(f"encoded {counted(len(rows), 'picture')}{of_views}")
                 write_features(work.features, encoded, (len(rows), embed_dim))
         kept = Kept(key, split, file_checksum(work.features))
         write_checked_json(work.pictures, asdict(kept))

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..clip.manifest import Preprocess
-from ..clip.preprocess import UnreadablePictureError, as_unreadable, decoded, opened
+from ..clip.preprocess import PictureFile, UnreadablePictureError, as_unreadable, decoded, opened
 from ..errors import ImagesError
 from ..run.folder import WorkFolder
 from ..run.journal import Journal
 from ..run.progress import Caller
+from ..wording import counted
 from .content import (
     CONTENT_BYTES,
     content_now,
@@ -159,8 +159,8 @@ def read_split(
             if n_read == validation.stop:
                 break
             caller.raise_if_stopped(
-                f"{len(files)} pictures are read, and kept. To go on, type the same command again, without "
-                f"--restart"
+                f"{counted(len(files), 'picture')} read, and kept. To go on, type the same command again, "
+                f"without --restart"
             )
             caller.status(f"reading picture {len(files) + 1}, class {k + 1} of {len(folder.files)}")
             if n_tried < n_before and not _is_same(crops[n_tried], paths[i]):
@@ -189,7 +189,7 @@ def read_split(
             few.append(f"{folder.folders[k]} ({n_read})")
     said = []
     if few:
-        rest = f", and {len(few) - FEW_SHOWN} more classes" * (len(few) > FEW_SHOWN)
+        rest = f", and {counted(len(few) - FEW_SHOWN, 'more class')}" * (len(few) > FEW_SHOWN)
         said.append(
             f"fewer than {few_shot.shots} pictures, all of them used: {', '.join(few[:FEW_SHOWN])}{rest}"
         )
@@ -210,7 +210,7 @@ def _no_picture(path: Path, n_files: int, skipped: Skipped) -> ImagesError:
     """Of a class: why each file could not be read, and what would do."""
     why = "; ".join(f"{n} {reason}" for reason, n in sorted(skipped.counts.items()))
     advice = "".join(f", or: {what}" for part, what in ADVICE.items() if part in why)
-    told = f"{n_files} files{': ' * bool(why)}{why}"
+    told = f"{counted(n_files, 'file')}{': ' * bool(why)}{why}"
     return ImagesError(
         f"The class folder {path} has no picture that can be read ({told}). Every class needs at least one "
         f"JPEG, PNG or other picture. Add pictures, or remove the folder{advice}"
@@ -247,7 +247,7 @@ def _outcome(path: Path, how: Preprocess, most_bytes: float) -> bytes:
         return IS_MOMENT + bytes(CONTENT_BYTES) + str(reason).encode()
 
 
-def _crop_or_reason(file: BufferedReader, how: Preprocess, most_bytes: float) -> tuple[bytes, bytes]:
+def _crop_or_reason(file: PictureFile, how: Preprocess, most_bytes: float) -> tuple[bytes, bytes]:
     """Raises UnreadablePictureError for a reason of the moment."""
     try:
         return IS_CROP, decoded(file, how, most_bytes).tobytes()

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import ImagesError, SkippedPicturesError
 from ..run.files import read_limited
 from ..run.folder import is_work_folder
+from ..wording import counted
 from .listing import Listing
 
 NAMES_LIMIT_BYTES = 4 << 20  # of a file of class names
@@ -72,7 +73,7 @@ class LabelledFolder:
         """What was passed over in place of class folders."""
         n = len(self.dead_links)
         example = f"(for example {self.root / self.dead_links[0]})" if n else ""
-        return [f"skipped {n} class folder{'s'[: n > 1]}: a link that leads nowhere {example}"] * (n > 0)
+        return [f"skipped {counted(n, 'class folder')}: a link that leads nowhere {example}"] * (n > 0)
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Skipped:
 
     def lines(self, what: str = "picture") -> list[str]:
         return [
-            f"skipped {n} {what}{'s'[: n > 1]}: {reason} (for example {self.examples[reason]})"
+            f"skipped {counted(n, what)}: {reason} (for example {self.examples[reason]})"
             for reason, n in sorted(self.counts.items())
         ]
 
@@ -130,7 +131,7 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
         )
     if len(found) < fewest:
         raise ImagesError(
-            f"{root} holds {len(found)} class folder{'s'[: len(found) != 1]}. It needs at least "
+            f"{root} holds {counted(len(found), 'class folder')}. It needs at least "
             f"{fewest}, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
