@@ -20,8 +20,13 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end_at_once)
-    from .cli import main as run
+    try:
+        from .cli import main as run
+    except ImportError as error:
+        from .errors import not_imported
 
+        say_at_once(type(error).__name__, not_imported(error), 1)
+        raise SystemExit(1) from None
     run()
 
 
@@ -39,6 +44,16 @@ def open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
+def say_at_once(kind: str, message: str, code: int, before: str = "") -> None:
+    """Write an error with the system's calls alone."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{before}error: {message}\n".encode(errors="backslashreplace"))
+    if "--json" in sys.argv:
+        about = {"kind": kind, "message": message, "exit_code": code}
+        with contextlib.suppress(OSError):
+            os.write(1, f"{json.dumps({'error': about})}\n".encode())
+
+
 def end_at_once(number: int, frame: FrameType | None) -> None:
     """End this process: a signal has come where no work has taken signals over (see run/interrupt).
 
@@ -49,12 +64,7 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
         f"Type the same command again"
     )
     code = 128 + number
-    with contextlib.suppress(OSError):
-        os.write(2, f"{chr(10) * os.isatty(2)}error: {message}\n".encode())
-    if "--json" in sys.argv:
-        about = {"kind": "InterruptedRunError", "message": message, "exit_code": code}
-        with contextlib.suppress(OSError):
-            os.write(1, f"{json.dumps({'error': about})}\n".encode())
+    say_at_once("InterruptedRunError", message, code, chr(10) * os.isatty(2))
     os._exit(code)
 
 

@@ -26,7 +26,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import typer
 
 from . import __version__
-from .errors import InterruptedRunError, SharpzoError, UsageError
+from .errors import InterruptedRunError, SharpzoError, UsageError, not_imported
 from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
@@ -375,10 +375,13 @@ def main() -> None:
         _fail(UsageError(text).with_traceback(error.__traceback__), text, UsageError.exit_code)
     except MemoryError as error:
         text = (
-            "No memory is left on this machine. The command needs more than there is, whatever its budget. "
-            "Stop other programs, or lower --dim or the number of classes"
+            "No memory is left: on this machine, or within a limit on this program (ulimit, a container). "
+            "The command needs more than there is, whatever its budget. "
+            "Stop other programs, raise the limit, or lower --dim or the number of classes"
         )
         _fail(error, text, 1)
+    except ImportError as error:
+        _fail(error, not_imported(error), 1)
     except Exception as error:
         text = (
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "

@@ -5,6 +5,9 @@ to type next. `cli.py` is the one edge that prints them; anything that is not a 
 defect of ours.
 """
 
+import errno
+from pathlib import Path
+
 
 class SharpzoError(Exception):
     """The command could not do what it was asked to."""
@@ -54,3 +57,50 @@ class InterruptedRunError(SharpzoError):
     def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+# In what a loader says when a library finds no memory.
+NO_MEMORY = ("failed to map segment", "cannot allocate memory", "memory allocation", "memoryerror", "enomem")
+
+
+def is_about_memory(text: str) -> bool:
+    """Whether the last words of an import are about memory, and not about the library."""
+    return any(words in text.lower() for words in NO_MEMORY)
+
+
+def not_imported(error: ImportError) -> str:
+    """What to say where a library of ours cannot be imported."""
+    if is_about_memory(str(error)):
+        return (
+            f"Not enough memory to load a library ({error}). It takes some 130 MiB, on this machine and "
+            f"within any limit on this program (ulimit, a container). Stop other programs, or raise the limit"
+        )
+    return (
+        f"A library cannot be imported here: {error}. The libraries of this installation must be whole, and "
+        f"fit this Python. To see which one fails, type: sharpzo-edge doctor"
+    )
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether there is no such file, as the system says, also because a folder has the name or none can."""
+    none = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+    return error.errno in none
+
+
+def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> SharpzoError:
+    """What the system refused says nothing of what is in a file: it is not called damaged.
+
+    whole: the folder of files that belong together
+    """
+    again = "type the same command again"
+    change = f"chmod -R a+rX {whole}" if whole else f"chmod a+rX {path.parent} {path}"
+    advice = {
+        errno.EACCES: f"Change that, and {again}: {change}",
+        errno.EPERM: f"Change that, and {again}: {change}",
+        errno.EMFILE: f"Raise the limit on open files, and {again}: ulimit -n 1024",
+        errno.ENOMEM: f"Stop other programs, or raise the limit on this one's memory, and {again}",
+    }.get(error.errno or 0, f"Check the disk that it is on, and {again}")
+    return SharpzoError(
+        f"Cannot read {path}: {error.strerror or error}. The file and the folders above it must be readable. "
+        f"{advice}"
+    )

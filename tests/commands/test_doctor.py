@@ -9,6 +9,8 @@ import pytest
 from sharpzo_edge import process_memory
 from sharpzo_edge.commands.doctor import doctor
 
+LIBRARIES = ["numpy", "onnxruntime", "Pillow", "safetensors"]
+
 
 def by_name(checks):
     return {check.name: check for check in checks}
@@ -17,7 +19,7 @@ def by_name(checks):
 @pytest.mark.oldest_onnxruntime
 def test_a_machine_that_runs_these_tests_is_well(bundle):
     checks = doctor(bundle.folder)
-    assert list(by_name(checks)) == ["64-bit", "Python", "onnxruntime", "free memory", "bundle"]
+    assert list(by_name(checks)) == ["64-bit", "Python", *LIBRARIES, "free memory", "bundle"]
     assert [check for check in checks if not check.ok] == []
     assert [check.name for check in doctor(None)] == [check.name for check in checks[:-1]]
 
@@ -80,3 +82,60 @@ def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch, text):
     monkeypatch.setattr(process_memory.Path, "read_text", lambda path: text)
     assert process_memory.available_mib() is None
     assert by_name(doctor(None))["free memory"].ok
+
+
+def test_a_library_that_says_anything_in_any_bytes_is_quoted(python):
+    check = python("printf 'caf\\351 is broken\\n' >&2; exit 3")
+    assert not check.ok and "caf\\xe9 is broken" in check.found
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["ImportError: x.so: failed to map segment from shared object", "MemoryError", "Cannot allocate memory"],
+)
+def test_too_little_memory_is_not_the_librarys_fault(python, said):
+    check = python(f"echo '{said}' >&2; exit 1")
+    assert not check.ok and "memory is short" in check.found and "pip" not in check.found
+
+
+def test_a_killed_import_is_a_matter_of_memory(python):
+    assert "memory is short" in python(f"kill -{int(signal.SIGKILL)} $$").found
+
+
+GROUPS = {
+    "version 2": ("0::/box\n", "box", "memory.max", "memory.current", "inactive_file"),
+    "version 1": (
+        *("7:cpu:/\n4:memory:/box\n0::/\n", "memory/box"),
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+    "the host's path": ("0::/docker/4711\n", "", "memory.max", "memory.current", "inactive_file"),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_the_limit_of_a_container_is_this_machines(kind, tmp_path, monkeypatch):
+    told, place, most, used, cached = GROUPS[kind]
+    group = tmp_path / place
+    group.mkdir(parents=True, exist_ok=True)
+    real = process_memory.Path.read_text
+
+    def read_text(path, *given):
+        return told if str(path) == "/proc/self/cgroup" else real(path, *given)
+
+    monkeypatch.setattr(process_memory.Path, "read_text", read_text)
+    monkeypatch.setattr(process_memory, "CGROUPS", tmp_path)
+    for name, limit, room in (("small", 100 << 20, 75), ("wide", 1 << 30, 999), ("none", None, None)):
+        (group / most).write_text(("max" if kind != "version 1" else "9223372036854771712") + "\n")
+        if limit is not None:
+            (group / most).write_text(f"{limit}\n")
+        (group / used).write_text(f"{45 << 20}\n")
+        (group / "memory.stat").write_text(f"anon 5\n{cached} {20 << 20}\n")
+        assert process_memory.group_room_mib() == room, name
+        check = by_name(doctor(None))["free memory"]
+        assert check.ok == (name != "small")
+        assert ("75 MiB within this container" in check.found) == (name == "small")
+
+
+def test_without_groups_there_is_no_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(process_memory, "CGROUPS", tmp_path / "none")
+    assert process_memory.group_room_mib() is None

@@ -15,19 +15,20 @@ Every file may be a link. The device never writes to a bundle. Nothing here impo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ClassNameError
+from ..errors import BundleError, ClassNameError, cannot_read, is_absent
 from ..run.npy import npy_offset
 from ..run.typed_json import read_dataclass
 from .manifest import FORMAT, FORMAT_VERSION, Manifest
@@ -62,6 +63,8 @@ class Bundle:
             with path.open("rb") as file:
                 raw = file.read(MANIFEST_LIMIT_BYTES + 1)
         except OSError as error:
+            if not is_absent(error):
+                raise cannot_read(path, error, folder) from error
             raise BundleError(
                 f"No bundle at {folder}: {MANIFEST_FILE} cannot be read ({error.strerror}). "
                 f"A bundle is the folder that export writes. "
@@ -77,6 +80,19 @@ class Bundle:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """What the system says while a file is read is said, and not called damage.
+
+        Raises BundleError for a file that is not there, and SharpzoError for what may be well the next time.
+        """
+        try:
+            yield
+        except OSError as error:
+            if is_absent(error):
+                raise _missing(self.path(name), error) from error
+            raise cannot_read(self.path(name), error, self.folder) from error
+
     def verify(self) -> None:
         """Compare every file with its sha256. This reads the whole bundle. Raises BundleError."""
         for name in self.manifest.files:
@@ -85,11 +101,8 @@ class Bundle:
     def verified(self, name: str) -> Path:
         """The path of a file, after its bytes were compared with its sha256. Raises BundleError."""
         expected = self.manifest.files[name].sha256
-        try:
-            with self.path(name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise _damaged(self.folder, f"{name} cannot be read ({error.strerror})") from error
+        with self.reading(name), self.path(name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise _damaged(self.folder, f"{name} has sha256 {found[:12]}…, not {expected[:12]}…")
         return self.path(name)
@@ -106,7 +119,7 @@ class Bundle:
         n_rows = self.manifest.text.vocabulary if kept is None else len(kept)
         result = np.empty((len(rows), width), np.float32)
         path = self.path(TOKEN_EMBEDDING_FILE)
-        with path.open("rb") as file:
+        with self.reading(TOKEN_EMBEDDING_FILE), path.open("rb") as file:
             offset = self._npy_offset(file, np.float32, (n_rows, width))
             for i, row in enumerate(rows):
                 data = os.pread(file.fileno(), width * 4, offset + row * width * 4)
@@ -137,7 +150,8 @@ class Bundle:
         """The tokens that have a row, ascending; None if all tokens have one."""
         if TOKEN_IDS_FILE not in self.manifest.files:
             return None
-        with self.verified(TOKEN_IDS_FILE).open("rb") as file:
+        path = self.verified(TOKEN_IDS_FILE)
+        with self.reading(TOKEN_IDS_FILE), path.open("rb") as file:
             self._npy_offset(file, np.int32, (None,))
             ids = np.fromfile(file, "<i4")
         if ids.size == 0 or ids[0] < 0 or (ids[1:] <= ids[:-1]).any():
@@ -147,18 +161,16 @@ class Bundle:
     def _npy_offset(self, file: BinaryIO, dtype: type[np.generic], expected: tuple[int | None, ...]) -> int:
         try:
             return npy_offset(file, dtype, expected)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise _damaged(self.folder, f"{Path(file.name).name} {error}") from error
 
     def check_size(self, name: str) -> None:
-        """Raises BundleError unless a file still has the size that the manifest states.
+        """Raises BundleError unless a file can be opened and still has the size that the manifest states.
 
         A mapped file that is shorter than what is read of it ends the process without a word.
         """
-        try:
-            found = os.stat(self.path(name)).st_size
-        except OSError as error:
-            raise _missing(self.path(name), error) from error
+        with self.reading(name), self.path(name).open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
         if found != self.manifest.files[name].size:
             raise _damaged(self.folder, f"{name} has {found} bytes, not {self.manifest.files[name].size}")
 
@@ -173,8 +185,9 @@ class Bundle:
             if PurePosixPath(name).name != name or name in ("", ".", ".."):
                 raise _damaged(self.folder, f"the file name {name!r} leaves the folder")
             try:
-                found = os.stat(self.path(name))
-            except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+                with self.reading(name):
+                    found = os.stat(self.path(name))
+            except ValueError as error:  # no file can have such a name
                 raise _missing(self.path(name), error) from error
             if not stat.S_ISREG(found.st_mode):
                 raise _damaged(self.folder, f"{name} is not a plain file")

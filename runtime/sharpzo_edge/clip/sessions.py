@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleError, SharpzoError, UsageError
+from ..errors import BundleError, SharpzoError, UsageError, cannot_read
 from ..types import Floats
 from .bundle import Bundle
 from .linked_weights import is_elsewhere, with_data_at
@@ -16,6 +17,9 @@ from .tower_plan import STREAMING, Mode
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 OWN_FILES = "/proc/self/fd"
+# In onnxruntime's messages: no memory, and the number of a system's error.
+NO_MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|Cannot allocate memory|SystemError : 12\b")
+SYSTEM_ERROR = re.compile(r"SystemError : (\d+)")
 MOST_THREADS = 256  # each thread takes memory
 
 
@@ -54,14 +58,17 @@ def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int
     try:
         if is_elsewhere(path, bundle.path(data)):
             real = Path(os.path.realpath(bundle.path(data)))
-            model = with_data_at(path.read_bytes(), data, real.name)
+            with bundle.reading(graph):
+                graph_bytes = path.read_bytes()
+            model = with_data_at(graph_bytes, data, real.name)
             options.add_session_config_entry(WEIGHTS_FOLDER, str(real.parent))
         # An arena that doubles would keep up to twice the activations for good.
         provider = ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})
         return ort.InferenceSession(model, options, providers=[provider])
-    except MemoryError:
+    except (MemoryError, SharpzoError):
         raise
     except Exception as error:  # onnxruntime's exceptions have no useful common base class
+        _raise_if_the_systems(error, bundle.path(data))
         if "procfs" in str(error):  # from its version 1.32 on it asks /proc where a file really is
             raise SharpzoError(
                 f"onnxruntime {ort.__version__} reads weights only where /proc is mounted, and "
@@ -73,6 +80,18 @@ def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "
             f"sharpzo-edge doctor --bundle {bundle.folder}"
         ) from error
+
+
+def _raise_if_the_systems(error: Exception, data: Path | None) -> None:
+    """onnxruntime's text for what is not the bundle's fault. Raises MemoryError, SharpzoError.
+
+    data: the file that it may have had to read
+    """
+    if NO_MEMORY.search(str(error)):
+        raise MemoryError(str(error)) from error
+    if data and (found := SYSTEM_ERROR.search(str(error))):
+        number = int(found[1])
+        raise cannot_read(data, OSError(number, os.strerror(number))) from error
 
 
 def check_threads(threads: int) -> None:
@@ -118,6 +137,7 @@ def run_session(
     except MemoryError:
         raise
     except Exception as error:
+        _raise_if_the_systems(error, None)
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot run a graph of the bundle: {str(error)[:300]}. "
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "

@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 
-from ..errors import BundleError, ClassNameError
+from ..errors import BundleError, ClassNameError, cannot_read, is_absent
 
 MERGES = 48_894
 MAX_LINE_BYTES = 128  # CLIP's longest line has 66; a longer one than this is damage
@@ -140,6 +140,8 @@ def _read_merges(path: Path) -> Iterator[Pair]:
                     raise _bad_merges(path, f"it has more than {MERGES:,} lines")
                 yield parts[0], parts[1]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno and not is_absent(error):  # the system's, not gzip's
+            raise cannot_read(path, error) from error
         raise _bad_merges(path, f"after line {count}: {error}") from error
     if count < MERGES:
         raise _bad_merges(path, f"it has only {count:,} lines")

@@ -162,7 +162,7 @@ class _Streamed:
         graphs = dict.fromkeys(step.graph for step in tower.steps)
         self._sessions = {graph: open_session(bundle, graph, tower.data, mode, threads) for graph in graphs}
         self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
-        self._data = bundle.path(tower.data)
+        self._bundle, self._data = bundle, tower.data
         self._at_the_end = giving_back() if mode == "streamed" else None
         self._buffer = np.empty(max(s.span[1] for s in tower.steps), np.uint8)
 
@@ -190,16 +190,20 @@ class _Streamed:
                     _keep(carried, i, answers)
 
     def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
-        with self._data.open("rb", buffering=0) as file:
+        path = self._bundle.path(self._data)
+        with self._bundle.reading(self._data):
+            opened = path.open("rb", buffering=0)
+        with opened as file:
             for step in self._steps:
                 start, length = step.span
                 view = self._buffer[:length].data
                 done = 0
                 while done < length:
-                    n = os.preadv(file.fileno(), [view[done:]], start + done)
+                    with self._bundle.reading(self._data):
+                        n = os.preadv(file.fileno(), [view[done:]], start + done)
                     if n == 0:
                         raise BundleError(
-                            f"{self._data} ends in the middle of a block, at byte {start + done}. "
+                            f"{path} ends in the middle of a block, at byte {start + done}. "
                             f"It must be as export wrote it. Copy the bundle again"
                         )
                     done += n

@@ -10,13 +10,19 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..clip.bundle import Bundle
-from ..errors import SharpzoError
-from ..process_memory import available_mib
+from ..errors import SharpzoError, is_about_memory
+from ..process_memory import available_mib, group_room_mib
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MIB = 128
 IMPORT_SECONDS = 120
+# A library, what is imported of it, and the version to try where another one cannot be.
+LIBRARIES = (
+    ("numpy", "numpy", "numpy"),
+    ("onnxruntime", "onnxruntime", "onnxruntime==1.23.2"),
+    ("Pillow", "PIL.Image", "pillow"),
+    ("safetensors", "safetensors.numpy", "safetensors"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Check:
 
 def doctor(bundle: Path | None) -> list[Check]:
     """All checks, in the order in which a defect would show."""
-    checks = [_bits(), _python(), _onnxruntime(), _memory()]
+    checks = [_bits(), _python(), *(_library(*each) for each in LIBRARIES), _memory()]
     if bundle is not None:
         checks += _bundle(bundle)
     return checks
@@ -48,42 +54,60 @@ def _python() -> Check:
     return Check("Python", ok, platform.python_version() + advice)
 
 
-def _onnxruntime() -> Check:
+def _library(name: str, module: str, package: str) -> Check:
     """In a child process: some builds end with an illegal instruction on older ARM cores."""
-    code = "import onnxruntime; print(onnxruntime.__version__)"
+    code = f"import {module}; print({module.partition('.')[0]}.__version__)"
     command = [sys.executable, "-P", "-c", code]  # -P: what lies in the working folder is not asked
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
     try:
         child = subprocess.run(
-            command, capture_output=True, text=True, timeout=IMPORT_SECONDS, env=environment
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # it may say anything
+            timeout=IMPORT_SECONDS,
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("onnxruntime", False, f"its import did not end: {error}")
+        return Check(name, False, f"its import did not end: {error}")
     if child.returncode == 0:
-        return Check("onnxruntime", True, child.stdout.strip())
+        return Check(name, True, child.stdout.strip())
     if child.returncode == -signal.SIGILL:
         why = "its import dies with an illegal instruction on this processor"
     elif child.returncode < 0:
         number = -child.returncode
-        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-        why = f"its import dies with {name}"
+        by = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        why = f"its import dies with {by}"
     else:
         why = (child.stderr.strip().splitlines() or ["its import fails"])[-1]
+    if is_about_memory(child.stderr) or child.returncode == -signal.SIGKILL:
+        return Check(
+            name, False, f"{why}: memory is short; stop other programs, or raise the limit on this program's"
+        )
     return Check(
-        "onnxruntime", False, f"{why}: try another version, for example pip install 'onnxruntime==1.23.2'"
+        name, False, f"{why}: install it anew, for example pip install --force-reinstall '{package}'"
     )
 
 
 def _memory() -> Check:
-    available = available_mib()
-    if available is None:
+    available, of_group = available_mib(), group_room_mib()
+    if available is None and of_group is None:
         return Check("free memory", True, "unknown on this system")
-    ok = available >= NEEDED_MIB
-    advice = "" if ok else f": about {NEEDED_MIB} MiB are needed; stop other programs"
-    return Check("free memory", ok, f"{available:.0f} MiB{advice}")
+    known = [found for found in (available, of_group) if found is not None]
+    found = min(known)
+    is_limited = found == of_group
+    ok = found >= NEEDED_MIB
+    where = " within this container's or service's limit" * is_limited
+    what = "raise that limit" if is_limited else "stop other programs"
+    advice = "" if ok else f": about {NEEDED_MIB} MiB are needed; {what}"
+    return Check("free memory", ok, f"{found:.0f} MiB{where}{advice}")
 
 
 def _bundle(path: Path) -> list[Check]:
+    try:
+        from ..clip.bundle import Bundle  # it needs libraries that were just judged
+    except ImportError:
+        return [Check("bundle", False, "not looked at, before all libraries are in order")]
     try:
         bundle = Bundle.open(path)
         bundle.verify()

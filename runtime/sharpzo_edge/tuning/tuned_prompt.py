@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from ..clip.bundle import Bundle
-from ..errors import PromptFileError, UsageError
+from ..errors import PromptFileError, UsageError, cannot_read, is_absent
 from ..heads.fit import KINDS
 from ..heads.head import Head, base_by
 from ..heads.kernel import KIND as KERNEL
@@ -151,7 +151,10 @@ def is_prompt(path: Path) -> bool:
 def load_prompt(path: Path) -> TunedPrompt:
     """Read and check a prompt file. Raises PromptFileError."""
     try:
-        if path.stat().st_size > SIZE_LIMIT_BYTES:
+        with path.open("rb") as opened:  # safetensors calls whatever refuses it "no such file"
+            size = os.fstat(opened.fileno()).st_size
+            opened.read(1)
+        if size > SIZE_LIMIT_BYTES:
             raise _unusable(path, f"it has more than {SIZE_LIMIT_BYTES >> 20} MiB")
         with safe_open(path, "numpy") as file:
             about = json.loads(
@@ -161,6 +164,8 @@ def load_prompt(path: Path) -> TunedPrompt:
             tensors = {name: file.get_tensor(name) for name in names}
         context, features = tensors.pop("context"), tensors.pop("class_features")
     except OSError as error:
+        if not is_absent(error):
+            raise cannot_read(path, error) from error
         raise _unusable(path, f"it cannot be read ({error.strerror or error})") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # AttributeError: numpy has no such dtype.

@@ -1,0 +1,129 @@
+"""What the system refuses while a bundle or a prompt is read is said as it is, and never called damage."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sharpzo_edge
+from sharpzo_edge import SharpzoError
+from sharpzo_edge.clip import towers
+from sharpzo_edge.clip.bundle import Bundle
+from sharpzo_edge.clip.sessions import _raise_if_the_systems
+from sharpzo_edge.demo import BUNDLE, TASKS
+from sharpzo_edge.errors import cannot_read
+
+TEST = TASKS / "subgroups" / "test"
+FILES = ["manifest.json", "bpe.txt.gz", "text.onnx", "text.data", "image.onnx", "image.data"]
+FILES += ["token_embedding.npy", "token_ids.npy"]
+WHAT_WOULD_DO = {
+    errno.EACCES: "chmod -R a+rX",
+    errno.EIO: "Check the disk",
+    errno.EMFILE: "ulimit -n",
+    errno.ENOMEM: "memory",
+    errno.ESTALE: "Check the disk",
+}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes with a picture each."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("sport", "clothing"):
+        (folder / name).mkdir()
+        shutil.copy(next((TEST / name).iterdir()), folder / name)
+    return folder
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let every opening of a file of that name fail."""
+    real = Path.open
+
+    def failing(path: Path, *given: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", failing)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("number", WHAT_WOULD_DO)
+def test_a_bundles_file_that_cannot_be_read_is_not_damaged(name, number, few, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        refuse(patch, name, number)
+        with pytest.raises(SharpzoError) as refused:
+            sharpzo_edge.evaluate(BUNDLE, few)
+    told = str(refused.value)
+    assert type(refused.value) is SharpzoError and refused.value.exit_code == 1
+    assert told.startswith(f"Cannot read {BUNDLE / name}: ")
+    assert WHAT_WOULD_DO[number] in told
+    assert "damaged" not in told and "Copy" not in told and "export" not in told
+
+
+def test_merges_that_fail_while_they_are_read_are_not_damaged(few, monkeypatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("gzip.open", failing)
+    with pytest.raises(SharpzoError, match=r"Cannot read .*bpe\.txt\.gz: Input/output error"):
+        sharpzo_edge.evaluate(BUNDLE, few)
+
+
+@pytest.mark.parametrize("moment", [1, 7])
+def test_weights_that_fail_in_the_middle_of_a_pass(moment, monkeypatch) -> None:
+    """Streamed weights are read again in every pass. The next one has them."""
+    tower = towers._Streamed(Bundle.open(BUNDLE), "image", "streamed", threads=1)
+    n_steps = len(list(tower._with_weights()))
+    real, n_read = os.preadv, 0
+
+    def failing(*given: Any) -> int:
+        nonlocal n_read
+        n_read += 1
+        if n_read == moment:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*given)
+
+    monkeypatch.setattr(towers.os, "preadv", failing)
+    with pytest.raises(SharpzoError, match=r"Cannot read .*image\.data: Input/output error"):
+        list(tower._with_weights())
+    assert len(list(tower._with_weights())) == n_steps
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_prompt_that_cannot_be_read_is_not_called_missing(number, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "prompt.safetensors"
+    path.write_bytes(b"anything")
+    refuse(monkeypatch, path.name, number)
+    with pytest.raises(SharpzoError, match=f"Cannot read {path}: {os.strerror(number)}"):
+        sharpzo_edge.TunedPrompt.open(path)
+
+
+def test_the_path_to_change_ends_the_sentence() -> None:
+    """A full stop behind a folder named . would make another folder of it."""
+    told = str(cannot_read(Path("a.st"), PermissionError(errno.EACCES, "Permission denied")))
+    assert told.endswith(": chmod a+rX . a.st")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: std::bad_alloc",
+        "BFCArena: Failed to allocate memory for requested buffer of size 4096",
+        "file mapping failed: SystemError : 12",
+    ],
+)
+def test_onnxruntime_without_memory_is_no_damaged_bundle(said: str) -> None:
+    with pytest.raises(MemoryError):
+        _raise_if_the_systems(RuntimeError(said), None)
+
+
+def test_onnxruntimes_system_error_is_named() -> None:
+    with pytest.raises(SharpzoError, match=r"Cannot read text\.data: Input/output error"):
+        _raise_if_the_systems(RuntimeError("cannot map: SystemError : 5"), Path("text.data"))
+    _raise_if_the_systems(RuntimeError("Protobuf parsing failed"), Path("text.data"))
