@@ -26,7 +26,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import typer
 
 from . import __version__
-from .errors import InterruptedRunError, SharpzoError, UsageError, not_imported
+from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent, not_imported
 from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
@@ -300,11 +300,15 @@ def class_list(value: Any) -> list[str] | None:
         return None
     try:
         is_file = Path(value).is_file()
-    except OSError:  # longer than any file's name
+    except OSError as error:
+        if not is_absent(error):  # else it may be longer than any file's name
+            raise cannot_read(Path(value), error) from error
         is_file = False
     try:
         text = read_limited(Path(value), NAMES_LIMIT_BYTES).decode() if is_file else value
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and not is_absent(error):
+            raise cannot_read(Path(value), error) from error
         raise UsageError(
             f"The file {value} after --classes cannot be read ({error}). It must be UTF-8 text, one name a "
             f"line. Correct it, or give the names themselves: --classes a,b,c"

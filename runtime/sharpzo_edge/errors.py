@@ -92,15 +92,14 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
 
     whole: the folder of files that belong together
     """
-    again = "type the same command again"
     change = f"chmod -R a+rX {whole}" if whole else f"chmod a+rX {path.parent} {path}"
-    advice = {
-        errno.EACCES: f"Change that, and {again}: {change}",
-        errno.EPERM: f"Change that, and {again}: {change}",
-        errno.EMFILE: f"Raise the limit on open files, and {again}: ulimit -n 1024",
-        errno.ENOMEM: f"Stop other programs, or raise the limit on this one's memory, and {again}",
-    }.get(error.errno or 0, f"Check the disk that it is on, and {again}")
+    when = {
+        errno.EACCES: f"after: {change}",
+        errno.EPERM: f"after: {change}",
+        errno.EMFILE: "after: ulimit -n 1024",
+        errno.ENOMEM: "when other programs are stopped, or the limit on this one's memory is raised",
+    }.get(error.errno or 0, "after a look at the disk that it is on")
     return SharpzoError(
         f"Cannot read {path}: {error.strerror or error}. The file and the folders above it must be readable. "
-        f"{advice}"
+        f"Type the same command again {when}"
     )

@@ -23,10 +23,10 @@ FILES = ["manifest.json", "bpe.txt.gz", "text.onnx", "text.data", "image.onnx", 
 FILES += ["token_embedding.npy", "token_ids.npy"]
 WHAT_WOULD_DO = {
     errno.EACCES: "chmod -R a+rX",
-    errno.EIO: "Check the disk",
+    errno.EIO: "a look at the disk",
     errno.EMFILE: "ulimit -n",
     errno.ENOMEM: "memory",
-    errno.ESTALE: "Check the disk",
+    errno.ESTALE: "a look at the disk",
 }
 
 
@@ -42,14 +42,15 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """Let every opening of a file of that name fail."""
-    real = Path.open
+    for owner, what in ((Path, "open"), (os, "open")):
+        real = getattr(owner, what)
 
-    def failing(path: Path, *given: Any, **named: Any) -> Any:
-        if path.name == name:
-            raise OSError(number, os.strerror(number), str(path))
-        return real(path, *given, **named)
+        def failing(path: Any, *given: Any, real: Any = real, **named: Any) -> Any:
+            if os.path.basename(path) == name:
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *given, **named)
 
-    monkeypatch.setattr(Path, "open", failing)
+        monkeypatch.setattr(owner, what, failing)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -102,6 +103,23 @@ def test_a_prompt_that_cannot_be_read_is_not_called_missing(number, tmp_path, mo
     refuse(monkeypatch, path.name, number)
     with pytest.raises(SharpzoError, match=f"Cannot read {path}: {os.strerror(number)}"):
         sharpzo_edge.TunedPrompt.open(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_plain_file_is_never_waited_for(kind, few, tmp_path) -> None:
+    """Opening a pipe that nobody writes to would not end, and a signal would not end it."""
+    made = [tmp_path / name for name in ("a.png", "prompt.st", "bundle/manifest.json")]
+    (tmp_path / "bundle").mkdir()
+    for path in made:
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    answer = sharpzo_edge.tune(BUNDLE, few, tmp_path / "well.st", max_queries=5, memory_budget="none")
+    assert answer.queries
+    found = sharpzo_edge.predict([made[0], *few.glob("sport/*")], BUNDLE, tmp_path / "well.st")
+    assert [each.reason for each in found.skipped] == ["a device, a pipe or a socket"]
+    with pytest.raises(sharpzo_edge.PromptFileError, match="a device, a pipe or a socket"):
+        sharpzo_edge.TunedPrompt.open(made[1])
+    with pytest.raises(sharpzo_edge.BundleError, match="a device, a pipe or a socket"):
+        Bundle.open(tmp_path / "bundle")
 
 
 def test_the_path_to_change_ends_the_sentence() -> None:

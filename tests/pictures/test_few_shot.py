@@ -67,7 +67,7 @@ def test_thousands_of_files_that_are_no_pictures_are_counted(tmp_path: Path) -> 
         (photos / "alphanum" / f"{i} δοκιμή 試験.txt").touch()
     said: list[str] = []
     found = encode(tmp_path, images=photos, shots=100, said=said)
-    assert "skipped 3000 pictures: not a picture" in " ".join(said)
+    assert "skipped 3,000 pictures: not a picture" in " ".join(said)
     assert len(found.train) == len(list(TRAIN.glob("*/*.png")))
 
 
@@ -151,3 +151,19 @@ def test_a_class_that_cannot_be_read_says_why_and_what_would_do(tmp_path: Path, 
         path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(ImagesError, match=r"16 files: 16 HEIC, which.*convert them to JPEG"):
         encode(tmp_path, images=photos)
+
+
+def test_links_to_a_disk_that_is_not_there_say_so_and_are_tried_again(tmp_path: Path) -> None:
+    photos, disk = tmp_path / "photos", tmp_path / "disk"
+    shutil.copytree(TRAIN, photos)
+    shutil.move(photos / "sport", disk)
+    (photos / "sport").mkdir()
+    for path in sorted(disk.iterdir()):
+        (photos / "sport" / path.name).symlink_to(disk / path.name)
+    (tmp_path / "work").mkdir()
+    disk.rename(tmp_path / "out")
+    with pytest.raises(ImagesError, match=r"a link to a file that is not there\).*plug in the disk"):
+        encode(tmp_path / "work", images=photos)
+    (tmp_path / "out").rename(disk)
+    (tmp_path / "whole").mkdir()
+    assert same(encode(tmp_path / "work", images=photos), encode(tmp_path / "whole"))

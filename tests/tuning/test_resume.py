@@ -191,6 +191,25 @@ def test_repeating_with_strict_remembers_skipped_pictures(
         tune(replace(request, strict=True))
 
 
+def test_repeating_says_what_could_not_be_read_then(
+    request_: TuneRequest, images: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """After a chmod the same command must not look as if that picture had been used."""
+    own = tmp_path / "own"
+    shutil.copytree(images, own)
+    for picture in sorted(next(own.iterdir()).iterdir())[1:]:
+        picture.rename(tmp_path / picture.name)
+        picture.symlink_to(tmp_path / "disk" / picture.name)
+    said: list[str] = []
+    request = replace(request_, images=own, on_progress=lambda news: said.append(news.text))
+    tune(request)
+    said.clear()
+    tune(request)
+    told = " ".join(said)
+    assert "a link to a file that is not there" in told
+    assert "--restart tries it again" in told
+
+
 # Differences.
 
 

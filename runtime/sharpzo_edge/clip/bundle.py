@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, ClassNameError, cannot_read, is_absent
 from ..run.npy import npy_offset
+from ..run.reading import plain
 from ..run.typed_json import read_dataclass
 from .manifest import FORMAT, FORMAT_VERSION, Manifest
 
@@ -60,7 +61,7 @@ class Bundle:
         folder = Path(folder)
         path = folder / MANIFEST_FILE
         try:
-            with path.open("rb") as file:
+            with open(path, "rb", opener=plain) as file:
                 raw = file.read(MANIFEST_LIMIT_BYTES + 1)
         except OSError as error:
             if not is_absent(error):

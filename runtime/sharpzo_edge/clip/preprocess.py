@@ -22,6 +22,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from ..run.reading import NotPlainError, plain
 from .manifest import Preprocess
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -110,7 +111,7 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
 def opened(path: Path) -> Iterator[PictureFile]:
     """A picture's file. Raises UnreadablePictureError when it cannot be opened."""
     with as_unreadable():
-        file = PictureFile(FileIO(path))
+        file = PictureFile(FileIO(path, opener=plain))
     with file:
         yield file
 
@@ -161,11 +162,15 @@ def as_unreadable() -> Iterator[None]:
     except MemoryError as error:
         raise UnreadablePictureError("too large for this machine's memory", is_lasting=False) from error
     except FileNotFoundError as error:
-        raise UnreadablePictureError("no such file", is_lasting=False) from error
+        is_link = error.filename is not None and os.path.islink(error.filename)
+        what = "a link to a file that is not there" if is_link else "no such file"
+        raise UnreadablePictureError(what, is_lasting=False) from error
     except IsADirectoryError as error:
         raise UnreadablePictureError("a folder, not a picture", is_lasting=False) from error
     except PermissionError as error:
         raise UnreadablePictureError("no permission to read it", is_lasting=False) from error
+    except NotPlainError as error:
+        raise UnreadablePictureError("a device, a pipe or a socket", is_lasting=False) from error
     except UnreadablePictureError:
         raise
     except ValueError as error:

@@ -21,6 +21,7 @@ from ..pictures.features import (
     disk_bytes,
     refuse_other_pictures,
     refuse_skipped_before,
+    skipped_before,
     training_features,
 )
 from ..process_memory import peak_rss_mib
@@ -92,6 +93,8 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             if request.strict:
                 refuse_skipped_before(work, ready.folder)
             caller.say(f"{output} is finished: this is its result, from when it was made")
+            for line in skipped_before(work):
+                caller.say(line)
             remove(work.checkpoint)  # a kill may have left it
             return result, True
         try_to_replace(output)

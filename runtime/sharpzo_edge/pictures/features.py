@@ -133,6 +133,15 @@ def disk_bytes(bundle: Bundle, folder: LabelledFolder, few_shot: FewShot) -> int
     return crops_bytes(few_shot.n_taken(folder), bundle.manifest.preprocess) + 2 * features
 
 
+def skipped_before(work: WorkFolder) -> list[str]:
+    """Lines for the user: which pictures the features in `work` were made without, and what would do."""
+    kept = _kept(work)
+    if not kept or not kept.drawn.skipped:
+        return []
+    again = "What could not be read then may be readable now: --restart tries it again"
+    return [*kept.drawn.skipped, *[again] * (not kept.drawn.is_lasting)]
+
+
 def refuse_skipped_before(work: WorkFolder, folder: LabelledFolder) -> None:
     """Raises SkippedPicturesError when the features in `work` were made without some pictures or classes."""
     kept = _kept(work)

@@ -38,6 +38,7 @@ from .folder import LabelledFolder, Skipped
 IS_CROP, IS_REASON, IS_MOMENT = b"+", b"-", b"?"
 # By a part of the reason why no picture of a class can be read: what would do.
 ADVICE = {
+    "link": "plug in the disk that the links lead to, and type the same command again",
     "permission": "chmod -R a+rX FOLDER",
     "too many for the budget": "--memory-budget 256MiB",
     "cannot be read here": "convert them to JPEG",

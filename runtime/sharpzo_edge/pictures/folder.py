@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import ImagesError, SkippedPicturesError
+from ..errors import ImagesError, SkippedPicturesError, cannot_read, is_absent
 from ..run.files import read_limited
 from ..run.folder import is_work_folder
 from ..wording import counted
@@ -252,6 +252,8 @@ def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
         if not isinstance(words, dict) or not all(isinstance(v, str) for v in words.values()):
             raise ValueError("it is not an object of strings")
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and not is_absent(error):
+            raise cannot_read(path, error) from error
         raise ImagesError(
             f"The class names file {path} cannot be used: {error}. It must hold a JSON object from "
             f'folder name to words, such as {{"{folders[0]}": "some better words"}}. Correct it, or leave '

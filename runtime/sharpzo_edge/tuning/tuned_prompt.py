@@ -26,6 +26,7 @@ from ..heads.fit import KINDS
 from ..heads.head import Head, base_by
 from ..heads.kernel import KIND as KERNEL
 from ..run.files import cannot, canonical_json, replacing
+from ..run.reading import plain
 from ..search.losses import logits_of
 from ..types import Floats
 from .answers import BOTH, HEAD, PROMPT, USES, WORDS
@@ -151,7 +152,7 @@ def is_prompt(path: Path) -> bool:
 def load_prompt(path: Path) -> TunedPrompt:
     """Read and check a prompt file. Raises PromptFileError."""
     try:
-        with path.open("rb") as opened:  # safetensors calls whatever refuses it "no such file"
+        with open(path, "rb", opener=plain) as opened:  # safetensors calls whatever refuses it "no such file"
             size = os.fstat(opened.fileno()).st_size
             opened.read(1)
         if size > SIZE_LIMIT_BYTES:
