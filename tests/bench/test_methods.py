@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,13 +9,11 @@ import pytest
 
 from accuracy.methods import black_vip, heads, released, search_loop, zip_spsa, zo
 from accuracy.methods.all_methods import METHODS
-from accuracy.methods.gda import gda
 from accuracy.methods.method import Moment, Problem
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
-from sharpzo_edge.errors import UsageError
 from sharpzo_edge.search.estimators import Randomised
 from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.objective import Objective
@@ -25,6 +22,7 @@ from sharpzo_edge.types import LabelledFeatures
 NAMES = ("food", "sport", "clothing", "sky")
 N_SHOTS, N_VAL = 6, 3
 OF_LOSSES = ("cma", "mezo", "sparse_mezo", "zip", "released", "paper", "edge")
+HEADS = ("gda", "tip_adapter", "proker", "ss_text")
 LIMIT = 120
 QUICK = {"change_point": 2, "steps": 30}  # of stages that would not be reached otherwise
 
@@ -88,19 +86,19 @@ def test_the_budget_is_spent_and_the_end_is_looked_at(problem, counted, name):
 
 
 def test_methods_that_need_one_query_or_none(problem, counted):
-    for name in ("zero_shot", "gda", "tip_adapter"):
+    for name in ("zero_shot", *HEADS):
         (moment,) = run(problem, name)
         assert moment.queries == 1
-    assert sum(counted) == 3
+    assert sum(counted) == 1 + len(HEADS)
 
 
-@pytest.mark.parametrize("name", [*OF_LOSSES, "gda", "tip_adapter"])
+@pytest.mark.parametrize("name", [*OF_LOSSES, *HEADS])
 def test_a_seed_decides_everything(problem, name):
     first, again = ([m.train_loss for m in run(problem, name)] for _ in range(2))
     assert first == again
 
 
-@pytest.mark.parametrize("name", [*OF_LOSSES, "zero_shot", "gda", "tip_adapter"])
+@pytest.mark.parametrize("name", [*OF_LOSSES, "zero_shot", *HEADS])
 def test_losses_are_those_of_the_logits(problem, name):
     for moment in run(problem, name):
         found = heads.loss_of(moment.logits(problem.train.features), problem.train.labels)
@@ -214,29 +212,6 @@ def test_spsa_by_hand_and_its_clip():
     np.testing.assert_allclose(zip_spsa.spsa_gradient(losses, deltas, 0.1), [5.0, -15.0])
     np.testing.assert_allclose(zip_spsa.clipped(np.array([3.0, 4.0]), 1.0), [0.6, 0.8])
     np.testing.assert_allclose(zip_spsa.clipped(np.array([0.3, 0.4]), 1.0), [0.3, 0.4])
-
-
-def test_gda_is_bayes_rule_for_gaussians_of_its_covariance():
-    X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0], [5.0, 4.0], [7.0, 4.0], [6.0, 7.0]], np.float32)
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    # Means (1, 1), (6, 5); scatter diag(4, 12), its trace 16 over N - 1: shrunk by 16 / 5.
-    covariance = (np.diag([4.0, 12.0]) + 16 / 5 * np.eye(2)) / 2
-    head = gda(LabelledFeatures(X, labels), 2)
-    point = np.array([2.0, 6.0])
-
-    def log_density(mean):
-        return -(point - mean) @ np.linalg.solve(covariance, point - mean) / 2
-
-    scores = head.weights @ point + head.bias
-    expected = log_density(np.array([6.0, 5.0])) - log_density(np.array([1.0, 1.0]))
-    assert scores[1] - scores[0] == pytest.approx(expected)
-
-
-def test_gda_refuses_what_it_cannot_fit(problem):
-    one_a_class = np.unique(problem.train.labels, return_index=True)[1]
-    shots = LabelledFeatures(problem.train.features[:][one_a_class], problem.train.labels[one_a_class])
-    with pytest.raises(UsageError, match="no two of one class differ"):
-        run(dataclasses.replace(problem, train=shots), "gda")
 
 
 # BlackVIP -----------------------------------------------------------------------------------------

@@ -64,12 +64,12 @@ def test_a_refused_run_is_a_dash_and_a_reason(tmp_path: Path) -> None:
         write_run(tmp_path, Job("gda", "nouns", shots, 0, QUERIES), [moment(1, 2.0, 0.5)])
     path = Job("gda", "nouns", 1, 0, QUERIES).path(tmp_path)
     about = {"method": "gda", "task": "nouns", "shots": 1, "seed": 0, "max_queries": QUERIES}
-    path.write_text(json.dumps(about | {runs.REFUSED: "--head gda has 11 pictures. Try more"}))
+    path.write_text(json.dumps(about | {runs.REFUSED: "11 pictures. Try more"}))
     there = runs.load(tmp_path)
     (row,) = (line for line in table.by_shots(there) if "GDA" in line)
-    assert row == "| GDA head | 50.0 | 50.0 | – | 25.0 | 1 | 0.0 |"
+    assert row == "| GDA head (published shrinkage) | 50.0 | 50.0 | – | 25.0 | 1 | 0.0 |"
     text = page.page(there, tmp_path)
-    assert "–: GDA head refuses 1 shot: on nouns, for example, “--head gda has 11 pictures”." in text
+    assert "–: GDA head (published shrinkage) refuses 1 shot: on nouns, for example, “11 pictures”." in text
     assert "- nouns, gda: 1/1, 1/2, 4/1, 4/2, 16/1, 16/2" in text
     assert "All 3 runs (1 of them refused) took" in text
 

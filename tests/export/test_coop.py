@@ -1,12 +1,14 @@
 """The accuracy bench's methods that need scikit-learn or torch, on features by formula."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
 torch = pytest.importorskip("torch")
 
-from accuracy.methods import coop
+from accuracy.methods import coop, heads
 from accuracy.methods.all_methods import METHODS
 from accuracy.methods.method import Problem
 from sharpzo_edge.search.losses import cross_entropies
@@ -83,3 +85,12 @@ def test_linear_probe_separates_what_is_separable_for_no_query(n_classes):
     assert moment.queries == 0 and logits.shape == (9 * n_classes, n_classes)
     assert (logits.argmax(axis=1) == few.train.labels).mean() > 0.9
     assert moment.train_loss < np.log(n_classes)
+
+
+def test_linear_probe_is_fitted_to_validation_pictures_too(monkeypatch):
+    monkeypatch.setattr(heads, "PROBE_STRENGTHS", (1.0,))  # nothing left to choose
+    few = problem()
+    other = dataclasses.replace(few, val=drawn(4))
+    seen = few.train.features
+    before, after = (next(METHODS["linear_probe"].run(p, 1, {})).logits(seen) for p in (few, other))
+    assert np.abs(before - after).max() > 1e-3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import black_vip, coop, heads, prompts, released, zip_spsa, zo
+from . import black_vip, coop, gda, heads, proker, prompts, released, zip_spsa, zo
 from .method import Method
 from .prompts import EMBEDDING
 
@@ -153,9 +153,18 @@ _ALL = (
         needs_torch=True,
         load=coop.load,
     ),
-    Method("gda", "GDA head", "head", heads.gda, grid=(heads.GDA_SETTINGS,)),
-    Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter),
-    Method("linear_probe", "linear probe", "head", heads.linear_probe, load=heads.load_sklearn),
+    Method("gda", "GDA head (published shrinkage)", "head", gda.gda, grid=(gda.SETTINGS,)),
+    Method("tip_adapter", "Tip-Adapter head", "head", heads.tip_adapter, grid=(heads.FITTED_TO,)),
+    Method("proker", "ProKeR head", "head", proker.proker, grid=(proker.SETTINGS,)),
+    Method("ss_text", "SS-Text head", "head", heads.ss_text, grid=(heads.FITTED_TO,)),
+    Method(
+        "linear_probe",
+        "linear probe",
+        "head",
+        heads.linear_probe,
+        grid=(heads.FITTED_TO,),
+        load=heads.load_sklearn,
+    ),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -21,7 +21,7 @@ from ..harness.ablations import QUERIES as ABLATION_QUERIES
 from ..harness.ablations import TASKS as ABLATION_TASKS
 from ..harness.jobs import MOST_SHOTS, QUERIES, SHOTS
 from ..harness.runs import CHOSEN, FEWEST_PAIRS, MACHINE, RESAMPLES, RESULTS, TASKS, Runs, in_full, load
-from ..methods import heads
+from ..methods import gda, heads, proker
 from ..methods.all_methods import METHODS
 from . import table
 from .targets import EDGE_QUERIES, targets
@@ -119,9 +119,12 @@ points of {max_queries:,} queries each, its authors' values among them. All poin
 
 - The preset edge has no choice here. Its defaults were found by hand on `subgroups`, `digits`, `nouns` and
   `words`, with other seeds than the tables'.
-- Heads choose in every run, on its own validation pictures: GDA among {gda_weights} weights, Tip-Adapter
-  among {tip_pairs:,} pairs, the linear probe among {probe_penalties} penalties.
-- The GDA head is the product's own: what `tune --head gda --max-queries 1` puts beside the initial words.
+- Heads choose in every run. GDA chooses among {gda_weights} weights, Tip-Adapter among {tip_pairs:,} pairs
+  and the linear probe among {probe_penalties} penalties, on the validation pictures. ProKeR chooses among
+  {proker_triples} triples by leave-one-out. SS-Text has no choice. At 1 shot GDA chooses by leave-one-out
+  too, since one shot a class has no scatter.
+- Heads have done with the validation pictures then, so these join the last fit: every head is fitted to the
+  shots and the validation pictures. Tip-Adapter's cache holds both. No head has more data than another.
 - CoOp is Adam at a fixed rate on all shots at once, for up to 1,000 steps, until its validation loss has not
   fallen for 200; its authors take SGD on minibatches and a falling rate. Backward passes are not counted as
   queries; the seconds hold them. Late steps at these rates amplify round-off: the same 36 runs at 16 shots
@@ -199,9 +202,10 @@ def hyper_parameters(results: Path) -> list[str | list[str]]:
     place = results if (results / CHOSEN).exists() else RESULTS
     chosen = json.loads((place / CHOSEN).read_bytes())
     choices = {
-        "gda_weights": len(heads.GDA_SETTINGS["weights"]),
+        "gda_weights": len(gda.WEIGHTS),
         "tip_pairs": len(heads.TIP_SHARPNESS) * len(heads.TIP_WEIGHTS),
         "probe_penalties": len(heads.PROBE_STRENGTHS),
+        "proker_triples": len(proker.SHARPNESSES) * len(proker.PENALTIES) * len(proker.BASES),
     }
     return [OF_CHOICE.format(**chosen, **choices), table.chosen_settings(chosen)]
 
