@@ -190,7 +190,7 @@ def test_proker_with_one_picture_a_class_has_fixed_numbers(problem: Problem) -> 
 # SS-Text ------------------------------------------------------------------------------------------------
 
 
-def test_ss_text_blends_words_and_pictures_by_how_many_there_are(problem: Problem) -> None:
+def test_ss_text_blends_words_and_pictures_by_how_many(problem: Problem) -> None:
     X, labels = heads.all_pictures(problem)
     _, T = heads.class_features(problem)
     seen = problem.train.features[:]

@@ -31,7 +31,7 @@ def small_wheel(names: list[str]) -> bytes:
     return wheel.getvalue()
 
 
-def test_textile_is_downloaded_once_and_split_alike_in_any_order(
+def test_textile_is_downloaded_once_and_split_alike_in_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(textile, "N_TRAIN", 5)

@@ -27,7 +27,7 @@ def test_after_an_interruption_no_picture_is_encoded_again(
     whole = encode(tmp_path / "whole", plan=BATCHES)
     assert counted == {"read": 30, "encoded": 30 + TWICE}
     counted.clear()
-    with pytest.raises(InterruptedRunError, match=r"\d+( of 30)? pictures are (read|encoded), and kept"):
+    with pytest.raises(InterruptedRunError, match=r"\d+ (of 30 )?pictures? (read|encoded), and kept"):
         encode(tmp_path, stop=Stop(looks), plan=BATCHES)
     again = encode(tmp_path, plan=BATCHES)
     assert counted == {"read": 30, "encoded": 30 + TWICE}

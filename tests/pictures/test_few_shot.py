@@ -153,7 +153,7 @@ def test_a_class_that_cannot_be_read_says_why_and_what_would_do(tmp_path: Path, 
         encode(tmp_path, images=photos)
 
 
-def test_links_to_a_disk_that_is_not_there_say_so_and_are_tried_again(tmp_path: Path) -> None:
+def test_links_to_a_missing_disk_are_tried_again(tmp_path: Path) -> None:
     photos, disk = tmp_path / "photos", tmp_path / "disk"
     shutil.copytree(TRAIN, photos)
     shutil.move(photos / "sport", disk)
