@@ -75,6 +75,10 @@ OF_SHOTS = f"""\
 Test accuracy with at most {QUERIES:,} queries, of long runs the first ones. ± is over seeds, of means over
 tasks. Queries and seconds are those of a run at 16 shots."""
 
+OF_USE = """\
+What `tune` has at the end of the edge runs, by each way to label; the heads are fitted to shots and validation
+pictures, as the rivals' are. The last row is what `predict` uses."""
+
 OF_MARKS = f"""\
 The mark of a task is the mean test accuracy of the preset paper's runs at 16 shots: in full where they
 are, else at {QUERIES:,} queries. Medians over the seeds that reach it at all, and how many do."""
@@ -117,8 +121,8 @@ Chosen once for each method by validation accuracy on `{task}`, {shots} shots, s
 points of {max_queries:,} queries each, its authors' values among them. All points are in
 `bench/results/accuracy/chosen.json`.
 
-- The preset edge has no choice here. Its defaults were found by hand on `subgroups`, `digits`, `nouns` and
-  `words`, with other seeds than the tables'.
+- The preset edge has no choice here. Its sigma0, label smoothing and length were chosen on the development set
+  (development.md); the rest by hand on `subgroups`, `digits`, `nouns` and `words`, with other seeds.
 - Heads choose in every run. GDA chooses among {gda_weights} weights, Tip-Adapter among {tip_pairs:,} pairs
   and the linear probe among {probe_penalties} penalties, on the validation pictures. ProKeR chooses among
   {proker_triples} triples by leave-one-out. SS-Text has no choice. At 1 shot GDA chooses by leave-one-out
@@ -151,6 +155,7 @@ def page(runs: Runs, results: Path) -> str:
         INTRODUCTION,
         OF_MODEL if is_ours else None,
         *(OF_SHOTS, table.by_shots(runs), table.refusals(runs, SHOTS)),
+        *(OF_USE, table.by_use(runs)),
         OF_PLOT if PLOT.exists() and is_ours else None,
         *("## How it is measured", OF_RESULTS, time_taken(runs), measured_on(runs, results)),
         *("## Against the targets", verdict(runs), OF_TARGETS, judged),

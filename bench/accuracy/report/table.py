@@ -35,6 +35,7 @@ from ..harness.runs import (
     until,
 )
 from ..methods.all_methods import METHODS
+from ..methods.method import IN_USE
 from .targets import COOP, EDGE_QUERIES, PAPER, counted
 
 
@@ -187,6 +188,25 @@ def by_shots(runs: Runs) -> list[str]:
             for row in rows_of()
         ),
     )
+
+
+def by_use(runs: Runs) -> list[str]:
+    """What `tune` with no options has at its end, by each way to label: means over tasks, spread over seeds."""
+    rows = []
+    for use in ("words", "prompt", "head", "both", IN_USE):
+        cells = []
+        for shots in reversed(SHOTS):
+            found: dict[int, list[float]] = {}
+            for task in runs.tasks:
+                for run in runs.of(EDGE, task, shots):
+                    ways = run.get("by", {})
+                    if ways:  # where nothing was tuned, the prompt is the words, and both are the head
+                        way = ways.get(use) or ways["words" if use == "prompt" else "head"]
+                        found.setdefault(run["seed"], []).append(way["test_accuracy"])
+            cells.append(percent([statistics.fmean(values) for values in found.values()]))
+        rows.append([f"**{use}**" if use == IN_USE else use, *cells])
+    header = ["tune with no options, %", *(f"{n} shot{'s'[: n > 1]}" for n in reversed(SHOTS))]
+    return markdown_table(header, rows)
 
 
 def spent(runs: Runs, method: str, queries: int | None) -> tuple[str, str]:
