@@ -76,8 +76,8 @@ Test accuracy with at most {QUERIES:,} queries, of long runs the first ones. ± 
 tasks. Queries and seconds are those of a run at 16 shots."""
 
 OF_USE = """\
-What `tune` has at the end of the edge runs, by each way to label; the heads are fitted to shots and validation
-pictures, as the rivals' are. The last row is what `predict` uses."""
+What `tune` has at the end of the edge runs, by each way to label; the heads are fitted to shots and
+validation pictures, as the rivals' are. The last row is what `predict` uses."""
 
 OF_MARKS = f"""\
 The mark of a task is the mean test accuracy of the preset paper's runs at 16 shots: in full where they
@@ -121,8 +121,8 @@ Chosen once for each method by validation accuracy on `{task}`, {shots} shots, s
 points of {max_queries:,} queries each, its authors' values among them. All points are in
 `bench/results/accuracy/chosen.json`.
 
-- The preset edge has no choice here. Its sigma0, label smoothing and length were chosen on the development set
-  (development.md); the rest by hand on `subgroups`, `digits`, `nouns` and `words`, with other seeds.
+- The preset edge has no choice here. Its sigma0, label smoothing and length were chosen on the development
+  set (development.md); the rest by hand on `subgroups`, `digits`, `nouns` and `words`, with other seeds.
 - Heads choose in every run. GDA chooses among {gda_weights} weights, Tip-Adapter among {tip_pairs:,} pairs
   and the linear probe among {probe_penalties} penalties, on the validation pictures. ProKeR chooses among
   {proker_triples} triples by leave-one-out. SS-Text has no choice. At 1 shot GDA chooses by leave-one-out

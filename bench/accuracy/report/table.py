@@ -191,7 +191,7 @@ def by_shots(runs: Runs) -> list[str]:
 
 
 def by_use(runs: Runs) -> list[str]:
-    """What `tune` with no options has at its end, by each way to label: means over tasks, spread over seeds."""
+    """What `tune` has at its end, by each way to label: means over tasks, spread over seeds."""
     rows = []
     for use in ("words", "prompt", "head", "both", IN_USE):
         cells = []
