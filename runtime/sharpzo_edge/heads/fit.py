@@ -9,6 +9,7 @@ from .gaussian import Gaussian
 from .head import Head
 from .kernel import Kernel
 from .leave_one_out import BLOCK_BYTES, Chosen, Group, Pictures, choose
+from .regression import Regression
 from .ridge import Ridge
 
 AUTO = "auto"
@@ -46,7 +47,7 @@ def fitted_as(head: Head, pictures: Pictures) -> Head | None:
     return None if found is None else found.at(numbers["penalty"], (numbers["base"],)).head(0)
 
 
-def _regression(pictures: Pictures, kind: str) -> Kernel | Ridge | None:
+def _regression(pictures: Pictures, kind: str) -> Regression | None:
     """The kernel head where it fits and is wanted, otherwise the linear one."""
     found = None if kind == ridge.KIND else Kernel.of(pictures)
     return found or Ridge.of(pictures)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..types import Doubles, Floats
 from .head import Head
-from .leave_one_out import Pictures
+from .leave_one_out import MOST_LEVERAGE, Pictures
 
 KIND = "gda"
 SHRINKAGES = (3.0, 1.0, 0.3, 0.1)
@@ -37,7 +37,6 @@ UNMEASURED_SHRINKAGE, UNMEASURED_WEIGHT = 1.0, 0.1
 ROUND_OFF = 1e-10
 DECOMPOSITION = 5  # E x E doubles in use while S is decomposed: S, V, and what LAPACK works in
 FITTED_CLASSES = 4  # K x E doubles in use later: means, A times them, and a head beside the best one so far
-MOST_LEVERAGE = 1 - 1e-9  # of a picture: it is 1 where its class has nothing else in its direction
 
 
 @dataclass(frozen=True, eq=False)

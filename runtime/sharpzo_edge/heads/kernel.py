@@ -25,13 +25,9 @@ from numpy.typing import NDArray
 from ..types import Doubles, Floats
 from .head import Head
 from .leave_one_out import Pictures
+from .regression import Penalised, Regression
 
 KIND = "kernel"
-PENALTIES = (2.0, 1.0, 0.5)
-BASES = (0.5, 0.2)
-# Where too few classes have two pictures for a choice.
-UNMEASURED_PENALTY, UNMEASURED_BASE = 2.0, 0.5
-
 MOST_BYTES = 32 << 20  # with more pictures or classes there is no such head
 DECOMPOSITION = 5  # N x N doubles in use while k(X, X) is decomposed: itself, V, and what LAPACK works in
 FITTED_CLASSES = 5  # N x K doubles in use later: two sums, and a head beside the best one so far
@@ -39,24 +35,18 @@ ROUND_OFF = 1e-6  # below this m, all pictures count as equal: lengths are 1 to 
 SMALLEST = 1e-12  # of the inverse's diagonal
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """What all penalties and bases share.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Kernel(Regression):
+    """A regression whose M is k(X, X), and B is 1.
 
     features: (N, E) float32, X
     scale:    1 / m
-    vectors:  (N, N) V;  values: (N,) eigenvalues of k(X, X)
-    targets, words: V^T Y and V^T L(X), (N, K)
-    unit:     K / N
     """
+
+    PENALTIES, BASES, UNMEASURED = (2.0, 1.0, 0.5), (0.5, 0.2), (2.0, 0.5)
 
     features: Floats
     scale: float
-    vectors: Doubles
-    values: Doubles
-    targets: Doubles
-    words: Doubles
-    unit: float
 
     @classmethod
     def of(cls, pictures: Pictures) -> Self | None:
@@ -80,61 +70,34 @@ class Kernel:
         for rows, _, labels, logits in pictures.blocks():
             words += vectors[rows].T @ logits
             np.add.at(targets.T, labels, vectors[rows])
-        return cls(X, 1 / mean, vectors, np.maximum(values, 0), targets, words, n_classes / n)
-
-    def unmeasured(self) -> Head:
-        """Where too few classes have two pictures for a choice."""
-        return self.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0)
-
-    def groups(self) -> Iterator[Penalised]:
-        """All candidates."""
-        return (self.at(penalty) for penalty in PENALTIES)
-
-    def at(self, penalty: float, bases: tuple[float, ...] = BASES) -> Penalised:
-        """The candidates of one penalty."""
-        inverse = 1 / (self.values + penalty * self.unit)
-        return Penalised(self, penalty, bases, inverse, np.square(self.vectors) @ inverse)
-
-
-@dataclass(frozen=True, eq=False)
-class Penalised:
-    """The candidates of one penalty, one for each base.
-
-    inverse: (N,) of k(X, X) + a I, in V;  diagonal: (N,) of the inverse itself
-    """
-
-    kernel: Kernel
-    penalty: float
-    bases: tuple[float, ...]
-    inverse: Doubles
-    diagonal: Doubles
-
-    @property
-    def n_options(self) -> int:
-        return len(self.bases)
+        return cls(
+            features=X,
+            scale=1 / mean,
+            vectors=vectors,
+            values=np.maximum(values, 0),
+            targets=targets,
+            words=words,
+            unit=n_classes / n,
+        )
 
     def left_out(
-        self, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
+        self, found: Penalised, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
     ) -> Iterator[Doubles]:
         """Equation (3), for each base."""
-        own = self.kernel
-        weighted = own.vectors[rows] * self.inverse
-        targets, fitted = weighted @ own.targets, weighted @ own.words
-        rest = np.maximum(self.diagonal[rows], SMALLEST)[:, np.newaxis]
-        for base in self.bases:
+        vectors = self.vectors[rows]
+        weighted = vectors * found.inverse
+        targets, fitted = weighted @ self.targets, weighted @ self.words
+        rest = np.maximum((vectors * weighted).sum(axis=1), SMALLEST)[:, np.newaxis]
+        for base in found.bases:
             logits = (base * fitted - targets) / rest
             logits[np.arange(len(labels)), labels] += 1
             yield logits
 
-    def head(self, option: int) -> Head:
+    def head_of(self, coefficients: Doubles, base: float, made_by: dict[str, float]) -> Head:
         """Equation (2)."""
-        own, base = self.kernel, self.bases[option]
-        C = own.targets - base * own.words
-        C *= self.inverse[:, np.newaxis]
-        C = own.vectors @ C
-        weights = np.ascontiguousarray(C.T, np.float32)
-        made_by = {"penalty": self.penalty, "base": base, "scale": own.scale}
-        return Head(KIND, base, weights, np.zeros(len(weights), np.float32), made_by, own.features)
+        weights = np.ascontiguousarray(coefficients.T, np.float32)
+        numbers = {**made_by, "scale": self.scale}
+        return Head(KIND, base, weights, np.zeros(len(weights), np.float32), numbers, self.features)
 
 
 def fits(n_classes: int, embed_dim: int, n_pictures: int) -> bool:

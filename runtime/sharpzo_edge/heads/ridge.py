@@ -25,38 +25,26 @@ from numpy.typing import NDArray
 
 from ..types import Doubles, Floats
 from .head import Head
-from .leave_one_out import Pictures
+from .leave_one_out import MOST_LEVERAGE, Pictures
+from .regression import Penalised, Regression
 
 KIND = "ridge"
-PENALTIES = (8.0, 4.0, 2.0, 1.0, 0.5)
-BASES = (0.5, 0.2)
-UNMEASURED_PENALTY, UNMEASURED_BASE = 0.5, 0.5  # where too few classes have two pictures for a choice
-
 ROUND_OFF = 1e-10  # below this v, all pictures count as equal
 DECOMPOSITION = 5  # E x E doubles in use while Phi^T Phi is decomposed: itself, V, and what LAPACK works in
-FITTED_CLASSES = (
-    5  # K x E doubles in use later: two sums over pictures, and a head beside the best one so far
-)
-MOST_LEVERAGE = 1 - 1e-9
+FITTED_CLASSES = 5  # K x E doubles in use later: two sums over pictures, and a head beside the best so far
 
 
-@dataclass(frozen=True, eq=False)
-class Ridge:
-    """What all penalties and bases share.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ridge(Regression):
+    """A regression whose M is Phi^T Phi, and B is Phi^T.
 
-    centre:  (E,) m;  spread: sqrt(v)
-    vectors, values: of Phi^T Phi, (E + 1, E + 1) and (E + 1,)
-    targets, words:  V^T Phi^T Y and V^T Phi^T L(X), (E + 1, K)
-    unit:    K / N
+    centre: (E,) m;  spread: sqrt(v)
     """
+
+    PENALTIES, BASES, UNMEASURED = (8.0, 4.0, 2.0, 1.0, 0.5), (0.5, 0.2), (0.5, 0.5)
 
     centre: Doubles
     spread: float
-    vectors: Doubles
-    values: Doubles
-    targets: Doubles
-    words: Doubles
-    unit: float
 
     @classmethod
     def of(cls, pictures: Pictures) -> Self | None:
@@ -82,20 +70,36 @@ class Ridge:
             phi = standardised(features, centre, spread) @ vectors
             np.add.at(targets, labels, phi)
             words += logits.T @ phi
-        unit = pictures.n_classes / n
-        return cls(centre, spread, vectors, np.maximum(values, 0), targets.T, words.T, unit)
+        return cls(
+            centre=centre,
+            spread=spread,
+            vectors=vectors,
+            values=np.maximum(values, 0),
+            targets=targets.T,
+            words=words.T,
+            unit=pictures.n_classes / n,
+        )
 
-    def at(self, penalty: float, bases: tuple[float, ...] = BASES) -> Penalised:
-        """The candidates of one penalty."""
-        return Penalised(self, penalty, bases)
+    def left_out(
+        self, found: Penalised, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
+    ) -> Iterator[Doubles]:
+        """Equation (3), for each base."""
+        phi = standardised(features, self.centre, self.spread) @ self.vectors
+        weighted = phi * found.inverse
+        rest = (1 - np.minimum((phi * weighted).sum(axis=1), MOST_LEVERAGE))[:, np.newaxis]
+        targets, fitted = weighted @ self.targets, weighted @ self.words
+        for base in found.bases:
+            # Y - (Y - base L - (targets - base fitted)) / rest, without an array for Y
+            logits = (base * (words - fitted) + targets) / rest
+            logits[np.arange(len(labels)), labels] += 1 - 1 / rest[:, 0]
+            yield logits
 
-    def unmeasured(self) -> Head:
-        """Where too few classes have two pictures for a choice."""
-        return self.at(UNMEASURED_PENALTY, (UNMEASURED_BASE,)).head(0)
-
-    def groups(self) -> Iterator[Penalised]:
-        """All candidates."""
-        return map(self.at, PENALTIES)
+    def head_of(self, coefficients: Doubles, base: float, made_by: dict[str, float]) -> Head:
+        """Equation (2) as a linear function of features. It overwrites the coefficients."""
+        W = coefficients
+        bias = W[-1] - self.centre @ W[:-1] / self.spread
+        W /= self.spread
+        return Head(KIND, base, W[:-1].T.astype(np.float32), bias.astype(np.float32), made_by)
 
 
 def standardised(features: Floats, centre: Doubles, spread: float) -> Doubles:
@@ -103,51 +107,6 @@ def standardised(features: Floats, centre: Doubles, spread: float) -> Doubles:
     phi = np.ones((len(features), len(centre) + 1))
     np.divide(features - centre, spread, out=phi[:, :-1])
     return phi
-
-
-@dataclass(frozen=True, eq=False)
-class Penalised:
-    """The candidates of one penalty, one for each base."""
-
-    ridge: Ridge
-    penalty: float
-    bases: tuple[float, ...]
-
-    @property
-    def n_options(self) -> int:
-        return len(self.bases)
-
-    def left_out(
-        self, rows: slice, features: Floats, labels: NDArray[np.int64], words: Floats
-    ) -> Iterator[Doubles]:
-        """Equation (3), for each base."""
-        own, inverse = self.ridge, self._inverse
-        phi = standardised(features, own.centre, own.spread) @ own.vectors
-        weighted = phi * inverse
-        rest = (1 - np.minimum((phi * weighted).sum(axis=1), MOST_LEVERAGE))[:, np.newaxis]
-        targets, fitted = weighted @ own.targets, weighted @ own.words
-        each = np.arange(len(labels))
-        for base in self.bases:
-            # Y - (Y - base L - (targets - base fitted)) / rest, without an array for Y
-            logits = (base * (words - fitted) + targets) / rest
-            logits[each, labels] += 1 - 1 / rest[:, 0]
-            yield logits
-
-    def head(self, option: int) -> Head:
-        """Equation (2) as a linear function of features."""
-        own, base = self.ridge, self.bases[option]
-        W = own.targets - base * own.words
-        W *= self._inverse[:, np.newaxis]
-        W = own.vectors @ W
-        bias = W[-1] - own.centre @ W[:-1] / own.spread
-        W /= own.spread
-        made_by = {"penalty": self.penalty, "base": base}
-        return Head(KIND, base, W[:-1].T.astype(np.float32), bias.astype(np.float32), made_by)
-
-    @property
-    def _inverse(self) -> Doubles:
-        inverse: Doubles = 1 / (self.ridge.values + self.penalty * self.ridge.unit)
-        return inverse
 
 
 def peak_bytes(n_classes: int, embed_dim: int) -> int:
