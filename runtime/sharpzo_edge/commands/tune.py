@@ -38,7 +38,6 @@ from ..tuning.loop import Ended, Loop, State, Update
 from ..tuning.methods import method_of
 from ..tuning.objective import Evaluation, Objective
 from ..tuning.prepare import Prepared, check, prepare
-from ..tuning.presets import HEAD_ALONE
 from ..tuning.result import DoubtfulPicture, HeadResult, TuneResult
 from ..tuning.resume import (
     TIME_LIMIT,
@@ -176,10 +175,9 @@ def _searched(
         )
         method = method_of(settings, pictures.train, objective.logit_scale)
         state = checkpoint.load()
-        tunes = request.preset != HEAD_ALONE
         if state:
             caller.say(f"going on after {counted(state.queries, 'query')}")
-        elif tunes and (note := method.short_limit_note(ready.limits)):
+        elif settings.tunes and (note := method.short_limit_note(ready.limits)):
             caller.say(note)
         loop = Loop(
             method,
@@ -193,13 +191,13 @@ def _searched(
         ended = loop.run()
         checkpoint.save(loop.state)
     state = loop.state
-    if tunes:
+    if settings.tunes:
         _say_how_it_ended(ended, state, caller)
     return _Found(
         words=state.opening.class_features,
         best=ended.best,
         context=objective.contexts(ended.best.w[None])[0],
-        why_ended=ended.why if tunes else "nothing is tuned",
+        why_ended=ended.why if settings.tunes else "nothing is tuned",
         queries=state.queries,
         stage1_queries=state.stage1_queries,
         stage2_queries=state.stage2_queries,

@@ -30,7 +30,6 @@ from ..pictures.folder import LabelledFolder, read_folder
 from ..requests import TuneRequest
 from ..run.output import check_output
 from ..search import cmaes
-from ..search.sketched_descent import NO_SKETCH
 from ..seeds import seed_stream
 from ..types import Floats
 from .objective import projection_bytes
@@ -93,22 +92,22 @@ def prepare(request: TuneRequest) -> Prepared:
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
     )
     n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
-    is_projected, tunes = settings.is_projected(context.size), request.preset != HEAD_ALONE
+    is_projected = settings.is_projected(context.size)
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
         n_features=few_shot.n_rows(folder),
         threads=request.threads,
-        dim=settings.dim if tunes else 0,
-        sketches=settings.sketches if tunes else (NO_SKETCH,),
+        dim=settings.dim if settings.tunes else 0,
+        sketches=settings.sketches,
         listing_bytes=folder.listing_bytes,
         listing_peak_bytes=folder.listing_peak_bytes,
-        search_bytes=cmaes.peak_bytes(settings.stage1()) if tunes else 0,
+        search_bytes=cmaes.peak_bytes(settings.stage1()) if settings.tunes else 0,
         projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
         head_bytes=0
         if request.head == "none"
         else heads.peak_bytes(n_classes, embed_dim, few_shot.n_taken(folder)),
-        may_do_without_head=request.head == heads.AUTO and request.preset != HEAD_ALONE,
+        may_do_without_head=request.head == heads.AUTO and settings.tunes,
     )
     budget = budget_of(request.memory_budget, onnxruntime_version())
     plan = make_plan(bundle.manifest, work, budget)
@@ -124,8 +123,8 @@ def prepare(request: TuneRequest) -> Prepared:
         few_shot=few_shot,
         context=context,
         context_words=words if request.context_tokens is None else None,
-        settings=settings.with_sketch(plan.sketch) if tunes else settings,
-        wanted_columns=work.sketches[0].n_columns,
+        settings=settings.with_sketch(plan.sketch),
+        wanted_columns=settings.sketches[0].n_columns,
         limits=limits,
         plan=plan,
         prompts=prompts_of(bundle, folder.names, name_ids, len(context), plan.text.chunk_rows),

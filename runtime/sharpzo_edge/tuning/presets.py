@@ -84,7 +84,7 @@ def settings_for(preset: str, overrides: dict[str, Any]) -> tuple[TuneSettings, 
     given = {name: value for name, value in overrides.items() if value is not None}
     used = [f.name for f in dataclasses.fields(PRESETS[preset]) if f.name not in NOT_OPTIONS]
     for name, value in given.items():
-        if preset == HEAD_ALONE:
+        if not PRESETS[preset].tunes:
             raise UsageError(
                 f"--{name.replace('_', '-')} {value} means nothing to --preset {preset}: it tunes nothing. "
                 f"It goes with the other presets. Leave the option out, or choose --preset edge"

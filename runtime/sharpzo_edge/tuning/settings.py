@@ -87,6 +87,11 @@ class TuneSettings(ABC):
         return True
 
     @property
+    def tunes(self) -> bool:
+        """Whether anything is tuned; otherwise the words' one query is all."""
+        return True
+
+    @property
     def default_queries(self) -> int | None:
         """The limit of queries if the user sets none. None: the lengths of the stages end the run."""
         return None
@@ -275,6 +280,10 @@ class EdgeSettings(TuneSettings):
         return projection(seed, n_numbers, self.dim, length / math.sqrt(n_numbers))
 
     @property
+    def tunes(self) -> bool:
+        return self.queries > 1
+
+    @property
     def default_queries(self) -> int:
         return self.queries
 
@@ -295,6 +304,8 @@ class EdgeSettings(TuneSettings):
         the lowest rank does not fit with kept rounds, no rounds are kept, and the rank is again as high as
         fits.
         """
+        if not self.tunes:
+            return (NO_SKETCH,)
         most = min(self.rank, self.dim or self.rank)  # d has room for no more directions
         ranks = (most, *(rank for rank in SMALLER_RANKS if rank < most))
         kept = 0 if self.prune_ratio > 0 else self.kept_rounds
@@ -306,4 +317,6 @@ class EdgeSettings(TuneSettings):
         return min(rounds, -(-(self.dim - rank) // rank)) if self.dim else rounds
 
     def with_sketch(self, sketch: Sketch) -> Self:
+        if not self.tunes:
+            return self
         return dataclasses.replace(self, rank=sketch.rank, kept_rounds=sketch.kept_rounds)
