@@ -64,7 +64,7 @@ def tune_lines(result: TuneResult, bundle: Path, is_repeated: bool) -> list[str]
         *_worth_lines(result),
         *_enough_lines(result),
         *_doubtful_lines(result.doubtful),
-        f"predict and eval will use {NAMED[result.use]}; --use takes another",
+        f"predict and eval will use {NAMED[result.use]}{'; --use takes another' * (result.head is not None)}",
         f"next: sharpzo-edge predict --bundle {bundle} --prompt {output} PICTURE",
     ]
 

@@ -313,6 +313,9 @@ def test_the_head_alone_costs_one_query(tmp_path: Path) -> None:
     done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", path, "--json")
     by = json.loads(done.stdout)["by"]
     assert by["prompt"] is by["both"] is None and by["head"] > by["words"]
+    names = ",".join(sorted(p.name.replace("_", " ") for p in TEST.iterdir()))
+    done = run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", path, "--classes", names, "--json")
+    assert "the words are used" in done.stderr and json.loads(done.stdout)["by"]["prompt"] is None
     assert json.loads(run(*made).stdout) == said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from sharpzo_edge.printing import tune_lines
 from sharpzo_edge.tuning.answers import ByUse
-from sharpzo_edge.tuning.result import TuneResult
+from sharpzo_edge.tuning.result import HeadResult, TuneResult
 from sharpzo_edge.wording import counted
 
 
@@ -53,3 +54,10 @@ def test_one_of_a_thing_is_not_several() -> None:
     assert told[:4] == ["0 queries", "1 query", "2 queries", "1,000 queries"]
     assert told[4:8] == ["0 classes", "1 class", "2 classes", "1,000 classes"]
     assert told[8:] == ["0 pictures", "1 picture", "2 pictures", "1,000 pictures"]
+
+
+def test_another_way_to_label_is_offered_where_there_is_one() -> None:
+    alone = result(1990, 296, 1692)
+    with_head = dataclasses.replace(alone, head=HeadResult("gda", 1.0, None, None), use="head")
+    told = ["\n".join(tune_lines(each, Path("b"), False)) for each in (alone, with_head)]
+    assert "--use" not in told[0] and "--use takes another" in told[1]

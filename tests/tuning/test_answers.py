@@ -65,16 +65,15 @@ def test_without_validation_pictures_the_prompt_is_not_measured() -> None:
     assert found.left_out.head is not None and found.use == "head"
 
 
-def test_the_words_are_used_where_the_head_is_worse() -> None:
-    """Two pictures a class of features that say little, and words that label all of them."""
-    rng = np.random.default_rng(6)
-    labels = np.repeat(np.arange(K), 2)
-    features = unit(rng.standard_normal((len(labels), E)))
+@pytest.mark.parametrize("kind", ("auto", "kernel", "ridge", "gda"))
+def test_the_words_are_used_where_the_head_is_worse(kind: str) -> None:
+    """Pictures that have nothing in common but their words, which are unsure of themselves, and right."""
+    features = unit(np.random.default_rng(8).standard_normal((2 * K, E)))
+    few = LabelledFeatures(features, np.repeat(np.arange(K), 2))
     words = unit(features[::2] + features[1::2])  # of each class, in the middle of its two pictures
-    few = LabelledFeatures(features, labels)
-    found = compared(words=words, prompt=None, shots=few, validation=pictures((0,) * K, 2), kind="gda")
+    found = compare(kind, few, len(few), words, None, 1.0)
     assert found.left_out.words == 1.0 and found.left_out.head is not None
-    assert found.use == ("words" if found.left_out.head < 1 else "head")
+    assert found.left_out.head < 1.0 and found.use == "words"
 
 
 def test_one_picture_a_class_has_a_head_that_is_not_measured() -> None:

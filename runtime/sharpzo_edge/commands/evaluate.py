@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -84,7 +84,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
             f"Add --prompt FILE, or leave --use out"
         )
     if prompt and request.classes is not None:
-        use = _without_head(use, request, caller)
+        use = _without_head(use, request, prompt, caller)
     names, ways, plan = _ways(request, bundle, folder, prompt)
     by_disk = prompt if request.classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
@@ -128,7 +128,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
 evaluate = by_keywords(EvaluateRequest)(evaluate_request)
 
 
-def _without_head(use: str, request: EvaluateRequest, caller: Caller) -> str:
+def _without_head(use: str, request: EvaluateRequest, prompt: TunedPrompt, caller: Caller) -> str:
     """The way to take with class names that no head knows. Raises UsageError when a head was asked for."""
     if use in (WORDS, PROMPT):
         return use
@@ -137,8 +137,12 @@ def _without_head(use: str, request: EvaluateRequest, caller: Caller) -> str:
             f"--use {use} does not go with --classes: a head knows only the classes that it was made from. "
             f"With other names there are words and prompt. Leave --use out, or type --use prompt"
         )
-    caller.say("the head knows only the classes it was made from: with --classes the prompt is used")
-    return PROMPT
+    rest = PROMPT if PROMPT in prompt.uses else WORDS
+    caller.say(
+        f"the head knows only the classes it was made from: with --classes the {rest} "
+        f"{'is' if rest == PROMPT else 'are'} used"
+    )
+    return rest
 
 
 def _ways(
@@ -156,12 +160,14 @@ def _ways(
     own_names = folder.names, folder.folders
     names, folders = own_names if request.classes is None else (tuple(request.classes), ())
     contexts = {WORDS: context_from_words(bundle, _initial_words(bundle, prompt))}
-    if prompt:
+    if prompt and PROMPT in prompt.uses:
         contexts[PROMPT] = prompt.context
     found: dict[str, Callable[[Floats], Floats]] = {}
-    for use, context in contexts.items():
-        features, image_plan = _class_features(request, bundle, folder, names, folders, context)
-        found[use] = partial(logits_of, class_features=features, logit_scale=scale)
+    for length in {len(context): None for context in contexts.values()}:  # one tower for equal lengths
+        alike = {use: context for use, context in contexts.items() if len(context) == length}
+        features, image_plan = _class_features(request, bundle, folder, names, folders, [*alike.values()])
+        for use, T in zip(alike, features, strict=True):
+            found[use] = partial(logits_of, class_features=T, logit_scale=scale)
     return list(names), found, image_plan
 
 
@@ -177,30 +183,35 @@ def _class_features(
     folder: LabelledFolder,
     names: tuple[str, ...],
     folders: tuple[str, ...],
-    context: Floats,
-) -> tuple[Floats, ImagePlan]:
-    """Unit class features (K, E) of a context (m, D), and how the image tower will run. Costs one query."""
+    contexts: Sequence[Floats],
+) -> tuple[list[Floats], ImagePlan]:
+    """Unit class features (K, E) of each context (m, D), and how the image tower will run.
+
+    Costs a query for each.
+    """
+    n_context = len(contexts[0])
     budget = budget_of(request.memory_budget, onnxruntime_version())
-    ids = checked_token_ids(bundle, names, len(context), folders)
+    ids = checked_token_ids(bundle, names, n_context, folders)
     work = Work(
         name_lengths=tuple(map(len, ids)),
-        n_context=len(context),
+        n_context=n_context,
         threads=request.threads,
         listing_bytes=folder.listing_bytes,
         listing_peak_bytes=folder.listing_peak_bytes,
     )
     plan = make_plan(bundle.manifest, work, budget)
     budget.require_floor()
-    prompts = prompts_of(bundle, names, ids, len(context), plan.text.chunk_rows)
+    prompts = prompts_of(bundle, names, ids, n_context, plan.text.chunk_rows)
     with TextTower(bundle, plan.text) as tower:
-        features: Floats = tower.class_features(context[None], prompts)[0]
-    if not np.isfinite(features).all():
-        raise NumericsError(
-            f"The text tower's answer holds {np.isnan(features).sum()} NaN among {features.size} numbers. "
-            f"Class features must be finite. Check the bundle with: sharpzo-edge doctor "
-            f"--bundle {bundle.folder}"
-        )
-    return features, plan.image
+        found = [tower.class_features(context[None], prompts)[0] for context in contexts]
+    for features in found:
+        if not np.isfinite(features).all():
+            raise NumericsError(
+                f"The text tower's answer holds {np.isnan(features).sum()} NaN among {features.size} "
+                f"numbers. Class features must be finite. Check the bundle with: sharpzo-edge doctor "
+                f"--bundle {bundle.folder}"
+            )
+    return found, plan.image
 
 
 def _class_of_folder(folder: LabelledFolder, names: list[str], prompt: TunedPrompt | None) -> list[int]:

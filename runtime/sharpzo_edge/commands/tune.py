@@ -6,7 +6,6 @@ Validation pictures are ones beyond the shots; no test set is ever seen here.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from typing import Any
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
-from ..heads.ridge import KIND as RIDGE
 from ..pictures.features import (
     TrainingFeatures,
     disk_bytes,
@@ -31,10 +29,10 @@ from ..run.files import checksum, file_checksum, remove, try_to_replace
 from ..run.folder import WorkFolder
 from ..run.log import Log
 from ..run.output import space_note
-from ..run.progress import Caller, Progress, caller_of, duration
+from ..run.progress import Caller, Progress, caller_of
 from ..seeds import seed_stream
 from ..tuning.answers import BOTH, HEAD, Answers, compare
-from ..tuning.loop import Ended, Loop, State, Update
+from ..tuning.loop import Loop, State, Update
 from ..tuning.methods import method_of
 from ..tuning.objective import Evaluation, Objective
 from ..tuning.prepare import Prepared, check, prepare
@@ -48,10 +46,10 @@ from ..tuning.resume import (
     save_record,
     without,
 )
-from ..tuning.settings import AUTO
 from ..tuning.tuned_prompt import FORMAT_VERSION, HEADS_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
 from ..types import Floats
 from ..wording import counted
+from .tune_news import Gain, evaluation_progress, say_how_it_ended, say_what_there_is, say_which_head
 
 
 def tune_request(request: TuneRequest) -> TuneResult:
@@ -122,14 +120,11 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
         on_disk=ready.plan.features_on_disk,
         strict=request.strict,
     )
-    _say_what_there_is(ready, pictures, caller)
+    say_what_there_is(ready, pictures, caller)
     found = _searched(request, ready, pictures, work, caller)
     answers = _compared(ready, pictures, found, caller)
     save_prompt(request.output_path, _prompt(request, ready, found, answers))
     return _result(request, ready, pictures, found, answers)
-
-
-GAIN_QUERIES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +181,13 @@ def _searched(
             ready.limits,
             partial(seed_stream, request.seed),
             state=state,
-            on_update=partial(_updated, ready, checkpoint, caller, _Gain()),
+            on_update=partial(_updated, ready, checkpoint, caller, Gain()),
         )
         ended = loop.run()
         checkpoint.save(loop.state)
     state = loop.state
     if settings.tunes:
-        _say_how_it_ended(ended, state, caller)
+        say_how_it_ended(ended, state, caller)
     return _Found(
         words=state.opening.class_features,
         best=ended.best,
@@ -223,12 +218,7 @@ def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller
         ready.bundle.manifest.logit_scale,
         before_each,
     )
-    if answers.head and ready.head != RIDGE and answers.head.head.kind == RIDGE:
-        caller.say(
-            f"{len(pictures.drawn)} pictures are too many for a kernel head: a linear one takes its place"
-        )
-    if ready.head != "none" and answers.head is None:
-        caller.say("no head can be made: the pictures of each class do not differ")
+    say_which_head(ready, pictures, answers, caller)
     return answers
 
 
@@ -262,27 +252,11 @@ class _Checkpoint:
         return time.monotonic() - self._saved >= self._work.checkpoint_seconds
 
 
-class _Gain:
-    """What the last hundred queries or so brought."""
-
-    def __init__(self) -> None:
-        self._losses: list[tuple[int, float]] = []  # queries, and the loss on the shots then
-
-    def after(self, queries: int, loss: float) -> str:
-        """By how much the loss has changed since an evaluation GAIN_QUERIES or more before; "" at first."""
-        before = [each for each in self._losses if each[0] <= queries - GAIN_QUERIES]
-        self._losses = [*before[-1:], *self._losses[len(before) :], (queries, loss)]
-        if not before:
-            return ""
-        then, loss_then = before[-1]
-        return f" ({loss - loss_then:+.4f} in {queries - then} queries)"
-
-
-def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: _Gain, update: Update) -> None:
+def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: Gain, update: Update) -> None:
     """What follows from an update of the loop: the user sees it, the state is saved, the run stops."""
     state = update.state
     if update.kind == "evaluation":
-        caller.tell(_evaluation_progress(ready, update, gain))
+        caller.tell(evaluation_progress(ready, update, gain))
         return
     if update.kind == "stage":
         caller.say(
@@ -297,68 +271,6 @@ def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: _Ga
             f"The run is saved after {counted(state.queries, 'query')}, in {checkpoint.folder}. "
             f"To go on, type the same command again, without --restart"
         )
-
-
-def _evaluation_progress(ready: Prepared, update: Update, gain: _Gain) -> Progress:
-    state, found = update.state, update.state.latest
-    validation = f"  validation {100 * found.val.accuracy:.1f} %" if found.val else ""
-    text = (
-        f"{update.where}  queries {state.queries}  loss {found.train.loss:.4f}"
-        f"{gain.after(state.queries, found.train.loss)}  "
-        f"accuracy {100 * found.train.accuracy:.1f} %{validation}  "
-        f"{duration(state.seconds)}{_time_left(ready, state)}"
-    )
-    figures = {
-        "where": update.where,
-        "queries": state.queries,
-        "seconds": round(state.seconds, 3),
-        "train": dataclasses.asdict(found.train),
-        "val": dataclasses.asdict(found.val) if found.val else None,
-    }
-    return Progress("evaluation", text, figures, is_first=update.where == "zero-shot")
-
-
-def _time_left(ready: Prepared, state: State) -> str:
-    settings, limits = ready.settings, ready.limits
-    if state.queries < 2:
-        return ""
-    total = min(settings.expected_queries, limits.max_queries or math.inf)
-    left = state.seconds / state.queries * max(0, total - state.queries)
-    if limits.max_minutes is not None:
-        left = min(left, max(0.0, limits.max_minutes * 60 - state.seconds))
-    if not math.isfinite(left):
-        return ""
-    may_end_earlier = settings.change_point == AUTO or settings.patience > 0
-    return f", {'at most ' * may_end_earlier}{duration(left)} left"
-
-
-def _say_what_there_is(ready: Prepared, pictures: TrainingFeatures, caller: Caller) -> None:
-    if ready.plan.sketch.n_columns != ready.wanted_columns:
-        caller.say(
-            f"sketches of {ready.plan.sketch.n_columns} columns, not {ready.wanted_columns}: what the memory "
-            f"budget leaves room for"
-        )
-    n_classes = len(ready.folder.names)
-    caller.say(
-        f"{counted(n_classes, 'class')}, {counted(len(pictures.train), 'picture')} to tune on, "
-        f"{len(pictures.val)} to validate"
-    )
-    n_validated = len(set(pictures.val.labels.tolist()))
-    if 0 < n_validated < n_classes:
-        n_without = n_classes - n_validated
-        has, whose = ("has", "its") if n_without == 1 else ("have", "their")
-        caller.say(f"{counted(n_without, 'class')} {has} no validation pictures: {whose} shots stand in")
-
-
-def _say_how_it_ended(ended: Ended, state: State, caller: Caller) -> None:
-    if state.latest.val is None:
-        kept = "the last is kept, as there are no validation pictures"
-    else:
-        kept = f"the best by validation was after {counted(state.best_queries, 'query')}"
-    caller.say(f"stopped: {ended.why}; {kept}")
-    if not ended.best.w.any():
-        why = "nothing was better by validation" if state.latest.w.any() else "no update was made"
-        caller.say(f"{why}: the prompt is as it started, not tuned")
 
 
 def _prompt(request: TuneRequest, ready: Prepared, found: _Found, answers: Answers) -> TunedPrompt:
