@@ -14,31 +14,18 @@ from accuracy.methods import gda, heads, proker
 from accuracy.methods.all_methods import METHODS
 from accuracy.methods.method import Logits, Problem
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
-from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures
+from support.noisy_problem import NAMES, noisy_problem
 
-NAMES = ("food", "sport", "clothing", "sky")
 CLOSED_FORM = ("gda", "tip_adapter", "proker", "ss_text")
 
 
 @pytest.fixture(scope="module")
 def problem(bundle: Bundle) -> Iterator[Problem]:
-    """Noisy pictures around a mix of two classes' features: five shots of each class, two to validate on."""
-    rng = np.random.default_rng(0)
-    context = context_from_words(bundle, "a photo of a")
-    with TextTower(bundle, TextPlan(RESIDENT, chunk_rows=256, threads=1)) as tower:
-        T = tower.class_features(context[np.newaxis], class_prompts(bundle, NAMES, 4))[0]
-        T = 0.45 * T + 0.55 * np.roll(T, 1, axis=0)
-
-        def drawn(n: int) -> LabelledFeatures:
-            labels = np.repeat(np.arange(len(NAMES)), n)
-            X = T[labels] + 0.1 * rng.standard_normal((len(labels), T.shape[1])).astype(np.float32)
-            return LabelledFeatures(X / np.linalg.norm(X, axis=1, keepdims=True), labels)
-
-        yield Problem("test", bundle, tower, 16, NAMES, context, drawn(5), drawn(2), 0)
+    """Five shots of each class, two to validate on."""
+    with noisy_problem(bundle, 0.1, 5, 2) as made:
+        yield made
 
 
 def some(pictures: LabelledFeatures, kept: NDArray[np.int64]) -> LabelledFeatures:

@@ -11,15 +11,12 @@ from accuracy.methods import black_vip, heads, released, search_loop, zip_spsa, 
 from accuracy.methods.all_methods import METHODS
 from accuracy.methods.method import Moment, Problem
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
-from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.search.estimators import Randomised
 from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.objective import Objective
-from sharpzo_edge.types import LabelledFeatures
+from support.noisy_problem import noisy_problem
 
-NAMES = ("food", "sport", "clothing", "sky")
 N_SHOTS, N_VAL = 6, 3
 OF_LOSSES = ("cma", "mezo", "sparse_mezo", "zip", "released", "paper", "edge")
 HEADS = ("gda", "tip_adapter", "proker", "ss_text")
@@ -29,23 +26,8 @@ QUICK = {"change_point": 2, "steps": 30}  # of stages that would not be reached 
 
 @pytest.fixture(scope="module")
 def problem(bundle: Bundle) -> Iterator[Problem]:
-    """Noisy pictures that lie between their class's features and, a little nearer, the next class's."""
-    rng = np.random.default_rng(0)
-    context = context_from_words(bundle, "a photo of a")
-    with TextTower(bundle, TextPlan(RESIDENT, chunk_rows=256, threads=1)) as tower:
-        T = tower.class_features(context[np.newaxis], class_prompts(bundle, NAMES, 4))[0]
-        T = 0.45 * T + 0.55 * np.roll(T, 1, axis=0)
-
-        def drawn(n: int) -> LabelledFeatures:
-            labels = np.repeat(np.arange(len(NAMES)), n)
-            X = T[labels] + 0.05 * rng.standard_normal((len(labels), T.shape[1])).astype(np.float32)
-            return LabelledFeatures(X / np.linalg.norm(X, axis=1, keepdims=True), labels)
-
-        size = bundle.manifest.preprocess.size
-        pixels = rng.standard_normal((N_SHOTS * len(NAMES), 3, *size)).astype(np.float32)
-        yield Problem(
-            "test", bundle, tower, 16, NAMES, context, drawn(N_SHOTS), drawn(N_VAL), 0, 1, lambda: pixels
-        )
+    with noisy_problem(bundle, 0.05, N_SHOTS, N_VAL) as made:
+        yield made
 
 
 @pytest.fixture

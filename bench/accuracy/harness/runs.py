@@ -97,6 +97,15 @@ def until(run: Run, queries: int | None) -> Figures:
     return figures
 
 
+def by_use(run: Run, use: str) -> Figures | None:
+    """What a way to label has at the end of a tune; None for a run that is none.
+
+    Where nothing was tuned, the prompt is the words, and prompt and head are the head.
+    """
+    ways: dict[str, Figures] = run.get("by", {})
+    return ways.get(use) or ways.get({"prompt": "words", "both": "head"}.get(use, use))
+
+
 def shift(figures: Figures) -> float | None:
     """The mean over styles."""
     return statistics.fmean(figures["shift_accuracy"].values()) if figures["shift_accuracy"] else None
@@ -141,18 +150,20 @@ class Pairs:
 def paired(
     runs: Runs,
     other: str,
-    edge_queries: int | None,
+    edge: int | str | None,
     other_queries: int | None,
     figure: Callable[[Figures], float | None] = lambda f: f["test_accuracy"],
     where: Callable[[Run], bool] = lambda run: True,
+    shots: int = MOST_SHOTS,
 ) -> Pairs:
-    """At 16 shots. where: which of the other's runs count."""
+    """edge: its queries, or a way to label at its end; where: which of the other's runs count."""
     found = []
     for task in runs.tasks:
         for seed in SEEDS:
-            ours, theirs = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, other))
+            ours, theirs = (runs.get(m, task, shots, seed) for m in (EDGE, other))
             if ours and theirs and where(theirs):
-                a, b = figure(until(ours, edge_queries)), figure(until(theirs, other_queries))
+                own = by_use(ours, edge) if isinstance(edge, str) else until(ours, edge)
+                a, b = figure(own) if own else None, figure(until(theirs, other_queries))
                 if a is not None and b is not None:
                     found.append(100 * (a - b))
     return Pairs(found)

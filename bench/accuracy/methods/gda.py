@@ -5,9 +5,8 @@ A      = (S + tr(S) / (N - 1) I)^-1                  the published shrinkage
 z_k(x) = E (x . A mu_k - mu_k . A mu_k / 2)          all classes equally likely
 logits = s x . T_k + weight z_k(x)
 
-The weight is the best on the validation pictures, for the z of the shots. Leave-one-out on all pictures
-chooses it where there are no validation pictures, or where no two shots of a class differ. Where that has too
-little to judge, it is 1. In the end z is fitted to the shots and the validation pictures.
+z is fitted to the shots and the validation pictures. The weight is the best by leave-one-out on them; where
+that has too little to judge, it is 1. (By validation pictures alone it was worse: they are few.)
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from numpy.typing import NDArray
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.types import Doubles, Floats
 
-from .heads import FITTED_TO, all_pictures, judged, moment_of_head, rows, words_of, worth
+from .heads import FITTED_TO, all_pictures, judged, moment_of_head, words_of, worth
 from .method import Moment, Problem
 
 WEIGHTS = (*(a * 10.0**b for b in range(-4, 2) for a in (1, 3)), 100.0)  # its authors' range
 UNMEASURED = 1.0
-SETTINGS = {"weights": list(WEIGHTS), **FITTED_TO}
+SETTINGS = {"weights": list(WEIGHTS), "chosen_by": "leave-one-out", **FITTED_TO}
 ROUND_OFF = 1e-10  # below this mean squared distance from their class's mean, pictures count as equal
 
 
@@ -93,11 +92,7 @@ def gda(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iter
         raise UsageError(f"{len(X)} pictures, and no two of one class differ. GDA takes two different ones")
     zero_shot = words_of(problem)
     weight = UNMEASURED
-    of_shots = fitted(*rows(problem.train), n_classes)
-    if len(problem.val) and of_shots is not None:
-        features, judges = rows(problem.val)
-        weight = best_weight(zero_shot, features, of_shots.z(features), judges)
-    elif (of := judged(labels, n_classes)) is not None:
+    if (of := judged(labels, n_classes)) is not None:
         weight = best_weight(zero_shot, X[of], found.z_left_out(X[of], labels[of]), labels[of])
     yield moment_of_head(problem, lambda F: zero_shot.logits(F) + weight * found.z(F), zero_shot.queries)
 

@@ -50,16 +50,15 @@ without the measuring of moments."""
 OF_PLOT = "![accuracy and loss against queries and seconds](accuracy.svg)"
 
 OF_TARGETS = f"""\
-16 shots. Differences in points of test accuracy, over pairs of the same task and seed, with 95 %
+16 shots unless said. Differences in points of test accuracy, over pairs of the same task and seed, with 95 %
 intervals from {RESAMPLES:,} bootstrap resamples of the pairs; of fewer than {FEWEST_PAIRS} pairs, all
 differences. A run that misses the loss counts its whole budget."""
 
 OF_LOSSES = f"""\
-Why what is not met is not: within {EDGE_QUERIES:,} queries edge does not come to the end of its descent. Its
-local search has about 45 rounds there, and gets as far as exact gradients do in the last row's number of
-steps, while CoOp goes on for hundreds. With {QUERIES:,} queries edge is as far as CoOp in w where validation
-lets it go on: on `subgroups_medium`, `subgroups_all` and `digits`, which gains most. (On `nouns` and `words`
-the result of either is an early moment: the initial words are hard to better there.)"""
+Within {EDGE_QUERIES:,} queries edge does not come to the end of its descent. Its local search has about 45
+rounds there, and gets as far as exact gradients do in the last row's number of steps, while CoOp goes on for
+hundreds. `tune` goes on, for up to {QUERIES:,} queries: the last rows above are of its prompt there. (On
+`nouns` and `words` the result of either is an early moment: the initial words are hard to better there.)"""
 
 OF_PICTURES = """\
 Shots are drawn first, as the product draws them, and validation pictures from what is left of a class: at
@@ -123,10 +122,9 @@ points of {max_queries:,} queries each, its authors' values among them. All poin
 
 - The preset edge has no choice here. Its sigma0, label smoothing and length were chosen on the development
   set (development.md); the rest by hand on `subgroups`, `digits`, `nouns` and `words`, with other seeds.
-- Heads choose in every run. GDA chooses among {gda_weights} weights, Tip-Adapter among {tip_pairs:,} pairs
-  and the linear probe among {probe_penalties} penalties, on the validation pictures. ProKeR chooses among
-  {proker_triples} triples by leave-one-out. SS-Text has no choice. At 1 shot GDA chooses by leave-one-out
-  too, since one shot a class has no scatter.
+- Heads choose in every run. GDA chooses among {gda_weights} weights and ProKeR among {proker_triples}
+  triples, by leave-one-out. Tip-Adapter chooses among {tip_pairs:,} pairs and the linear probe among
+  {probe_penalties} penalties, on the validation pictures. SS-Text has no choice.
 - Heads have done with the validation pictures then, so these join the last fit: every head is fitted to the
   shots and the validation pictures. Tip-Adapter's cache holds both. No head has more data than another.
 - CoOp is Adam at a fixed rate on all shots at once, for up to 1,000 steps, until its validation loss has not
@@ -155,7 +153,7 @@ def page(runs: Runs, results: Path) -> str:
         INTRODUCTION,
         OF_MODEL if is_ours else None,
         *(OF_SHOTS, table.by_shots(runs), table.refusals(runs, SHOTS)),
-        *(OF_USE, table.by_use(runs)),
+        *(OF_USE, table.ways_to_label(runs)),
         OF_PLOT if PLOT.exists() and is_ours else None,
         *("## How it is measured", OF_RESULTS, time_taken(runs), measured_on(runs, results)),
         *("## Against the targets", verdict(runs), OF_TARGETS, judged),

@@ -28,6 +28,7 @@ from ..harness.runs import (
     Pairs,
     Run,
     Runs,
+    by_use,
     first_to_reach,
     in_full,
     paired,
@@ -190,7 +191,7 @@ def by_shots(runs: Runs) -> list[str]:
     )
 
 
-def by_use(runs: Runs) -> list[str]:
+def ways_to_label(runs: Runs) -> list[str]:
     """What `tune` has at its end, by each way to label: means over tasks, spread over seeds."""
     rows = []
     for use in ("words", "prompt", "head", "both", IN_USE):
@@ -199,9 +200,7 @@ def by_use(runs: Runs) -> list[str]:
             found: dict[int, list[float]] = {}
             for task in runs.tasks:
                 for run in runs.of(EDGE, task, shots):
-                    ways = run.get("by", {})
-                    if ways:  # where nothing was tuned, the prompt is the words, and both are the head
-                        way = ways.get(use) or ways["words" if use == "prompt" else "head"]
+                    if way := by_use(run, use):
                         found.setdefault(run["seed"], []).append(way["test_accuracy"])
             cells.append(percent([statistics.fmean(values) for values in found.values()]))
         rows.append([f"**{use}**" if use == IN_USE else use, *cells])
