@@ -221,7 +221,8 @@ def _defect(prompt: TunedPrompt) -> str:
     for name, array in (("context", prompt.context), ("class_features", prompt.class_features)):
         if array.dtype != np.float32 or array.ndim != 2 or not array.size or not np.isfinite(array).all():
             return f"its {name} is not a finite float32 matrix"
-    _refuse_other_lengths(prompt.class_features)
+    if not _has_unit_rows(prompt.class_features):
+        return "its class features are not unit vectors"
     if not len(about["class_names"]) == len(about["class_folders"]) == len(prompt.class_features):
         return "its class names do not match its class features"
     if not all(isinstance(n, str) for n in (*about["class_names"], *about["class_folders"])):
@@ -235,7 +236,8 @@ def _with_heads(prompt: TunedPrompt, tensors: dict[str, NDArray[Any]]) -> TunedP
     """Of format version 3. Raises ValueError, which says what is wrong."""
     about, shape = prompt.about, prompt.class_features.shape
     words = _finite_array("words_features", tensors, shape)
-    _refuse_other_lengths(words)
+    if not _has_unit_rows(words):
+        raise ValueError("the features of its words are not unit vectors")
     described = about.get("heads")
     if not isinstance(described, dict) or HEAD not in described or not {*described} <= {HEAD, BOTH}:
         raise ValueError("its heads are missing or of another kind")
@@ -298,10 +300,9 @@ def _finite_array(name: str, tensors: dict[str, NDArray[Any]], shape: tuple[int,
     return array
 
 
-def _refuse_other_lengths(class_features: Floats) -> None:
+def _has_unit_rows(class_features: Floats) -> bool:
     lengths = np.linalg.norm(class_features.astype(np.float64), axis=1)
-    if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
-        raise ValueError("its class features are not unit vectors")
+    return bool(np.abs(lengths - 1).max() <= UNIT_TOLERANCE)
 
 
 def _no_number(text: str) -> float:
