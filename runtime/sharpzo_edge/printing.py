@@ -115,8 +115,8 @@ def _enough_lines(result: TuneResult) -> list[str]:
     now, before = result.left_out.head, result.by_halves
     if now is None or before is None:
         return []
-    helps = "are likely to help" if now - before > HELPS else "are not likely to help much"
-    return [f"with half of the pictures the head has {percent(before)}: more pictures {helps}"]
+    helps = "more pictures are likely to help" if now - before > HELPS else "whether more help is not clear"
+    return [f"with half of the pictures the head has {percent(before)}: {helps}"]
 
 
 def _doubtful_lines(doubtful: Sequence[DoubtfulPicture]) -> list[str]:

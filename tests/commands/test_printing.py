@@ -61,3 +61,10 @@ def test_another_way_to_label_is_offered_where_there_is_one() -> None:
     with_head = dataclasses.replace(alone, head=HeadResult("gda", 1.0, None, None), use="head")
     told = ["\n".join(tune_lines(each, Path("b"), False)) for each in (alone, with_head)]
     assert "--use" not in told[0] and "--use takes another" in told[1]
+
+
+@pytest.mark.parametrize(("by_halves", "told"), [(0.70, "are likely to help"), (0.79, "is not clear")])
+def test_more_pictures_are_never_said_to_be_useless(by_halves: float, told: str) -> None:
+    found = dataclasses.replace(result(9, 5, 2), left_out=ByUse(head=0.8), by_halves=by_halves)
+    (line,) = (line for line in tune_lines(found, Path("b"), False) if "half" in line)
+    assert told in line and "not likely" not in line
