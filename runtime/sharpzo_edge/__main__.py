@@ -22,10 +22,10 @@ def main() -> None:
             signal.signal(number, end_at_once)
     try:
         from .cli import main as run
-    except ImportError as error:
-        from .errors import not_imported
+    except Exception as error:  # whatever it is, it came of an import
+        from .libraries import not_imported
 
-        say_at_once(type(error).__name__, not_imported(error), 1)
+        say_at_once(type(error).__name__, str(not_imported(error)), 1)
         raise SystemExit(1) from None
     run()
 

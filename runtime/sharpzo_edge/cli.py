@@ -26,7 +26,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import typer
 
 from . import __version__
-from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent, not_imported
+from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
+from .libraries import is_of_a_library, not_imported
 from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+EXPORT_LIBRARIES = ("torch", "open_clip", "onnx")
 NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
 # What the command line has by default where the library has something else.
 DEFAULTS: dict[str, Any] = {"memory_budget": DEFAULT_BUDGET}
@@ -137,7 +139,9 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
     """
     try:
         from sharpzo_export import write_bundle
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name not in EXPORT_LIBRARIES:
+            raise
         raise UsageError(
             f"Export needs torch and open_clip, and {error.name} is not installed here. They are for the "
             f"workstation only; a board that tunes does not need them. "
@@ -384,9 +388,9 @@ def main() -> None:
             "Stop other programs, raise the limit, or lower --dim or the number of classes"
         )
         _fail(error, text, 1)
-    except ImportError as error:
-        _fail(error, not_imported(error), 1)
     except Exception as error:
+        if is_of_a_library(error):
+            _fail(error, str(not_imported(error)), 1)
         text = (
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
             f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where"

@@ -59,28 +59,6 @@ class InterruptedRunError(SharpzoError):
         self.exit_code = exit_code
 
 
-# In what a loader says when a library finds no memory.
-NO_MEMORY = ("failed to map segment", "cannot allocate memory", "memory allocation", "memoryerror", "enomem")
-
-
-def is_about_memory(text: str) -> bool:
-    """Whether the last words of an import are about memory, and not about the library."""
-    return any(words in text.lower() for words in NO_MEMORY)
-
-
-def not_imported(error: ImportError) -> str:
-    """What to say where a library of ours cannot be imported."""
-    if is_about_memory(str(error)):
-        return (
-            f"Not enough memory to load a library ({error}). It takes some 130 MiB, on this machine and "
-            f"within any limit on this program (ulimit, a container). Stop other programs, or raise the limit"
-        )
-    return (
-        f"A library cannot be imported here: {error}. The libraries of this installation must be whole, and "
-        f"fit this Python. To see which one fails, type: sharpzo-edge doctor"
-    )
-
-
 def is_absent(error: OSError) -> bool:
     """Whether there is no such file, as the system says, also because a folder has the name or none can."""
     none = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sharpzo_edge import process_memory
+from sharpzo_edge import libraries, process_memory
 from sharpzo_edge.commands.doctor import doctor
 
 LIBRARIES = ["numpy", "onnxruntime", "Pillow", "safetensors"]
@@ -139,3 +139,13 @@ def test_the_limit_of_a_container_is_this_machines(kind, tmp_path, monkeypatch):
 def test_without_groups_there_is_no_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(process_memory, "CGROUPS", tmp_path / "none")
     assert process_memory.group_room_mib() is None
+
+
+def test_a_system_without_proc_is_told_before_what_it_breaks(python, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(libraries, "OWN_FILES", str(tmp_path / "none"))
+    check = python("kill -6 $$")
+    assert check.found == "its import dies with SIGABRT: see /proc above"
+    names = [each.name for each in doctor(None)]
+    assert names.index("/proc") < names.index("onnxruntime")
+    assert "mount -t proc" in by_name(doctor(None))["/proc"].found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, SharpzoError, UsageError, cannot_read
+from ..libraries import without_proc
 from ..types import Floats
 from .bundle import Bundle
 from .linked_weights import is_elsewhere, with_data_at
@@ -16,7 +17,6 @@ from .quiet_onnxruntime import ort
 from .tower_plan import STREAMING, Mode
 
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-OWN_FILES = "/proc/self/fd"
 # In onnxruntime's messages: no memory, and the number of a system's error.
 NO_MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|Cannot allocate memory|SystemError : 12\b")
 SYSTEM_ERROR = re.compile(r"SystemError : (\d+)")
@@ -69,12 +69,8 @@ def open_session(bundle: Bundle, graph: str, data: str, mode: Mode, threads: int
         raise
     except Exception as error:  # onnxruntime's exceptions have no useful common base class
         _raise_if_the_systems(error, bundle.path(data))
-        if "procfs" in str(error):  # from its version 1.32 on it asks /proc where a file really is
-            raise SharpzoError(
-                f"onnxruntime {ort.__version__} reads weights only where /proc is mounted, and "
-                f"{OWN_FILES} is not there. It must be there. Type: mount -t proc proc /proc, or give /proc "
-                f"to this container"
-            ) from error
+        if "procfs" in str(error):
+            raise without_proc() from error
         raise BundleError(
             f"onnxruntime {ort.__version__} cannot load {path}: {str(error)[:300]}. "
             f"The graph must be as export wrote it. Copy the bundle again, or check it with: "

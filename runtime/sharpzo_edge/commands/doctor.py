@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SharpzoError, is_about_memory
+from ..errors import SharpzoError
+from ..libraries import install_anew, is_about_memory, is_without_proc, without_proc
 from ..process_memory import available_mib, group_room_mib
 
 OLDEST_PYTHON = (3, 11)
@@ -36,7 +37,10 @@ class Check:
 
 def doctor(bundle: Path | None) -> list[Check]:
     """All checks, in the order in which a defect would show."""
-    checks = [_bits(), _python(), *(_library(*each) for each in LIBRARIES), _memory()]
+    checks = [_bits(), _python()]
+    if is_without_proc():
+        checks.append(Check("/proc", False, str(without_proc())))
+    checks += [*(_library(*each) for each in LIBRARIES), _memory()]
     if bundle is not None:
         checks += _bundle(bundle)
     return checks
@@ -84,9 +88,9 @@ def _library(name: str, module: str, package: str) -> Check:
         return Check(
             name, False, f"{why}: memory is short; stop other programs, or raise the limit on this program's"
         )
-    return Check(
-        name, False, f"{why}: install it anew, for example pip install --force-reinstall '{package}'"
-    )
+    if is_without_proc():
+        return Check(name, False, f"{why}: see /proc above")
+    return Check(name, False, f"{why}: install it anew, for example {install_anew(package)}")
 
 
 def _memory() -> Check:
