@@ -302,17 +302,14 @@ def class_list(value: Any) -> list[str] | None:
     """`a,b,c` or a text file with one name a line."""
     if value is None:
         return None
+    text, is_file = value, True
     try:
-        is_file = Path(value).is_file()
+        text = read_limited(Path(value), NAMES_LIMIT_BYTES).decode()
     except OSError as error:
-        if not is_absent(error):  # else it may be longer than any file's name
+        if not is_absent(error):  # also when it is longer than any file's name
             raise cannot_read(Path(value), error) from error
         is_file = False
-    try:
-        text = read_limited(Path(value), NAMES_LIMIT_BYTES).decode() if is_file else value
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and not is_absent(error):
-            raise cannot_read(Path(value), error) from error
+    except ValueError as error:
         raise UsageError(
             f"The file {value} after --classes cannot be read ({error}). It must be UTF-8 text, one name a "
             f"line. Correct it, or give the names themselves: --classes a,b,c"

@@ -66,7 +66,7 @@ def is_absent(error: OSError) -> bool:
 
 
 def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> SharpzoError:
-    """What the system refused says nothing of what is in a file: it is not called damaged.
+    """What the system refused says nothing of what is in a file or folder: it is not called damaged or empty.
 
     whole: the folder of files that belong together
     """
@@ -76,8 +76,8 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
         errno.EPERM: f"after: {change}",
         errno.EMFILE: "after: ulimit -n 1024",
         errno.ENOMEM: "when other programs are stopped, or the limit on this one's memory is raised",
-    }.get(error.errno or 0, "after a look at the disk that it is on")
+    }.get(error.errno or 0, "after a look at the disk or network share that it is on")
     return SharpzoError(
-        f"Cannot read {path}: {error.strerror or error}. The file and the folders above it must be readable. "
+        f"Cannot read {path}: {error.strerror or error}. It and the folders above it must be readable. "
         f"Type the same command again {when}"
     )

@@ -1,8 +1,12 @@
 """From folders to classes: which classes, under which names, which pictures."""
 
+import contextlib
+import errno
 import json
 import os
 import re
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +14,7 @@ from sharpzo_edge.clip.preprocess import (
     UnreadablePictureError,
     read_crop,
 )
-from sharpzo_edge.errors import ImagesError
+from sharpzo_edge.errors import ImagesError, SharpzoError
 from sharpzo_edge.pictures import folder as folders
 from sharpzo_edge.pictures.folder import Skipped, read_folder
 from support.file_names import of_any_script
@@ -209,4 +213,66 @@ def test_what_systems_leave_is_no_class_and_is_counted(tmp_path) -> None:
 def test_one_name_in_two_normal_forms_is_one_name(tmp_path) -> None:
     make(tmp_path / "photos", "caf\u00e9/1.jpg", "cafe\u0301/1.jpg")
     with pytest.raises(ImagesError, match="Every class needs a name of its own"):
+        read_folder(tmp_path / "photos")
+
+
+REFUSALS = {errno.EACCES: "chmod a+rX", errno.EIO: "look at the disk", errno.ESTALE: "network share"}
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("what", ["photos", "photos/dog", "photos/train"])
+def test_a_folder_that_cannot_be_listed_is_not_called_missing(what, number, tmp_path, monkeypatch):
+    names = ("train", "test") if what.endswith("train") else ("cat", "dog")
+    make(tmp_path, *(f"photos/{name}/{i}.jpg" for name in names for i in range(3)))
+    real, told = os.scandir, []
+
+    def failing(path):
+        told.append(Path(path))
+        last = 2 if what.endswith("train") else 1  # train is looked into once more, for classes
+        if told.count(tmp_path / what) >= last and Path(path) == tmp_path / what:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(SharpzoError) as refused:
+        read_folder(tmp_path / "photos")
+    said = str(refused.value)
+    assert type(refused.value) is SharpzoError
+    assert said.startswith(f"Cannot read {tmp_path / what}: {os.strerror(number)}.")
+    assert REFUSALS[number] in said and "--images" not in said
+
+
+def test_a_link_to_what_the_system_refuses_is_not_called_dead(tmp_path, monkeypatch):
+    """In place of a class folder it is an error; in place of a picture, reading it says why."""
+    make(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg", "disk/pigs/1.jpg")
+    (tmp_path / "photos" / "cat" / "2.jpg").symlink_to(tmp_path / "disk" / "pigs" / "1.jpg")
+    real = os.stat
+
+    def failing(path, *given, **named):
+        if "disk" in os.path.realpath(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *given, **named)
+
+    class Entry:
+        def __init__(self, entry):
+            self._entry = entry
+
+        def __getattr__(self, name):
+            return getattr(self._entry, name)
+
+        def is_dir(self):
+            return stat.S_ISDIR(failing(self._entry.path).st_mode)
+
+        is_file = stat = lambda self: failing(self._entry.path)
+
+    @contextlib.contextmanager
+    def scandir(path):
+        with real_scandir(path) as entries:
+            yield map(Entry, entries)
+
+    real_scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [len(files) for files in read_folder(tmp_path / "photos").files] == [2, 1]
+    (tmp_path / "photos" / "pig").symlink_to(tmp_path / "disk" / "pigs")
+    with pytest.raises(SharpzoError, match=f"Cannot read {tmp_path}/photos/pig: Input/output error"):
         read_folder(tmp_path / "photos")

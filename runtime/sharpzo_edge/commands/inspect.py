@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clip.bundle import Bundle
-from ..errors import UsageError
+from ..errors import UsageError, cannot_read, is_absent
 from ..tuning.tuned_prompt import TunedPrompt
 
 
@@ -34,6 +34,8 @@ def inspect(path: Path | None) -> Inspection:
         is_folder = path is not None and stat.S_ISDIR(path.stat().st_mode)
         why = "" if path else " an empty path"
     except OSError as error:
+        if path and not is_absent(error):
+            raise cannot_read(path, error) from error
         why = f" {path}" + f" ({error.strerror})" * (error.errno != errno.ENOENT)
     if path is None or why:
         raise UsageError(

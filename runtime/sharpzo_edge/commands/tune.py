@@ -25,7 +25,7 @@ from ..pictures.features import (
 from ..process_memory import peak_rss_mib
 from ..requests import TuneRequest, by_keywords
 from ..run.checkpoint import load_state, save_state
-from ..run.files import checksum, file_checksum, remove, try_to_replace
+from ..run.files import checksum, file_checksum, is_there, remove, try_to_replace
 from ..run.folder import WorkFolder
 from ..run.log import Log
 from ..run.output import space_note
@@ -72,9 +72,9 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
     check(request)
     output, work = request.output_path, WorkFolder.of(request.output_path, request.checkpoint_seconds)
     caller = caller_of(request.on_progress, request.stop)
-    if output.exists() and not work.path.exists() and not request.restart:
+    if is_there(output) and not is_there(work.path) and not request.restart:
         raise exists_already(output)
-    if request.restart and output.exists() and not is_prompt(output):
+    if request.restart and is_there(output) and not is_prompt(output):
         raise UsageError(
             f"The output {output} exists, and is no tuned prompt. --restart replaces nothing else. "
             f"Choose another --output, or remove that file first"
@@ -99,7 +99,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             work.clear()
         save_record(work, Record(ready.made_for, file_checksum(output), None))
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
-        if not work.pictures.exists() and (too_little := space_note(work, needed)):
+        if not is_there(work.pictures) and (too_little := space_note(work, needed)):
             caller.say(too_little)
         result = _tuned(request, ready, work, caller)
         save_record(work, Record(ready.made_for, file_checksum(output), result))

@@ -14,7 +14,7 @@ from ..clip.bundle import Bundle
 from ..clip.preprocess import DECODER
 from ..clip.tower_plan import ImagePlan
 from ..errors import UsageError
-from ..run.files import file_checksum, json_checksum, read_checked_json, remove, write_checked_json
+from ..run.files import file_checksum, is_there, json_checksum, read_checked_json, remove, write_checked_json
 from ..run.folder import WorkFolder
 from ..run.progress import Caller
 from ..run.typed_json import read_dataclass
@@ -82,7 +82,7 @@ def training_features(
     """
     embed_dim = bundle.manifest.embed_dim
     crops_key, key = _keys(bundle, folder, few_shot, plan)
-    has_begun = work.checkpoint.exists()
+    has_begun = is_there(work.checkpoint)
     if has_begun:
         refuse_other_pictures(f"The interrupted run in {work.path}", work, folder, few_shot, caller)
     split = _split_before(work, key, few_shot.views, len(folder.files), embed_dim)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,18 +108,13 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
 
     Underscores in a folder's name read as spaces, unless `class_names_file` (a JSON object from folder name
     to words) says better. What systems and programs leave beside pictures is passed over and counted.
-    Raises ImagesError for a folder that is missing or unreadable, for fewer than `fewest` classes, for the
-    layouts of other tools (with the path to pass instead), and for two classes of one name.
+    Raises ImagesError for a folder that is missing, for fewer than `fewest` classes, for the layouts of other
+    tools (with the path to pass instead), and for two classes of one name; SharpzoError for a folder that the
+    system does not let be listed.
     """
     passed_over = Skipped()
-    try:
-        found, dead_links = _class_folders(root, passed_over)
-        files = tuple(_listing(path, passed_over) for path in found)
-    except OSError as error:
-        raise ImagesError(
-            f"The pictures' folder {error.filename or root} cannot be read ({error.strerror}). "
-            f"It must be a folder that holds one folder a class. Check the path after --images"
-        ) from error
+    found, dead_links = _class_folders(root, passed_over)
+    files = tuple(_listing(path, passed_over) for path in found)
     if not found and passed_over.counts[BESIDE_CLASSES]:
         raise ImagesError(
             f"{root} holds files, and no class folder. A class is a folder with its pictures in it, such as "
@@ -151,10 +147,26 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
     return LabelledFolder(root, tuple(folders), tuple(names), files, dead_links, lines)
 
 
+@contextlib.contextmanager
+def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """What a folder holds. Raises ImagesError when there is none, SharpzoError when it is refused."""
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:  # of the folder, or of what an entry leads to
+        path = Path(error.filename or folder)
+        if not is_absent(error):
+            raise cannot_read(path, error) from error
+        raise ImagesError(
+            f"The pictures' folder {path} cannot be read ({error.strerror}). It must be a folder that holds "
+            f"one folder a class. Check the path after --images"
+        ) from error
+
+
 def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[str, ...]]:
     """The folders that are classes, sorted, and the names of dead links."""
     found, dead_links = [], []
-    with os.scandir(root) as entries:
+    with _entries(root) as entries:
         for entry in entries:
             path = root / entry.name
             if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
@@ -173,11 +185,14 @@ def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[
 def _listing(folder: Path, passed_over: Skipped) -> Listing:
     """Files that may be pictures: plain ones, and dead links, which are counted as unreadable later."""
     names = []
-    with os.scandir(folder) as entries:
+    with _entries(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            kind = _kind(entry)
+            try:
+                kind = _kind(entry)
+            except OSError:
+                kind = "file"  # reading it will say why
             if (
                 kind == "folder"
                 and entry.name not in SYSTEM_FOLDERS
@@ -194,13 +209,18 @@ def _listing(folder: Path, passed_over: Skipped) -> Listing:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """file, folder, dead link (also one that leads in a circle), or other."""
-    if entry.is_symlink():
-        is_folder, is_file = os.path.isdir(entry.path), os.path.isfile(entry.path)
-        if is_folder or is_file:
-            return "folder" if is_folder else "file"
-        return "other" if os.path.exists(entry.path) else "dead link"
-    return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
+    """file, folder, dead link (also one that leads in a circle), or other. Raises OSError."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError as error:
+        if not is_absent(error):
+            raise
+        return "dead link"
+    return "other"
 
 
 def _is_sidecar(name: str) -> bool:
@@ -213,7 +233,7 @@ def _refuse_other_layouts(root: Path, found: list[Path]) -> None:
     names = {path.name.lower() for path in found}
     if names <= SPLIT_NAMES:
         train = next((path for path in found if path.name.lower().startswith("train")), found[0])
-        with os.scandir(train) as entries:
+        with _entries(train) as entries:
             has_classes = any(_kind(e) == "folder" and e.name not in SYSTEM_FOLDERS for e in entries)
         if has_classes:
             test = next((path for path in found if path.name.lower().startswith("test")), None)

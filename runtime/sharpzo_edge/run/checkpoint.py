@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SharpzoError
-from .files import OpenFile, cannot, canonical_json, replacing
+from .files import OpenFile, cannot, canonical_json, is_there, replacing
 from .typed_json import Arrays, read_dataclass, take_arrays
 
 METADATA_KEY, CHECKSUM_KEY = "sharpzo-edge checkpoint", "checksum"
@@ -99,7 +99,7 @@ def load_state(path: Path, kind: type[S]) -> tuple[S, dict[str, Any]] | None:
 
     Raises SharpzoError for a file that is damaged, or cannot be read.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     try:
         if path.stat().st_size > SIZE_LIMIT_BYTES:

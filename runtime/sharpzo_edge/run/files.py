@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import SharpzoError
+from ..errors import SharpzoError, is_absent
+from .reading import plain
 
 BESIDE_SUFFIX = ".part"
 CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
@@ -197,9 +198,20 @@ def write_checked_json(path: Path, value: Any) -> None:
     write_json(path, {"value": value, "checksum": checksum(canonical_json(value))})
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder exists. Raises SharpzoError when the system does not say."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if is_absent(error):
+            return False
+        raise cannot("read", path, error) from error
+    return True
+
+
 def read_limited(path: Path, most_bytes: int) -> bytes:
     """A file of at most so many bytes. Raises OSError, ValueError for a longer one."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=plain) as file:
         data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise ValueError(f"it has more than {most_bytes:,} bytes")

@@ -86,7 +86,11 @@ class WorkFolder:
 
     def clear(self) -> None:
         """Remove an earlier run; the lock stays, and the log, which is open."""
-        for path in self.path.iterdir():
+        try:
+            found = [*self.path.iterdir()]
+        except OSError as error:
+            raise cannot("read", self.path, error) from error
+        for path in found:
             if path.name not in (LOCK, LOG) and not path.is_dir():
                 remove(path)
 

@@ -19,7 +19,7 @@ from ..memory.plan import Plan, tower_json
 from ..pictures.content import listing_checksum
 from ..pictures.folder import LabelledFolder
 from ..requests import TuneRequest
-from ..run.files import file_checksum, read_checked_json, write_checked_json
+from ..run.files import file_checksum, is_there, read_checked_json, write_checked_json
 from ..run.folder import WorkFolder
 from ..run.typed_json import read_dataclass
 from .result import TuneResult
@@ -125,7 +125,7 @@ def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) ->
     exists but this work folder did not make it.
     """
     record = load_record(work)
-    has_checkpoint = work.checkpoint.exists()
+    has_checkpoint = is_there(work.checkpoint)
     found = file_checksum(output)
     if record and found and record.output == found and record.result is not None:
         refuse_another_command(f"The finished {output}", record.made_for, asked)
@@ -138,7 +138,7 @@ def finished_result(output: Path, work: WorkFolder, asked: Mapping[str, Any]) ->
             without(record.made_for, *left_out),
             without(asked, *left_out),
         )
-    if output.exists() and not (record and (has_checkpoint or record.output == found)):
+    if is_there(output) and not (record and (has_checkpoint or record.output == found)):
         raise exists_already(output)
     return None
 
