@@ -6,6 +6,7 @@ defect of ours.
 """
 
 import errno
+import os
 from pathlib import Path
 
 
@@ -70,7 +71,9 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
 
     whole: the folder of files that belong together
     """
-    change = f"chmod -R a+rX {whole}" if whole else f"chmod a+rX {path.parent} {path}"
+    closed = _closed(path)
+    is_above = whole is None or Path(os.path.realpath(whole)).is_relative_to(closed)
+    change = f"chmod a+rX {closed}" if is_above else f"chmod -R a+rX {whole}"
     when = {
         errno.EACCES: f"after: {change}",
         errno.EPERM: f"after: {change}",
@@ -81,3 +84,9 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
         f"Cannot read {path}: {error.strerror or error}. It and the folders above it must be readable. "
         f"Type the same command again {when}"
     )
+
+
+def _closed(path: Path) -> Path:
+    """The first folder above a file that this user may not enter, links followed; else the file."""
+    above = reversed(Path(os.path.realpath(path)).parents)
+    return next((folder for folder in above if not os.access(folder, os.X_OK)), path)

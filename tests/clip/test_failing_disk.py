@@ -122,10 +122,15 @@ def test_what_is_no_plain_file_is_never_waited_for(kind, few, tmp_path) -> None:
         Bundle.open(tmp_path / "bundle")
 
 
-def test_the_path_to_change_ends_the_sentence() -> None:
-    """A full stop behind a folder named . would make another folder of it."""
-    told = str(cannot_read(Path("a.st"), PermissionError(errno.EACCES, "Permission denied")))
-    assert told.endswith(": chmod a+rX . a.st")
+def test_the_path_to_change_is_the_one_that_is_closed(tmp_path, monkeypatch) -> None:
+    """It ends the sentence: a full stop behind a folder named . would make another folder of it."""
+    refused = PermissionError(errno.EACCES, "Permission denied")
+    assert str(cannot_read(Path("a.st"), refused)).endswith(": chmod a+rX a.st")
+    (tmp_path / "link").symlink_to(tmp_path / "shut" / "bundle")
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "shut")
+    for whole in (None, tmp_path / "link"):
+        told = str(cannot_read(tmp_path / "link" / "text.data", refused, whole))
+        assert told.endswith(f": chmod a+rX {tmp_path / 'shut'}")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from sharpzo_edge.clip import preprocess as preprocessing
 from sharpzo_edge.clip.manifest import Preprocess
@@ -486,6 +486,37 @@ def test_a_12_megapixel_png_fits_the_default_budget(tmp_path):
     """Of ViT-B-16: 128 MiB without the floor and the names of a hundred classes."""
     Image.new("RGB", (4056, 3040)).save(tmp_path / "a.png", compress_level=1)
     assert read_crop(tmp_path / "a.png", preprocess((224, 224)), most_bytes=62 << 20).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("error", [OSError("decoder zip not available"), ImportError("libjpeg.so.62")])
+def test_a_pillow_that_lacks_a_part_is_no_damage(error, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (9, 9)).save(path)
+
+    def lacking(*_):
+        raise error
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lacking)
+    with pytest.raises(UnreadablePictureError, match="Pillow is not complete here") as failed:
+        read_png(path)
+    assert not failed.value.is_lasting
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("AVIF", b"\0\0\0\x1cftypavif"), ("WebP", b"RIFF\0\1\0\0WEBPVP8 ")]
+)
+def test_a_format_that_this_pillow_lacks_is_named(name, head, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(head)
+
+    def unknown(*_):
+        raise UnidentifiedImageError
+
+    monkeypatch.setattr(Image, "open", unknown)
+    for known, says in ((False, f"{name}, which cannot be read here"), (True, "not a picture")):
+        monkeypatch.setattr(preprocessing.features, "check", lambda _, known=known: known)
+        with pytest.raises(UnreadablePictureError, match=says):
+            read_png(path)
 
 
 def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ REFUSED = {
     "EIO": ("raise OSError(5, 'Input/output error', '/lib/x.py')", "/lib/x.py: Input/output error"),
     "EACCES": (
         "raise ImportError('x: cannot open: Permission denied', path='/lib/x.so')",
-        "chmod a+rX /lib /lib/x.so",
+        "chmod a+rX /lib/x.so",
     ),
     "EMFILE": ("raise OSError(24, 'Too many open files', '/lib/x.py')", "ulimit -n"),
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from ..run.reading import NotPlainError, plain
 from .manifest import Preprocess
@@ -39,12 +39,18 @@ FRUGAL_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "PPM")  # decoded line by line, w
 ORIENTATION = 0x0112  # the number of an EXIF field
 
 
-# Formats that cameras write and Pillow alone does not read: from which byte, how the file begins, its name.
-UNSUPPORTED = (
+# Formats that cameras write and not every Pillow reads: from which byte, how the file begins, its name.
+NOT_EVERYWHERE = (
     *((4, b"ftyp" + brand, "HEIC") for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    *((4, b"ftyp" + brand, "AVIF") for brand in (b"avif", b"avis")),
+    (8, b"WEBP", "WebP"),
 )
+LACKING = (
+    "not available",
+    "not installed",
+)  # in Pillow's words for a part of itself that it was built without
 HEADER_BYTES = 16
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Reading a PNG's text takes at most so often its bytes: Pillow copies, and a letter may take 4.
@@ -180,6 +186,9 @@ def as_unreadable() -> Iterator[None]:
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         if isinstance(error, OSError) and error.errno:  # the system's, and not a decoder's
             raise UnreadablePictureError(f"cannot be read ({error.strerror})", is_lasting=False) from error
+        if isinstance(error, ImportError) or any(words in str(error) for words in LACKING):
+            reason = f"Pillow is not complete here ({error})"
+            raise UnreadablePictureError(reason, is_lasting=False) from error
         raise UnreadablePictureError("truncated or damaged") from error
 
 
@@ -187,8 +196,8 @@ def _what_it_is(file: BufferedReader) -> str:
     """The reason for a file that Pillow does not know. Raises OSError."""
     file.seek(0)
     header = file.read(HEADER_BYTES)
-    for start, beginning, name in UNSUPPORTED:
-        if header[start:].startswith(beginning):
+    for start, beginning, name in NOT_EVERYWHERE:
+        if header[start:].startswith(beginning) and not features.check(name.lower()):
             return f"{name}, which cannot be read here"
     return "not a picture"
 
