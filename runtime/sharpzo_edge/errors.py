@@ -60,6 +60,14 @@ class InterruptedRunError(SharpzoError):
         self.exit_code = exit_code
 
 
+# What no disk is to blame for, and when the same command may do.
+OUT_OF = {
+    errno.EMFILE: "after: ulimit -n 1024",
+    errno.ENFILE: "when other programs have closed their files",
+    errno.ENOMEM: "when other programs are stopped, or the limit on this one's memory is raised",
+}
+
+
 def is_absent(error: OSError) -> bool:
     """Whether there is no such file, as the system says, also because a folder has the name or none can."""
     none = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
@@ -74,12 +82,10 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
     closed = _closed(path)
     is_above = whole is None or Path(os.path.realpath(whole)).is_relative_to(closed)
     change = f"chmod a+rX {closed}" if is_above else f"chmod -R a+rX {whole}"
-    when = {
-        errno.EACCES: f"after: {change}",
-        errno.EPERM: f"after: {change}",
-        errno.EMFILE: "after: ulimit -n 1024",
-        errno.ENOMEM: "when other programs are stopped, or the limit on this one's memory is raised",
-    }.get(error.errno or 0, "after a look at the disk or network share that it is on")
+    number = error.errno or 0
+    when = OUT_OF.get(number, "after a look at the disk or network share that it is on")
+    if number in (errno.EACCES, errno.EPERM):
+        when = f"after: {change}"
     return SharpzoError(
         f"Cannot read {path}: {error.strerror or error}. It and the folders above it must be readable. "
         f"Type the same command again {when}"

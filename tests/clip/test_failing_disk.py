@@ -146,6 +146,13 @@ def test_onnxruntime_without_memory_is_no_damaged_bundle(said: str) -> None:
         _raise_if_the_systems(RuntimeError(said), None)
 
 
+def test_onnxruntime_without_threads_is_no_damaged_bundle() -> None:
+    said = "env.cc:327 onnxruntime::PosixThread::PosixThread pthread_create failed, error code: 11"
+    with pytest.raises(SharpzoError, match=r"cannot start its threads.*--threads 1") as refused:
+        _raise_if_the_systems(RuntimeError(said), None)
+    assert type(refused.value) is SharpzoError
+
+
 def test_onnxruntimes_system_error_is_named() -> None:
     with pytest.raises(SharpzoError, match=r"Cannot read text\.data: Input/output error"):
         _raise_if_the_systems(RuntimeError("cannot map: SystemError : 5"), Path("text.data"))

@@ -2,11 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.run.files import canonical_json, replacing, write_json
+from sharpzo_edge.run.files import canonical_json, cannot, replacing, write_json
 
 
 def test_the_new_bytes_take_the_old_ones_place(tmp_path):
@@ -70,3 +71,12 @@ def test_canonical_json_has_one_spelling():
     assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
     with pytest.raises(ValueError):
         canonical_json(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.EMFILE, "ulimit -n"), (errno.ENOMEM, "programs are stopped")]
+)
+@pytest.mark.parametrize("verb", ["read", "write", "lock"])
+def test_a_limit_of_the_system_is_not_the_folders_fault(number, says, verb):
+    told = str(cannot(verb, Path("/a/b"), OSError(number, os.strerror(number))))
+    assert says in told and "--output" not in told

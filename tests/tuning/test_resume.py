@@ -290,6 +290,7 @@ def test_a_record_of_another_form_is_none_whatever_its_checksum(request_: TuneRe
         whole | {"result": {}},
         whole | {"result": whole["result"] | {"train_loss": "low"}},
         whole | {"result": whole["result"] | {"head": [1]}},
+        whole | {"result": whole["result"] | {"use": "nan"}},
         whole | {"made_for": []},
         whole | {"output": 5},
         [],

@@ -19,6 +19,7 @@ from .tower_plan import STREAMING, Mode
 WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # In onnxruntime's messages: no memory, and the number of a system's error.
 NO_MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|Cannot allocate memory|SystemError : 12\b")
+NO_THREADS = re.compile(r"PosixThread|pthread_create")
 SYSTEM_ERROR = re.compile(r"SystemError : (\d+)")
 MOST_THREADS = 256  # each thread takes memory
 
@@ -85,6 +86,12 @@ def _raise_if_the_systems(error: Exception, data: Path | None) -> None:
     """
     if NO_MEMORY.search(str(error)):
         raise MemoryError(str(error)) from error
+    if NO_THREADS.search(str(error)):
+        raise SharpzoError(
+            "onnxruntime cannot start its threads. The limit on this user's or container's processes and "
+            "threads must have room for them (ulimit -u, a container's or service's limit). "
+            "Type the same command again with --threads 1, or raise that limit"
+        ) from error
     if data and (found := SYSTEM_ERROR.search(str(error))):
         number = int(found[1])
         raise cannot_read(data, OSError(number, os.strerror(number))) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import SharpzoError, is_absent
+from ..errors import OUT_OF, SharpzoError, cannot_read, is_absent
 from .reading import plain
 
 BESIDE_SUFFIX = ".part"
@@ -262,6 +262,13 @@ def file_checksum(path: Path) -> str | None:
 
 def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
     """What the system refused: to write, read, remove or lock a file."""
+    if verb == "read":
+        return cannot_read(path, error)
+    if error.errno in OUT_OF:
+        return SharpzoError(
+            f"Cannot {verb} {path}: {error.strerror}. A limit on this program or this machine must leave "
+            f"room for it. Type the same command again {OUT_OF[error.errno]}"
+        )
     if error.errno == errno.EBUSY:
         return SharpzoError(
             f"Cannot {verb} {path}: {error.strerror}. Another program, such as a virus scanner, or the file "

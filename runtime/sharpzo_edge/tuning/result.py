@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import ByUse
+from .answers import USES, ByUse
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class TuneResult:
     covered: ByUse
     by_halves: float | None
     doubtful: tuple[DoubtfulPicture, ...]
+
+    def __post_init__(self) -> None:
+        if self.use not in USES:
+            raise ValueError(f"use must be one of {', '.join(USES)}, not {self.use[:40]!r}")
 
     @property
     def opening_queries(self) -> int:
