@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.run.files import canonical_json, cannot, replacing, write_json
+from sharpzo_edge.run.files import cannot, canonical_json, replacing, write_json
 
 
 def test_the_new_bytes_take_the_old_ones_place(tmp_path):
