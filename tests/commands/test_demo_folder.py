@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from sharpzo_edge import demo as own
+from sharpzo_edge.commands import demo as commands_demo
 from sharpzo_edge.commands.demo import demo
+from sharpzo_edge.demo import HERE
 from sharpzo_edge.errors import SharpzoError, UsageError
 from sharpzo_edge.run import files
 from support import disk
@@ -51,3 +55,18 @@ def test_a_temporary_folder_that_gets_full_is_a_sentence(tmp_path: Path, monkeyp
         demo()
     assert "No space left" in str(error.value) and "--output" not in str(error.value)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["tasks", "tasks/subgroups/test", "bundle", "bundle/text.data"])
+def test_a_demo_that_is_not_whole_is_installed_anew(missing: str, tmp_path: Path, monkeypatch) -> None:
+    """Nobody is told to copy its bundle from a workstation, or to check a path after --images."""
+    for name in ("bundle", "tasks"):
+        shutil.copytree(HERE / name, tmp_path / name, copy_function=os.symlink)
+    path = tmp_path / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr(own, "TASKS", tmp_path / "tasks")
+    monkeypatch.setattr(commands_demo, "TASKS", tmp_path / "tasks")
+    monkeypatch.setattr(commands_demo, "BUNDLE", tmp_path / "bundle")
+    with pytest.raises(SharpzoError, match=r"not as they were installed.*--force-reinstall") as refused:
+        demo()
+    assert "--images" not in str(refused.value) and "workstation" not in str(refused.value)

@@ -135,7 +135,7 @@ def test_a_folder_without_permission_is_our_error(images: Path, tmp_path: Path) 
     (tmp_path / "mine").mkdir(mode=0o500)
     if os.access(tmp_path / "mine", os.W_OK):
         pytest.skip("this user, root or like it, may write everywhere")
-    with pytest.raises(UsageError, match=r"Cannot make the work folder .*Permission denied.*--output"):
+    with pytest.raises(SharpzoError, match=r"Cannot make .*Permission denied.*--output"):
         tune(disk.tiny("edge", BUNDLE, images, tmp_path / "mine" / "prompt"))
 
 

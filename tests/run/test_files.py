@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sharpzo_edge.errors import SharpzoError
-from sharpzo_edge.run.files import cannot, canonical_json, replacing, write_json
+from sharpzo_edge.run.files import cannot, canonical_json, make_folder, replacing, write_json
 
 
 def test_the_new_bytes_take_the_old_ones_place(tmp_path):
@@ -80,3 +80,10 @@ def test_canonical_json_has_one_spelling():
 def test_a_limit_of_the_system_is_not_the_folders_fault(number, says, verb):
     told = str(cannot(verb, Path("/a/b"), OSError(number, os.strerror(number))))
     assert says in told and "--output" not in told
+
+
+def test_a_file_in_a_folders_place_is_an_error(tmp_path):
+    (tmp_path / "x.work").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "x.work")
+    assert "ulimit -f" in str(cannot("write", tmp_path, OSError(errno.EFBIG, "File too large")))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..demo import BUNDLE, DEFAULT_TASK, TASKS, task_names
-from ..errors import InterruptedRunError, SharpzoError, UsageError
+from ..errors import BundleError, ImagesError, InterruptedRunError, SharpzoError, UsageError
+from ..libraries import install_anew
 from ..process_memory import peak_rss_mib
 from ..requests import DemoRequest, TuneRequest, by_keywords
 from ..run.progress import caller_of
@@ -60,10 +61,13 @@ def demo_request(request: DemoRequest) -> DemoResult:
     """
     task = request.task or DEFAULT_TASK
     folder = TASKS / task
-    if task not in task_names():
+    try:
+        shipped = task_names()
+    except OSError as error:
+        raise _not_as_installed(error) from error
+    if task not in shipped:
         raise UsageError(
-            f"--task {task} is not shipped. It takes one of: {', '.join(task_names())}. "
-            f"Try --task {DEFAULT_TASK}"
+            f"--task {task} is not shipped. It takes one of: {', '.join(shipped)}. Try --task {DEFAULT_TASK}"
         )
     caller = caller_of(request.on_progress, request.stop)
     started = time.monotonic()
@@ -91,6 +95,8 @@ def demo_request(request: DemoRequest) -> DemoResult:
             raise InterruptedRunError(
                 "Stopped. The demo keeps nothing. Begin again with: sharpzo-edge demo", stopped.exit_code
             ) from stopped
+        except (BundleError, ImagesError) as error:
+            raise _not_as_installed(error) from error
         except SharpzoError as error:
             if isinstance(error.__cause__, OSError) and str(work) in str(error):
                 raise _no_place(error.__cause__) from error
@@ -119,6 +125,14 @@ def _temporary_folder() -> Iterator[str]:
         raise _no_place(error) from error
     with folder as path:
         yield path
+
+
+def _not_as_installed(error: Exception) -> SharpzoError:
+    what = str(error).partition(". ")[0]
+    return SharpzoError(
+        f"The demo's own files are not as they were installed: {what}. They come with sharpzo-edge, and each "
+        f"must be whole. Go to sharpzo-edge's own folder. Type there: {install_anew('.')}"
+    )
 
 
 def _no_place(error: OSError) -> UsageError:

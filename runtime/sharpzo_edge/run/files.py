@@ -23,7 +23,7 @@ from .reading import plain
 BESIDE_SUFFIX = ".part"
 CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the user says otherwise
 JSON_LIMIT_BYTES = 16 << 20
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BUSY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4)  # before a rename that the system calls busy is tried again
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of fsync, on some file systems
 
@@ -178,8 +178,11 @@ def sync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make a folder unless it is there; the one above it must be. Raises OSError."""
     if not folder.is_dir():
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(folder)
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
 
 
 def remove(path: Path) -> None:
@@ -261,7 +264,7 @@ def file_checksum(path: Path) -> str | None:
 
 
 def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
-    """What the system refused: to write, read, remove or lock a file."""
+    """What the system refused: to write, read, remove or lock a file, or to make a folder."""
     if verb == "read":
         return cannot_read(path, error)
     if error.errno in OUT_OF:
@@ -275,9 +278,11 @@ def cannot(verb: str, path: Path, error: OSError) -> SharpzoError:
             f"system holds it. It must be free. Type the same command again in a moment, or choose another "
             f"place with --output"
         )
-    advice = "Free some space, or choose" if error.errno in DISK_FULL else "Check the folder, or choose"
-    if error.errno == errno.EIO:  # it may work the next time
-        advice = "Check the disk, and type the same command again, or choose"
+    advice = {
+        **dict.fromkeys(DISK_FULL, "Free some space, or choose"),
+        errno.EFBIG: "Raise the limit on a file's size (ulimit -f), or choose",
+        errno.EIO: "Check the disk, and type the same command again, or choose",  # it may work the next time
+    }.get(error.errno or 0, "Check the folder, or choose")
     return SharpzoError(
         f"Cannot {verb} {path}: {error.strerror or error}. The folder must exist, be writable and "
         f"have room left, on a disk in order. {advice} another place with --output"

@@ -75,14 +75,16 @@ class WorkFolder:
         return self.path / "checkpoint.safetensors"
 
     def make(self) -> None:
-        """Make the folder unless it is there. Raises UsageError."""
+        """Make the folder unless it is there. Raises UsageError, SharpzoError."""
         try:
             make_folder(self.path)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise UsageError(
                 f"Cannot make the work folder {self.path} ({error.strerror}). The output's folder must "
                 f"exist and be writable. Make it, or choose another --output"
             ) from error
+        except OSError as error:
+            raise cannot("make", self.path, error) from error
 
     def clear(self) -> None:
         """Remove an earlier run; the lock stays, and the log, which is open."""
