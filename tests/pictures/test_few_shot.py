@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +153,16 @@ def test_a_class_that_cannot_be_read_says_why_and_what_would_do(tmp_path: Path, 
         path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(ImagesError, match=r"16 files: 16 HEIC, which.*convert them to JPEG"):
         encode(tmp_path, images=photos)
+
+
+def test_a_limit_on_open_files_is_not_the_disks_fault(tmp_path: Path, monkeypatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("sharpzo_edge.clip.preprocess.plain", failing)
+    with pytest.raises(ImagesError, match=r"20 not read \(Too many open files\).*or: ulimit -n") as refused:
+        encode(tmp_path)
+    assert "disk" not in str(refused.value)
 
 
 def test_links_to_a_missing_disk_are_tried_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
+from ..errors import OUT_OF
 from ..run.reading import NotPlainError, plain
 from .manifest import Preprocess
 
@@ -184,6 +185,8 @@ def as_unreadable() -> Iterator[None]:
             raise UnreadablePictureError(TOO_MUCH_TEXT) from error
         raise UnreadablePictureError("truncated or damaged") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        if isinstance(error, OSError) and error.errno in OUT_OF:
+            raise UnreadablePictureError(f"not read ({error.strerror})", is_lasting=False) from error
         if isinstance(error, OSError) and error.errno:  # the system's, and not a decoder's
             raise UnreadablePictureError(f"cannot be read ({error.strerror})", is_lasting=False) from error
         if isinstance(error, ImportError) or any(words in str(error) for words in LACKING):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..clip.manifest import Preprocess
 from ..clip.preprocess import PictureFile, UnreadablePictureError, as_unreadable, decoded, opened
 from ..errors import ImagesError
+from ..libraries import install_anew
 from ..run.folder import WorkFolder
 from ..run.journal import Journal
 from ..run.progress import Caller
@@ -39,7 +40,9 @@ IS_CROP, IS_REASON, IS_MOMENT = b"+", b"-", b"?"
 # By a part of the reason why no picture of a class can be read: what would do.
 ADVICE = {
     "link": "plug in the disk that the links lead to, and type the same command again",
-    "permission": "chmod -R a+rX FOLDER",
+    "permission": "chmod -R a+rX {folder}",
+    "Pillow is not complete": "{install_pillow}, and type the same command again",
+    "Too many open files": "ulimit -n 1024, and type the same command again",
     "too many for the budget": "--memory-budget 256MiB",
     "cannot be read here": "convert them to JPEG",
     "cannot be read (": "check the disk, and type the same command again",
@@ -211,6 +214,7 @@ def _no_picture(path: Path, n_files: int, skipped: Skipped) -> ImagesError:
     """Of a class: why each file could not be read, and what would do."""
     why = "; ".join(f"{n} {reason}" for reason, n in sorted(skipped.counts.items()))
     advice = "".join(f", or: {what}" for part, what in ADVICE.items() if part in why)
+    advice = advice.format(folder=path, install_pillow=install_anew("pillow"))
     told = f"{counted(n_files, 'file')}{': ' * bool(why)}{why}"
     return ImagesError(
         f"The class folder {path} has no picture that can be read ({told}). Every class needs at least one "
