@@ -20,20 +20,21 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 # Before numpy is imported anywhere: its own threads would cost memory and win nothing here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# For what this process imports or starts besides us; see clip/quiet_onnxruntime.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import typer
 
 from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
-from .libraries import is_of_a_library, not_imported
+from .libraries import NO_TELEMETRY, is_of_a_library, not_imported
 from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
 from .run.files import read_limited
 from .run.interrupt import Interrupt
 from .terminal import Terminal
+
+# For what this process imports or starts besides us.
+os.environ[NO_TELEMETRY] = "1"
 
 # Typer carries its own click or uses the installed one, by version: this is its base of usage errors.
 CLICK_ERROR: type[Any] = typer.BadParameter.__mro__[2]

@@ -23,6 +23,7 @@ PACKAGE_OF = {"PIL": "pillow", "open_clip": "open_clip_torch"}  # others are nam
 IMPORT = re.compile(r"\s*(?:from|import) (\w+)")
 LONGEST_SAID = 300
 OWN_FILES = "/proc/self/fd"
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"  # a variable of the environment; see clip/quiet_onnxruntime
 # In what a loader says when a library finds no memory.
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "memory allocation", "memoryerror", "enomem")
 # What the system may refuse a library's file for a reason of the moment; a loader says it in words alone.

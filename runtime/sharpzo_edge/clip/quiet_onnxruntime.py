@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 
-NAME = "ORT_DISABLE_TELEMETRY"
+from ..libraries import NO_TELEMETRY
 
-_before = os.environ.get(NAME)
-os.environ[NAME] = "1"
+_before = os.environ.get(NO_TELEMETRY)
+os.environ[NO_TELEMETRY] = "1"
 try:
     import onnxruntime as ort
 finally:
     if _before is None:
-        del os.environ[NAME]
+        del os.environ[NO_TELEMETRY]
     else:
-        os.environ[NAME] = _before
+        os.environ[NO_TELEMETRY] = _before
 
-__all__ = ["NAME", "ort"]
+__all__ = ["ort"]

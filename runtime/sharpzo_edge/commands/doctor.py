@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SharpzoError
-from ..libraries import install_anew, is_about_memory, is_without_proc, without_proc
+from ..libraries import NO_TELEMETRY, install_anew, is_about_memory, is_without_proc, without_proc
 from ..process_memory import available_mib, group_room_mib
 
 OLDEST_PYTHON = (3, 11)
@@ -62,7 +62,7 @@ def _library(name: str, module: str, package: str) -> Check:
     """In a child process: some builds end with an illegal instruction on older ARM cores."""
     code = f"import {module}; print({module.partition('.')[0]}.__version__)"
     command = [sys.executable, "-P", "-c", code]  # -P: what lies in the working folder is not asked
-    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    environment = os.environ | {NO_TELEMETRY: "1"}
     try:
         child = subprocess.run(
             command,
