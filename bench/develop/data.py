@@ -21,7 +21,7 @@ from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import Work, plan_text
 from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.loop import Ended, Loop, Update
-from sharpzo_edge.tuning.methods import method_of
+from sharpzo_edge.tuning.methods import Method, method_of
 from sharpzo_edge.tuning.objective import Objective
 from sharpzo_edge.tuning.settings import TuneSettings
 from sharpzo_edge.tuning.stopping import Limits
@@ -83,8 +83,13 @@ def tuned(
     seed: int,
     max_queries: int | None,
     on_evaluation: Callable[[Update], Any],
+    make_method: Callable[..., Method] = method_of,
+    make_objective: Callable[..., Objective] = Objective,
 ) -> Ended:
-    """A run of the product's own loop on one thread. on_evaluation is told of every evaluation."""
+    """A run of the product's own loop on one thread. on_evaluation is told of every evaluation.
+
+    make_method, make_objective: for trials of another loss
+    """
     context = context_from_words(bundle, bundle.manifest.initial_context)
     settings = settings.for_context(context.size)
     plan = _plan(bundle, names, len(context))
@@ -97,8 +102,8 @@ def tuned(
         prompts = class_prompts(bundle, tuple(names), len(context))
         A = settings.projection(seed_stream(seed, "projection"), context)
         scale = bundle.manifest.logit_scale
-        objective = Objective(tower, prompts, context, A, train, scale, plan.tower.batch)
-        method = method_of(settings, train, scale)
+        objective = make_objective(tower, prompts, context, A, train, scale, plan.tower.batch)
+        method = make_method(settings, train, scale)
         loop = Loop(
             method, objective, val, Limits(max_queries), functools.partial(seed_stream, seed), on_update=see
         )

@@ -1,0 +1,315 @@
+"""Prompt and head tuned together, on the development set: does a prompt learn what the head lacks?
+
+    python -m develop.together --work DIR [--seeds 0]
+
+The loss of both stages is that of the prompt's logits and the head's together. The head is fitted to the
+words and all drawn pictures, and answers for each shot as if that one were left out. Every run has the same
+limit of queries. Runs that are in DIR/together already are kept. Writes bench/results/develop/together.json,
+and a table of docs/development.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accuracy.harness.runs import bootstrap
+from shared.machine import ROOT, describe_machine, one_line
+from shared.pages import keep_results, markdown_table, replace_between
+from sharpzo_edge.heads import gaussian, kernel
+from sharpzo_edge.heads.fit import best_head
+from sharpzo_edge.heads.gaussian import Gaussian
+from sharpzo_edge.heads.head import Head
+from sharpzo_edge.heads.kernel import Kernel
+from sharpzo_edge.heads.leave_one_out import Group, Pictures
+from sharpzo_edge.heads.ridge import Ridge
+from sharpzo_edge.run.files import write_json
+from sharpzo_edge.search.losses import FeatureLoss, Score, cross_entropies, logits_of
+from sharpzo_edge.tuning.loop import Update
+from sharpzo_edge.tuning.methods import EdgeMethod
+from sharpzo_edge.tuning.objective import Evaluation, Objective
+from sharpzo_edge.tuning.presets import EDGE
+from sharpzo_edge.tuning.settings import EdgeSettings
+from sharpzo_edge.types import Doubles, Floats, LabelledFeatures, joined
+
+from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
+
+PAGE = ROOT / "docs" / "development.md"
+RESULTS = ROOT / "bench" / "results" / "develop" / "together.json"
+QUERIES = 2_000
+SPLITS = ((16, 4), (4, 4))  # shots and validation pictures a class
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What the loss sees: prompt's share times the prompt's logits, and weight times the head's.
+
+    replaces_words: the prompt stands where the words stand in the head, and counts what they count there
+    """
+
+    weight: float
+    replaces_words: bool = False
+
+
+ALONE = "the prompt alone"
+CANDIDATES = {
+    ALONE: Candidate(0.0),
+    "and 0.3 of the head": Candidate(0.3),
+    "and the head": Candidate(1.0),
+    "and 3 times the head": Candidate(3.0),
+    "in place of the head's words": Candidate(1.0, replaces_words=True),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Beside:
+    """Logits = share times the prompt's + those of the head.
+
+    shots, validation: the head's (N, K) and (M, K), each picture left out of the fit
+    """
+
+    share: float
+    shots: Doubles
+    validation: Doubles
+
+
+class LossBeside(FeatureLoss):
+    """The loss of class features whose logits have others added to them."""
+
+    def __init__(self, pictures: LabelledFeatures, logit_scale: float, smoothing: float, added: Doubles):
+        super().__init__(pictures, logit_scale, smoothing)
+        self._added = added
+        self._rows = slice(0, 0)  # those of the block that is at work
+
+    def blocks(self, shape: tuple[int, ...], rank: int = 0) -> Iterator[tuple[Doubles, Doubles]]:
+        start = 0
+        for X, Y in super().blocks(shape, rank):
+            self._rows = slice(start, start := start + len(X))
+            yield X, Y
+
+    def logits(self, X: Doubles, class_features: Floats | Doubles) -> Doubles:
+        return super().logits(X, class_features) + self._added[self._rows]
+
+
+class EdgeBeside(EdgeMethod):
+    """The preset edge on that loss."""
+
+    def __init__(
+        self, settings: EdgeSettings, pictures: LabelledFeatures, logit_scale: float, beside: Beside
+    ):
+        super().__init__(settings, pictures, logit_scale)
+        made = functools.partial(LossBeside, pictures, beside.share * logit_scale, added=beside.shots)
+        self._loss, self._smoothed = made(0.0), made(settings.label_smoothing)
+
+
+class ObjectiveBeside(Objective):
+    """Losses and evaluations by the logits of both together."""
+
+    def __init__(self, *parts: Any, beside: Beside):
+        super().__init__(*parts)
+        self._beside = beside
+        self._loss = LossBeside(self.pictures, beside.share * self.logit_scale, 0.0, beside.shots)
+
+    def losses(self, points: Doubles) -> Doubles:
+        return self._loss.values(self.class_features(points))
+
+    def evaluation(self, w: Doubles, class_features: Floats, validation: LabelledFeatures) -> Evaluation:
+        """As the product's: every class alike, and shots stand in for classes without validation pictures."""
+        shots, n_classes = self.pictures, len(class_features)
+        is_alone = np.bincount(validation.labels, minlength=n_classes)[shots.labels] == 0
+
+        def judged(pictures: LabelledFeatures, added: Doubles) -> tuple[Doubles, NDArray[np.bool_]]:
+            logits = logits_of(pictures.features[:], class_features, self._beside.share * self.logit_scale)
+            logits += added.astype(np.float32)
+            return cross_entropies(logits, pictures.labels), logits.argmax(axis=1) == pictures.labels
+
+        (loss, right), (val_loss, val_right) = (
+            judged(shots, self._beside.shots),
+            judged(validation, self._beside.validation),
+        )
+        labels = np.concatenate((validation.labels, shots.labels[is_alone]))
+        weights = 1 / np.bincount(labels)[labels]
+        watched = Score(
+            float(np.average(np.concatenate((val_loss, loss[is_alone])), weights=weights)),
+            float(np.average(np.concatenate((val_right, right[is_alone])), weights=weights)),
+        )
+        train = Score(float(loss.mean()), float(right.mean()))
+        return Evaluation(w, class_features, train, watched, watched)
+
+
+def left_out_logits(head: Head, pictures: Pictures) -> Doubles:
+    """The logits (N, K) of a head for the pictures of its fit, each left out of it."""
+    numbers, group = head.made_by, _group_of(head, pictures)
+    found = np.empty((len(pictures.pictures), pictures.n_classes))
+    for rows, features, labels, words in pictures.blocks():
+        (found[rows],) = group.left_out(rows, features, labels, words)
+    return found * numbers["temperature"]
+
+
+def _group_of(head: Head, pictures: Pictures) -> Group:
+    numbers = head.made_by
+    if head.kind == gaussian.KIND:
+        gda = Gaussian.of(pictures)
+        assert gda is not None  # it was made before
+        return gda.at(numbers["shrinkage"], (numbers["weight"],))
+    regression = (Kernel if head.kind == kernel.KIND else Ridge).of(pictures)
+    assert regression is not None
+    return regression.at(numbers["penalty"], (numbers["base"],))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    work: Path
+    model: str
+    task: str
+    shots: int
+    n_val: int
+    candidate: str
+    seed: int
+
+    @property
+    def place(self) -> Path:
+        words = (self.model, self.task, str(self.shots), str(self.n_val), self.candidate, str(self.seed))
+        return self.work / "together" / f"{'-'.join(words).replace(' ', '_')}.json"
+
+
+def run(job: Job) -> dict[str, Any]:
+    """One tune, and test accuracies: of the head, of the tuned prompt, of both as they were tuned, and of a
+    head that is fitted to the tuned prompt.
+    """
+    found = drawn(job.work, job.model, job.task, job.seed)
+    parts = slice(0, job.shots), slice(job.shots, job.shots + job.n_val)
+    train, val = (pictures_of(found.classes, [part] * len(found.classes)) for part in parts)
+    scale, test = found.bundle.manifest.logit_scale, found.tests["test"]
+    names, F = found.task.class_names, test.features[:]
+    words = words_features(found.bundle, names)
+    of_words = Pictures(joined(train, val), words, scale)
+    chosen = best_head(of_words)
+    assert chosen is not None  # pictures of the development set differ
+    head, candidate = chosen.head, CANDIDATES[job.candidate]
+    share, taken = (head.base, head.base) if candidate.replaces_words else (1.0, 0.0)
+    drawn_features = of_words.pictures.features[: len(of_words.pictures)]
+    added = left_out_logits(head, of_words) - taken * logits_of(drawn_features, words, scale)
+    added *= candidate.weight
+    beside = Beside(share, added[: len(train)], added[len(train) :])
+    best: list[Evaluation] = []
+    spent = 0
+
+    def see(update: Update) -> None:
+        nonlocal spent
+        spent = update.state.queries
+        best[:] = [update.state.best]
+
+    tuned(
+        found.bundle,
+        names,
+        EDGE,
+        train,
+        val,
+        job.seed,
+        QUERIES,
+        see,
+        functools.partial(EdgeBeside, beside=beside),
+        functools.partial(ObjectiveBeside, beside=beside),
+    )
+    T = best[0].class_features
+
+    def right(logits: Floats | Doubles) -> float:
+        return float((logits.argmax(axis=1) == test.labels).mean())
+
+    by_head = head.logits(F, words, scale)
+    by_prompt = logits_of(F, T, scale)
+    together = share * by_prompt + candidate.weight * (by_head - taken * logits_of(F, words, scale))
+    again = best_head(Pictures(of_words.pictures, T, scale))
+    about = {k: v for k, v in dataclasses.asdict(job).items() if k != "work"}
+    return {
+        **about,
+        "kind": head.kind,
+        "queries": spent,
+        "head": right(by_head),
+        "prompt": right(by_prompt),
+        "together": right(together),
+        "a head on it": right(again.head.logits(F, T, scale)) if again else right(by_prompt),
+    }
+
+
+def kept(job: Job) -> dict[str, Any]:
+    if not job.place.exists():
+        job.place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(job.place, run(job))
+        print(job.place.stem, flush=True)
+    found: dict[str, Any] = json.loads(job.place.read_text(encoding="utf-8"))
+    return found
+
+
+WAYS = ("prompt", "together", "a head on it")
+
+
+def figures(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Split -> candidate -> mean accuracies, and what each way gains over the head alone (95 %)."""
+    found: dict[str, Any] = {}
+    for shots, n_val in SPLITS:
+        for name in CANDIDATES:
+            own = [r for r in runs if (r["shots"], r["n_val"], r["candidate"]) == (shots, n_val, name)]
+            if own:
+                found.setdefault(f"{shots} + {n_val}", {})[name] = {
+                    "runs": len(own),
+                    **{w: round(100 * float(np.mean([r[w] for r in own])), 2) for w in ("head", *WAYS)},
+                    **{f"{w} less head": gain(own, w) for w in WAYS},
+                }
+    return found
+
+
+def gain(runs: Sequence[dict[str, Any]], way: str) -> list[float]:
+    return [round(each, 2) for each in bootstrap([100 * (r[way] - r["head"]) for r in runs])]
+
+
+def write_page(results: dict[str, Any]) -> None:
+    rows = []
+    for split, of_split in results["splits"].items():
+        for name, each in of_split.items():
+            ways = WAYS if name != ALONE else (WAYS[0], WAYS[2])  # nothing is added to it
+            cells = [
+                f"{each[w]:.1f}, {{:+.1f}} ({{:+.1f}} to {{:+.1f}})".format(*each[f"{w} less head"])
+                if w in ways
+                else ""
+                for w in WAYS
+            ]
+            rows.append([split, name, str(each["runs"]), f"{each['head']:.1f}", *cells])
+    header = ["shots + validation", "the loss is of", "runs", "the head alone"]
+    header += ["the tuned prompt alone", "both as they were tuned", "a head on the tuned prompt"]
+    lines = [*markdown_table(header, rows), "", one_line(results["machine"])]
+    replace_between(PAGE, "together", "\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    jobs = [
+        Job(given.work, model, task, shots, n_val, candidate, seed)
+        for seed, (shots, n_val), task, model, candidate in itertools.product(
+            given.seeds, SPLITS, TASKS, given.models, CANDIDATES
+        )
+    ]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
+        runs = list(pool.map(kept, jobs))
+    write_page(keep_results({"machine": describe_machine(), "splits": figures(runs)}, RESULTS))
+
+
+if __name__ == "__main__":
+    main()
