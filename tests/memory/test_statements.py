@@ -126,7 +126,7 @@ def test_a_sketch(rank: int, kept_rounds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "embed_dim", "n"), [(40, 96, 2_000), (10, 400, 500), (500, 128, 2_000)]
+    ("n_classes", "embed_dim", "n"), [(40, 96, 2_000), (10, 400, 500), (500, 128, 2_000), (500, 512, 1_000)]
 )
 def test_a_head(n_classes: int, embed_dim: int, n: int) -> None:
     drawn = LabelledFeatures(unit(n, embed_dim), np.arange(n) % n_classes)

@@ -54,13 +54,14 @@ def _regression(pictures: Pictures, kind: str) -> Regression | None:
 
 
 def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> Iterator[Group]:
-    """The candidates, one kind after the other, so that only one of them is in memory."""
+    """The candidates. Only one of them is in memory, when whoever takes one lets it go before the next."""
     if kind != gaussian.KIND:
         before_each()
         if found := _regression(pictures, kind):
             for group in found.groups():
                 before_each()
                 yield group
+                del group
         del found
     if kind in (AUTO, gaussian.KIND):
         before_each()
@@ -68,6 +69,7 @@ def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> I
             for shrunk in fitted.groups():
                 before_each()
                 yield shrunk
+                del shrunk
 
 
 def peak_bytes(n_classes: int, embed_dim: int, n_pictures: int) -> int:

@@ -10,6 +10,7 @@ Every class weighs alike. A class of one picture has no say: left out, it is unk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -109,21 +110,21 @@ class Pictures:
 
 def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
     """The best of all options of all groups; None without a group. Costs no query."""
-    best: tuple[float, float] | None = None
     chosen: Chosen | None = None
+    least = (math.inf, math.inf)
     for group in groups:
         accuracies = _accuracies(pictures, group)
         top = float(accuracies.max())
-        if best is not None and -top > best[0]:
-            continue
-        tied = np.flatnonzero(accuracies == top)
-        losses = _losses(pictures, group, tied)
-        option, hottest = np.unravel_index(losses.argmin(), losses.shape)
-        found = -top, float(losses[option, hottest])
-        if best is None or found < best:
-            best, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
-            head = group.head(number).at(temperature)
-            chosen = Chosen(head, top, *_answers(pictures, group, number, temperature))
+        if -top <= least[0]:
+            tied = np.flatnonzero(accuracies == top)
+            losses = _losses(pictures, group, tied)
+            option, hottest = np.unravel_index(losses.argmin(), losses.shape)
+            found = -top, float(losses[option, hottest])
+            if found < least:
+                least, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
+                head = group.head(number).at(temperature)
+                chosen = Chosen(head, top, *_answers(pictures, group, number, temperature))
+        del group  # it is large, and the next one is made now
     return chosen
 
 
