@@ -5,7 +5,8 @@
 
 The paper's backbones with random weights. Every tune is the command a user types, in a process of its own,
 with 16 pictures of 12 megapixels for each of 10 classes; watched from outside, never from within. With more
-classes only the first passes of pictures are encoded, and random features stand for the rest.
+classes only the first passes of pictures are encoded, and random features stand for the rest. The head is
+measured on 16 pictures for each of 1,000 classes.
 Writes bench/results/memory.json and docs/memory.md.
 """
 
@@ -46,7 +47,7 @@ MODELS = (
     ("ViT-L-14", "fp32", 160),
 )
 CLASSES = (10, 100, 1000)
-PARTS = ("tunes", "smallest", "sharpness", "edge", "cgroup", "torch")
+PARTS = ("tunes", "smallest", "sharpness", "edge", "head", "cgroup", "torch")
 DEFAULT_MIB = 128
 SHOTS, PICTURE = 16, (4000, 3000)
 POPULATION = {10: 40, 100: 16, 1000: 4}  # smaller where a query takes seconds: the batch is the plan's
@@ -54,12 +55,13 @@ GENERATIONS = 3
 SHARPNESS_QUERIES = 1070  # a generation of the paper's stage 1, with its sweep at d = 512
 # A generation of edge, and rounds of its stage 2 until all columns are there: where it is tried.
 EDGE_QUERIES = {("ViT-B-16", 10): 220, ("ViT-B-16", 100): 220, ("ViT-B-16", 1000): 60, ("RN50", 1000): 60}
+HEADS = (("RN50", 1000), ("ViT-B-16", 1000))  # the widest image features, and the model that most have
 REAL_PASSES = 3  # of pictures, in tunes on many classes
 SAMPLE_SECONDS = 0.003
 MARGIN_MIB = 8  # of the hard limit, above the budget
 MIB = 1 << 20
 WORK_FOLDER = "prompt.safetensors.work"
-PHASES = ("imports", "pictures", "image tower", "text tower")
+PHASES = ("imports", "pictures", "image tower", "text tower", "head")
 
 # A fat parent's memory would count for its child until exec: so a small one starts it.
 LAUNCHER = """
@@ -133,6 +135,8 @@ def _phase(phase: str, work: Path, lines: list[str]) -> str:
         return "image tower" if (work / "features.journal").exists() else phase
     if phase == "image tower" and any(re.match(r"encoded [\d,]+ pictures?", line) for line in lines):
         return "text tower"
+    if phase == "text tower" and any(re.match(r"stopped: |zero-shot  queries 1  ", line) for line in lines):
+        return "head"
     return phase
 
 
@@ -165,24 +169,40 @@ def tune(
     bundle: Path, n_classes: int, budget_mib: int, folder: Path, procs: Path | None = None, **options: Any
 ) -> dict[str, Any]:
     """One whole tune of the paper's stage 1, watched; without the sharpness sweep unless `rho` says so."""
-    pictures, names = pictures_for(n_classes, folder)
-    output = folder / WORK_FOLDER.removesuffix(".work")
     population = POPULATION[n_classes]
     options = {
-        "bundle": bundle,
-        "images": pictures,
-        "class-names": names,
-        "output": output,
         "preset": "paper",
-        "shots": SHOTS,
-        "val": 0,
         "population": population,
         "rho": 0,
-        "change-point": GENERATIONS,
-        "max-queries": GENERATIONS * population + 1,
-        "memory-budget": f"{budget_mib}MiB",
-    } | {name.replace("_", "-"): value for name, value in options.items()}
-    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        "change_point": GENERATIONS,
+        "max_queries": GENERATIONS * population + 1,
+    } | options
+    n_pictures = SHOTS if n_classes == 10 else 1
+    return watched_tune(bundle, n_classes, n_pictures, budget_mib, folder, procs, **options)
+
+
+def watched_tune(
+    bundle: Path,
+    n_classes: int,
+    n_pictures: int,
+    budget_mib: int,
+    folder: Path,
+    procs: Path | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """One tune with these options, on n_pictures a class."""
+    pictures, names = pictures_for(n_classes, n_pictures, folder)
+    output = folder / WORK_FOLDER.removesuffix(".work")
+    options |= {
+        "bundle": bundle,
+        "images": pictures,
+        "class_names": names,
+        "output": output,
+        "shots": SHOTS,
+        "val": 0,
+        "memory_budget": f"{budget_mib}MiB",
+    }
+    flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
     output.unlink(missing_ok=True)
     module = ["-m", "sharpzo_edge"] if n_classes == 10 else [__file__, "--sampled"]
@@ -195,6 +215,11 @@ def edge_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path, queri
     return tune(
         bundle, n_classes, budget_mib, folder, preset="edge", rho=0.02, change_point=1, max_queries=queries
     )
+
+
+def head_tune(bundle: Path, n_classes: int, budget_mib: int, folder: Path) -> dict[str, Any]:
+    """The head alone, of SHOTS pictures a class."""
+    return watched_tune(bundle, n_classes, SHOTS, budget_mib, folder, preset="head")
 
 
 def tune_with_sampled_pictures() -> None:
@@ -223,15 +248,18 @@ def tune_with_sampled_pictures() -> None:
     cli.main()
 
 
-def pictures_for(n_classes: int, folder: Path) -> tuple[Path, Path]:
-    """A folder of pictures with so many classes, and the words for its folders; made once.
+def pictures_for(n_classes: int, n_pictures: int, folder: Path) -> tuple[Path, Path]:
+    """A folder of so many classes with so many pictures each, and the words for its folders; made once.
 
-    10 classes have 16 pictures of 12 megapixels each; of more classes, each has one, and every tenth's is
-    that large. Files are links to a few.
+    Of 10 classes, all pictures have 12 megapixels; of more, the first one of every tenth class has. Files are
+    links to a few.
     """
     from PIL import Image
 
-    root, words = folder / f"pictures-{n_classes}", folder / f"names-{n_classes}.json"
+    root, words = (
+        folder / f"pictures-{n_classes}-{n_pictures}",
+        folder / f"names-{n_classes}-{n_pictures}.json",
+    )
     names = names_of(n_classes)
     if words.exists():
         return root, words
@@ -242,8 +270,9 @@ def pictures_for(n_classes: int, folder: Path) -> tuple[Path, Path]:
     assert Image.open(large[0]).size == PICTURE
     for k in range(n_classes):
         (root / f"class_{k:04}").mkdir()
-        for i in range(SHOTS if n_classes == 10 else 1):
-            source = large[i % 4] if n_classes == 10 or k % 10 == 0 else small
+        for i in range(n_pictures):
+            is_large = n_classes == 10 or (i == 0 and k % 10 == 0)
+            source = large[i % 4] if is_large else small
             os.link(source, root / f"class_{k:04}" / f"{i:02}.jpg")
     words.write_text(json.dumps({f"class_{k:04}": name for k, name in enumerate(names)}))
     return root, words
@@ -432,6 +461,8 @@ def measure(
     queries = EDGE_QUERIES.get((model, n_classes))
     if "edge" in parts and weights == "fp32" and queries is not None:
         row["edge"] = summary(edge_tune(bundle, n_classes, budget, folder, queries))
+    if "head" in parts and weights == "fp32" and (model, n_classes) in HEADS:
+        row["head"] = summary(head_tune(bundle, n_classes, budget, folder))
     if n_classes > 10:
         # A query of torch's on 1,000 classes takes a minute: of one model.
         if "torch" in parts and weights == "fp32" and (n_classes < 1000 or model == "ViT-B-16"):
@@ -531,6 +562,7 @@ def page(results: dict[str, Any]) -> str:
         f"- 10 classes: {SHOTS} 12-megapixel JPEGs each, pictures to prompt, by the command a user types.",
         f"- More classes: one picture each. The first {REAL_PASSES} passes are encoded, and random features",
         "  stand for the rest.",
+        f"- The head alone (`--preset head`): {SHOTS} pictures a class, of which as few are encoded.",
         "- Peak RSS is seen from outside (wait4), Python included. Phases are sampled every "
         f"{SAMPLE_SECONDS * 1e3:.0f} ms.",
         "- torch: both towers loaded, one candidate at a time, 77 positions a class.",
@@ -613,6 +645,7 @@ RUNS = {
     "at_the_smallest": ", smallest budget",
     "with_sharpness": ", sharpness-aware",
     "edge": ", edge preset",
+    "head": ", the head alone",
 }
 
 
@@ -656,7 +689,7 @@ def targets(results: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
             if "at_the_smallest" in row:
                 seen = row["at_the_smallest"]["peak_mib"]
                 yield f"{what}: peak within the smallest budget", seen, row["smallest_mib"]
-        for key in ("with_sharpness", "edge"):
+        for key in ("with_sharpness", "edge", "head"):
             if key in row:
                 yield f"{what}{RUNS[key]}: peak", row[key]["peak_mib"], limit
 
