@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export same-prompts docs lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full develop-models bench-selection bench-heads soak clean
+.PHONY: help demo test test-device test-oldest test-export same-prompts docs lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, tas
 	$(ACCURACY).report.plot
 	$(ACCURACY).report.page
 
+bench-textile: $(DEVICE)/installed  ## type the commands of docs/textile.md, and write what they print
+	PYTHONPATH=bench $(DEVICE)/bin/python bench/textile.py
+
 develop-models: $(EXPORT)/recipe-installed  ## make the development set: two small CLIPs and six tasks (two hours; WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.recipe --work $(WORK)
 
@@ -87,6 +90,9 @@ bench-selection: develop-models  ## compare ways to choose an evaluation, on the
 
 bench-heads: develop-models  ## compare closed-form heads, on the development set (WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.head_study --work $(WORK)
+
+bench-together: develop-models  ## tune prompt and head together, on the development set (WORK=folder)
+	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.together --work $(WORK)
 
 soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)

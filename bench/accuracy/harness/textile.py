@@ -1,5 +1,7 @@
 """The task `textile`: simulated pictures of cloth under inspection, of the package conformal-clip-data.
 
+    python -m accuracy.harness.textile FOLDER
+
 It is a task from real work. The package (MIT) is downloaded and never shipped, and nothing was tuned on
 it. The words for its classes are ours.
 """
@@ -76,3 +78,7 @@ def write_textile(root: Path, wheel: bytes) -> None:
                 for path in paths:
                     (root / split / folder / path.name).write_bytes(package.read(str(path)))
     (root / "test.part").rename(root / "test")
+
+
+if __name__ == "__main__":
+    textile_task(Path(sys.argv[1]))
