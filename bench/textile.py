@@ -79,7 +79,7 @@ def measured(options: tuple[str, ...], seed: int) -> dict[str, Any]:
         *("--seed", seed, *options),
     )
     test = command("eval", "--bundle", MODEL, "--images", f"{PICTURES}/test", "--prompt", other)
-    return {"tune": {key: tuned[key] for key in ("use", "queries", "seconds")}, "eval": test}
+    return {"tune": {key: tuned[key] for key in ("use", "queries")}, "eval": test}
 
 
 def parts(results: dict[str, Any]) -> dict[str, str]:
@@ -96,11 +96,9 @@ def table(results: dict[str, Any]) -> str:
     for pictures, runs in results["by"].items():
         ways = (mean_and_spread([100 * run["eval"]["by"][use] for run in runs]) for use in USES)
         holes = mean_and_spread([100 * run["eval"]["per_class"][HOLE] for run in runs])
-        queries, seconds = (
-            statistics.fmean(run["tune"][key] for run in runs) for key in ("queries", "seconds")
-        )
-        rows.append([pictures, *ways, holes, f"{queries:,.0f}", f"{seconds:.0f}"])
-    header = ["shots + validation, a class", *WAYS, "holes found, way in use", "queries", "seconds"]
+        queries = statistics.fmean(run["tune"]["queries"] for run in runs)
+        rows.append([pictures, *ways, holes, f"{queries:,.0f}"])
+    header = ["shots + validation, a class", *WAYS, "holes found, way in use", "queries"]
     return "\n".join(markdown_table(header, rows))
 
 
