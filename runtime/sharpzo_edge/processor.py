@@ -1,11 +1,12 @@
 """The processor: its kind, and the instructions that make int8 arithmetic fast.
 
-All of it comes from Linux's /proc/cpuinfo. An emulator may pass the host's file through: nothing is known then.
+All of it comes from Linux's /proc/cpuinfo. Nothing is known where an emulator passes the host's file through.
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ INT8_MATRIX = {"x86_64": ("amx_int8",), "aarch64": ("i8mm",)}
 class Processor:
     """machine: such as "aarch64";  name: as the kernel has it, None where it does not tell
 
-    int8_dot, int8_matrix: instructions for products of int8 numbers that are there, by the kernel's names; None
-        where the system does not tell
+    int8_dot, int8_matrix: the instructions for products of int8 numbers that it has, by the kernel's names;
+        None where the system does not tell
     """
 
     machine: str
@@ -59,7 +60,7 @@ def parse_cpuinfo(text: str, machine: str) -> Processor:
             flags.append(set(value.split()))
     everywhere = set.intersection(*flags) if flags else None
 
-    def found(wanted: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    def found(wanted: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
         return None if everywhere is None else tuple(f for f in wanted[machine] if f in everywhere)
 
     return Processor(machine, names[0] if names else None, found(INT8_DOT), found(INT8_MATRIX))
