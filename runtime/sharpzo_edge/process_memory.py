@@ -18,9 +18,10 @@ from pathlib import Path
 MIB = 1 << 20
 DEFAULT_BUDGET = "128MiB"  # the default of --memory-budget
 
-# Constants of glibc's mallopt and Linux's madvise.
+# Constants of glibc's mallopt, and of Linux's madvise and prctl.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MADV_DONTNEED = 4
+PR_SET_THP_DISABLE = 41
 LARGEST_HEAP_BLOCK = 256 << 10  # bytes; larger blocks become mappings
 CGROUPS = Path("/sys/fs/cgroup")
 NO_GROUP_LIMIT = 1 << 60  # what stands for no limit is a number near the largest
@@ -114,18 +115,23 @@ def _room_of(group: Path) -> int | None:
 def govern() -> None:
     """Set up the memory of the whole process for small peaks, and let budgets bound the whole process.
 
-    The command line calls this. A library must not do it to the program that uses it. Without this call,
-    nothing in the process is changed, and a budget bounds only what a call adds (memory/budget.py).
+    The command line calls this, before numpy is imported. A library must not do it to the program that uses
+    it. Without this call, nothing in the process is changed, and a budget bounds only what a call adds
+    (memory/budget.py).
 
     From now on glibc makes a separate mapping for every large block, and returns it to the system when the
     block is freed. So the peak is the largest sum of blocks that are in use at one time. The price is a page
     fault for each page of a new block. By default, glibc would raise the threshold up to 32 MiB, and keep
     freed blocks in its heaps, one heap a thread. Other C libraries: only budgets change.
+
+    Linux gives this process and its children no huge pages any more. One of them is 2 MiB, or 32 MiB where a
+    page is 16 KiB, and all of it is resident when one byte of it is used.
     """
     global _governed
     _governed = True
     with contextlib.suppress(AttributeError, OSError, ValueError):
         libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_THP_DISABLE, *map(ctypes.c_ulong, (1, 0, 0, 0)))
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK)
         libc.mallopt(M_TRIM_THRESHOLD, LARGEST_HEAP_BLOCK)
         libc.mallopt(M_ARENA_MAX, 1)

@@ -20,6 +20,7 @@ from sharpzo_edge.process_memory import (
 from support.processes import finish
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
+STATUS = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,31 @@ def test_giving_back_library_pages_loses_nothing(monkeypatch):
     assert peak_rss_mib() >= rss_mib() > 0
     anonymous = anonymous_mib()
     assert anonymous is None or 0 < anonymous <= peak_rss_mib()
+
+
+THP = """
+import sys
+
+def thp_enabled():
+    lines = open("/proc/self/status").read().splitlines()
+    return [line.split()[1] for line in lines if line.startswith("THP_enabled")]
+
+"""
+IN_A_COMMAND = """
+from sharpzo_edge import __main__, cli
+cli.app = lambda **options: print(*thp_enabled(), "numpy" in sys.modules)
+sys.argv = ["sharpzo-edge"]
+__main__.main()
+"""
+IN_A_LIBRARY = "import sharpzo_edge; sharpzo_edge.tune; print(*thp_enabled())"
+
+
+@pytest.mark.skipif("THP_enabled" not in STATUS, reason="the system does not tell of huge pages")
+def test_a_command_has_no_huge_pages_and_a_library_leaves_them():
+    """They are off before numpy is imported: its library's buffer would be in one."""
+    before = finish([sys.executable, "-c", f"{THP}print(*thp_enabled())"]).stdout
+    assert finish([sys.executable, "-c", THP + IN_A_COMMAND]).stdout == "0 False\n"
+    assert finish([sys.executable, "-c", THP + IN_A_LIBRARY]).stdout == before
 
 
 COMMAND = [sys.executable, "-m", "sharpzo_edge", "tune", "--threads", "1", "--json"]
