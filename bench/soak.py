@@ -85,7 +85,7 @@ class Fault:
 
 
 OWN_FILES = (
-    *("run.json", "pictures.json", "features.npy", "checkpoint.safetensors"),
+    *("run.json", "machine.json", "pictures.json", "features.npy", "checkpoint.safetensors"),
     *("crops.journal", "features.journal", "prompt"),
 )
 FAULTS = (  # one of these groups, and one of its faults

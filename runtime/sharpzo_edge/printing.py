@@ -217,7 +217,10 @@ def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
 
 
 def doctor_lines(checks: Sequence[Check]) -> list[str]:
-    return [f"{'ok ' if check.ok else 'BAD'}  {check.name:12} {check.found}" for check in checks]
+    """A line for each check, and a verdict."""
+    lines = [f"{'ok ' if check.ok else 'BAD'}  {check.name:12} {check.found}" for check in checks]
+    n_bad = sum(not check.ok for check in checks)
+    return [*lines, f"{counted(n_bad, 'thing')} to put right first" if n_bad else "this machine can run it"]
 
 
 def demo_lines(result: DemoResult) -> list[str]:

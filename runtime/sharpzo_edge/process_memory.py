@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 MADV_DONTNEED = 4
 PR_SET_THP_DISABLE = 41
 LARGEST_HEAP_BLOCK = 256 << 10  # bytes; larger blocks become mappings
-CGROUPS = Path("/sys/fs/cgroup")
-NO_GROUP_LIMIT = 1 << 60  # what stands for no limit is a number near the largest
 _governed = False
 # More file pages than this after the imports: files are cached in large pieces. In small ones it is 31 MiB.
 LARGE_PIECES = 36 * MIB
@@ -52,64 +51,6 @@ def rss_mib() -> float:
 def tells_rss() -> bool:
     """Whether the system tells what this process holds at this moment (Linux, with /proc)."""
     return "VmRSS" in _proc_status()
-
-
-def available_mib() -> float | None:
-    """The memory that programs can still get, in MiB. None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 / MIB
-    return None
-
-
-def group_room_mib() -> float | None:
-    """What this process's control groups leave of their memory limits, in MiB; None without a limit.
-
-    A container or a service has them. What the page cache can give back counts as free.
-    """
-    room = [found for group in _memory_groups() if (found := _room_of(group)) is not None]
-    return min(room) / MIB if room else None
-
-
-def _memory_groups() -> Iterator[Path]:
-    """The folders of this process's groups and of all above them, of both versions of Linux's groups.
-
-    In a container the path may be the host's, and only the topmost folder is there.
-    """
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = CGROUPS / "memory" if controllers else CGROUPS
-        group = top / path.strip("/")
-        yield from (each for each in (group, *group.parents) if each.is_relative_to(top))
-
-
-def _room_of(group: Path) -> int | None:
-    """Bytes that a group may still take; None without a limit."""
-    for most, used, cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            limit = (group / most).read_text().strip()
-            if limit == "max" or int(limit) >= NO_GROUP_LIMIT:
-                return None
-            counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            usage = int((group / used).read_text()) - int(counts.get(cached, 0))
-            return max(0, int(limit) - usage)
-        except (OSError, ValueError):
-            continue
-    return None
 
 
 def govern() -> None:
@@ -224,8 +165,12 @@ def _mappings() -> Iterator[_Mapping]:
 def _proc_status() -> dict[str, int]:
     """The sizes in /proc/self/status by name, in bytes. Empty where the file cannot be read."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        return sizes_in(Path("/proc/self/status").read_text())
     except OSError:
         return {}
-    sizes = (line.split() for line in lines if line.endswith(" kB"))
-    return {name.rstrip(":"): int(value) * 1024 for name, value, _ in sizes}
+
+
+def sizes_in(text: str) -> dict[str, int]:
+    """The lines `name: number kB` of a file in /proc, in bytes by name."""
+    found = re.findall(r"^(\w+):[ \t]*([0-9]{1,15}) kB$", text, re.MULTILINE)
+    return {name: int(number) * 1024 for name, number in found}

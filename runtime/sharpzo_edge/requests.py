@@ -36,8 +36,8 @@ CLASS_NAMES = "JSON object: folder name to the words to use."
 STRICT = "Fail when a picture cannot be read, instead of passing it over."
 USE = "Which answer of the prompt's file: words, prompt, head or both; without it, what tune chose."
 SEED = "Decides the few-shot split and all randomness."
-THREADS = "Threads of the towers; 0: one a physical core."
-BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: no limit."
+THREADS = "Threads of the towers; 0: one a core that this process may use."
+BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: what the machine can give."
 
 
 def option(help: str, *spellings: str, default: Any = dataclasses.MISSING) -> Any:

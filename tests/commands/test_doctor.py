@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
-from sharpzo_edge import libraries, process_memory
+from sharpzo_edge import libraries, machine
+from sharpzo_edge.commands import board
+from sharpzo_edge.commands import doctor as doctor_module
 from sharpzo_edge.commands.doctor import doctor
+from sharpzo_edge.printing import doctor_lines
 
 LIBRARIES = ["numpy", "onnxruntime", "Pillow", "safetensors"]
 
@@ -19,9 +22,12 @@ def by_name(checks):
 @pytest.mark.oldest_onnxruntime
 def test_a_machine_that_runs_these_tests_is_well(bundle):
     checks = doctor(bundle.folder)
-    assert list(by_name(checks)) == ["64-bit", "Python", *LIBRARIES, "free memory", "bundle"]
+    machine = ["processor", "pages", "free memory", "power", "demo fits"]
+    of_bundle = ["bundle", "storage", "bundle fits"]
+    assert list(by_name(checks)) == ["64-bit", "Python", *LIBRARIES, *machine, *of_bundle]
     assert [check for check in checks if not check.ok] == []
-    assert [check.name for check in doctor(None)] == [check.name for check in checks[:-1]]
+    assert [check.name for check in doctor(None)] == [check.name for check in checks[:-3]]
+    assert doctor_lines(checks)[-1] == "this machine can run it"
 
 
 def test_a_flipped_bit_is_found(bundle_copy):
@@ -77,11 +83,37 @@ def test_an_interpreter_that_is_not_there_is_told(monkeypatch, tmp_path):
     assert not by_name(doctor(None))["onnxruntime"].ok
 
 
-@pytest.mark.parametrize("text", ["MemTotal: 5 kB\n", "", "no colon at all\n"])
-def test_a_system_that_does_not_tell_its_memory_is_no_error(monkeypatch, text):
-    monkeypatch.setattr(process_memory.Path, "read_text", lambda path: text)
-    assert process_memory.available_mib() is None
+def test_a_machine_with_little_memory_is_told_what_fits(monkeypatch, bundle):
+    small = machine.Machine(4, 20.0, 10.0, machine.GROUP)
+    monkeypatch.setattr(doctor_module, "this_machine", lambda: small)
+    checks = doctor(bundle.folder)
+    found = by_name(checks)
+    assert not found["free memory"].ok and "20 MiB within the limit of this" in found["free memory"].found
+    assert "Raise that limit" in found["free memory"].found
+    for name in ("demo fits", "bundle fits"):
+        assert not found[name].ok and "can give 20" in found[name].found
+    assert doctor_lines(checks)[-1].endswith("to put right first")
+    monkeypatch.setattr(doctor_module, "this_machine", lambda: machine.Machine(4, None, 0.0, machine.SYSTEM))
     assert by_name(doctor(None))["free memory"].ok
+
+
+@pytest.mark.parametrize(
+    ("text", "ok", "word"),
+    [
+        ("throttled=0x0\n", True, "well since"),
+        ("throttled=0x50005\n", False, "supply"),
+        ("0x50000", True, "since its start"),
+        ("e0008", True, "cool it"),
+        ("VCHI initialization failed", True, "not told"),
+        ("", True, "not told"),
+    ],
+)
+def test_a_boards_word_on_its_power_is_understood(monkeypatch, tmp_path, text, ok, word):
+    told = tmp_path / "get_throttled"
+    told.write_text(text)
+    monkeypatch.setattr(board, "THROTTLED", told)
+    found = by_name(doctor(None))["power"]
+    assert found.ok == ok and word in found.found
 
 
 def test_a_library_that_says_anything_in_any_bytes_is_quoted(python):
@@ -100,45 +132,6 @@ def test_too_little_memory_is_not_the_librarys_fault(python, said):
 
 def test_a_killed_import_is_a_matter_of_memory(python):
     assert "memory is short" in python(f"kill -{int(signal.SIGKILL)} $$").found
-
-
-GROUPS = {
-    "version 2": ("0::/box\n", "box", "memory.max", "memory.current", "inactive_file"),
-    "version 1": (
-        *("7:cpu:/\n4:memory:/box\n0::/\n", "memory/box"),
-        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ),
-    "the host's path": ("0::/docker/4711\n", "", "memory.max", "memory.current", "inactive_file"),
-}
-
-
-@pytest.mark.parametrize("kind", GROUPS)
-def test_the_limit_of_a_container_is_this_machines(kind, tmp_path, monkeypatch):
-    told, place, most, used, cached = GROUPS[kind]
-    group = tmp_path / place
-    group.mkdir(parents=True, exist_ok=True)
-    real = process_memory.Path.read_text
-
-    def read_text(path, *given):
-        return told if str(path) == "/proc/self/cgroup" else real(path, *given)
-
-    monkeypatch.setattr(process_memory.Path, "read_text", read_text)
-    monkeypatch.setattr(process_memory, "CGROUPS", tmp_path)
-    for name, limit, room in (("small", 100 << 20, 75), ("wide", 1 << 30, 999), ("none", None, None)):
-        (group / most).write_text(("max" if kind != "version 1" else "9223372036854771712") + "\n")
-        if limit is not None:
-            (group / most).write_text(f"{limit}\n")
-        (group / used).write_text(f"{45 << 20}\n")
-        (group / "memory.stat").write_text(f"anon 5\n{cached} {20 << 20}\n")
-        assert process_memory.group_room_mib() == room, name
-        check = by_name(doctor(None))["free memory"]
-        assert check.ok == (name != "small")
-        assert ("75 MiB within this container" in check.found) == (name == "small")
-
-
-def test_without_groups_there_is_no_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(process_memory, "CGROUPS", tmp_path / "none")
-    assert process_memory.group_room_mib() is None
 
 
 def test_a_system_without_proc_is_told_before_what_it_breaks(python, monkeypatch, tmp_path):

@@ -235,7 +235,16 @@ def test_a_file_system_without_locks_is_said_and_used(images: Path, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "name", ["prompt", "features.npy", "run.json", "pictures.json", "checkpoint.safetensors", "crops.journal"]
+    "name",
+    [
+        "prompt",
+        "features.npy",
+        "run.json",
+        "machine.json",
+        "pictures.json",
+        "checkpoint.safetensors",
+        "crops.journal",
+    ],
 )
 def test_a_read_that_fails_once_costs_nothing(name: str, images: Path, tmp_path: Path) -> None:
     """Wherever it comes, before or after a stop: one of our errors, and the same command ends as ever.

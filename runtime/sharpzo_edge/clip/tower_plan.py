@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from ..machine import usable_cores
 from ..process_memory import MIB
 from .class_prompts import CHUNK_ROWS, chunked_rows, names_bytes
 from .manifest import ImageSpec, Manifest, Step, TextSpec
@@ -218,4 +218,4 @@ def _weights_bytes(manifest: Manifest, spec: TextSpec | ImageSpec, mode: Mode) -
 
 
 def _run_bytes(threads: int) -> int:
-    return RUN_BYTES + THREAD_BYTES * (threads or os.cpu_count() or 1)
+    return RUN_BYTES + THREAD_BYTES * (threads or usable_cores())

@@ -9,14 +9,22 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..demo import BUNDLE as SHIPPED
 from ..errors import SharpzoError
 from ..libraries import NO_TELEMETRY, install_anew, is_about_memory, is_without_proc, without_proc
-from ..process_memory import available_mib, group_room_mib
+from ..machine import SYSTEM, WAYS_OUT, Machine, this_machine
+from .board import pages_found, power_found, processor_found, storage_found
+
+if TYPE_CHECKING:
+    from ..clip.bundle import Bundle
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MIB = 128
 IMPORT_SECONDS = 120
+# The tune that is asked about: so many classes of two words or so, and 20 pictures of each.
+N_CLASSES, NAME_TOKENS, N_PICTURES = 10, 6, 200
 # A library, what is imported of it, and the version to try where another one cannot be.
 LIBRARIES = (
     ("numpy", "numpy", "numpy"),
@@ -37,12 +45,20 @@ class Check:
 
 def doctor(bundle: Path | None) -> list[Check]:
     """All checks, in the order in which a defect would show."""
+    machine = this_machine()
     checks = [_bits(), _python()]
     if is_without_proc():
         checks.append(Check("/proc", False, str(without_proc())))
-    checks += [*(_library(*each) for each in LIBRARIES), _memory()]
+    checks += [
+        *(_library(*each) for each in LIBRARIES),
+        Check("processor", True, processor_found()),
+        Check("pages", True, pages_found()),
+        _memory(machine),
+        Check("power", *power_found()),
+    ]
+    checks += _bundle(SHIPPED, machine, is_shipped=True)
     if bundle is not None:
-        checks += _bundle(bundle)
+        checks += _bundle(bundle, machine, is_shipped=False)
     return checks
 
 
@@ -93,31 +109,56 @@ def _library(name: str, module: str, package: str) -> Check:
     return Check(name, False, f"{why}: install it anew, for example {install_anew(package)}")
 
 
-def _memory() -> Check:
-    available, of_group = available_mib(), group_room_mib()
-    if available is None and of_group is None:
+def _memory(machine: Machine) -> Check:
+    if machine.free_mib is None:
         return Check("free memory", True, "unknown on this system")
-    known = [found for found in (available, of_group) if found is not None]
-    found = min(known)
-    is_limited = found == of_group
-    ok = found >= NEEDED_MIB
-    where = " within this container's or service's limit" * is_limited
-    what = "raise that limit" if is_limited else "stop other programs"
-    advice = "" if ok else f": about {NEEDED_MIB} MiB are needed; {what}"
-    return Check("free memory", ok, f"{found:.0f} MiB{where}{advice}")
+    ok = machine.free_mib >= NEEDED_MIB
+    where = "" if machine.bound == SYSTEM else f" within {machine.bound}"
+    advice = "" if ok else f": about {NEEDED_MIB} MiB are needed. {WAYS_OUT[machine.bound]}"
+    return Check("free memory", ok, f"{machine.free_mib:,.0f} MiB{where}{advice}")
 
 
-def _bundle(path: Path) -> list[Check]:
+def _bundle(path: Path, machine: Machine, is_shipped: bool) -> list[Check]:
     try:
         from ..clip.bundle import Bundle  # it needs libraries that were just judged
     except ImportError:
         return [Check("bundle", False, "not looked at, before all libraries are in order")]
     try:
         bundle = Bundle.open(path)
+        if is_shipped:
+            return [_fits("demo fits", bundle, machine)]
         bundle.verify()
     except SharpzoError as error:
         return [Check("bundle", False, str(error))]
     m = bundle.manifest
     pretrained = m.pretrained or "random weights"
     size = sum(file.size for file in m.files.values()) / 1e6
-    return [Check("bundle", True, f"{m.model} ({pretrained}), {size:.0f} MB, every checksum is right")]
+    found = f"{m.model} ({pretrained}), {size:.0f} MB, every checksum is right"
+    return [Check("bundle", True, found), _storage(bundle), _fits("bundle fits", bundle, machine)]
+
+
+def _storage(bundle: Bundle) -> Check:
+    """Measured on the larger of the files that a streamed tower reads again and again."""
+    m = bundle.manifest
+    largest = max((m.text.data, m.image.data), key=lambda name: m.files[name].size)
+    try:
+        return Check("storage", True, storage_found(bundle.path(largest)))
+    except OSError as error:
+        found = f"cannot read {largest}: {error.strerror}. Look at the disk that it is on"
+        return Check("storage", False, found)
+
+
+def _fits(name: str, bundle: Bundle, machine: Machine) -> Check:
+    from ..clip.sessions import onnxruntime_version
+    from ..memory.budget import budget_of
+    from ..memory.plan import Work, smallest_plan
+
+    work = Work(name_lengths=(NAME_TOKENS,) * N_CLASSES, n_features=N_PICTURES, threads=machine.cores, dim=1)
+    budget = budget_of(None, onnxruntime_version(), machine)
+    least = smallest_plan(bundle.manifest, work, budget).peak_mib
+    ok = least <= budget.given_mib
+    found = f"a tune of {bundle.manifest.model} with {N_CLASSES} classes takes {least:.0f} MiB or more"
+    if ok:
+        return Check(name, True, found)
+    given = f"this machine can give {budget.given_mib:,.0f} ({machine.bound})"
+    return Check(name, False, f"{found}, and {given}. {WAYS_OUT[machine.bound]}, or take a smaller model")

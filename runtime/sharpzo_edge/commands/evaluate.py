@@ -19,7 +19,8 @@ from ..clip.sessions import check_threads, onnxruntime_version
 from ..clip.tower_plan import ImagePlan
 from ..clip.towers import TextTower
 from ..errors import ImagesError, NumericsError, UsageError
-from ..memory.budget import budget_of
+from ..machine import this_machine
+from ..memory.budget import Budget, budget_of
 from ..memory.plan import Work, make_plan, plan_images
 from ..pictures.encode import encode_files
 from ..pictures.folder import LabelledFolder, Skipped, read_folder, skipped_pictures
@@ -61,7 +62,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     use:     which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
     classes: names to choose among, instead of the prompt's own or the folders'. Heads know only the classes
              that they were made from, so words and prompt are left
-    memory_budget: bounds what the call adds to this process; None is no limit
+    memory_budget: bounds what the call adds to this process; None: what the machine can give
     Costs no query for a prompt's own classes, one without a prompt, two for other classes with a prompt.
     Raises ImagesError when a folder is no class, or no picture could be read; with `strict`
     SkippedPicturesError when one could not.
@@ -85,7 +86,12 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
         )
     if prompt and request.classes is not None:
         use = _without_head(use, request, prompt, caller)
-    names, ways, plan = _ways(request, bundle, folder, prompt)
+    machine = this_machine(request.threads)
+    request = dataclasses.replace(request, threads=request.threads or machine.cores)
+    budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
+    if budget.note:
+        caller.say(f"note: {budget.note}")
+    names, ways, plan = _ways(request, bundle, folder, prompt, budget)
     by_disk = prompt if request.classes is None and class_names is None else None
     truth = _class_of_folder(folder, names, by_disk)
 
@@ -146,10 +152,14 @@ def _without_head(use: str, request: EvaluateRequest, prompt: TunedPrompt, calle
 
 
 def _ways(
-    request: EvaluateRequest, bundle: Bundle, folder: LabelledFolder, prompt: TunedPrompt | None
+    request: EvaluateRequest,
+    bundle: Bundle,
+    folder: LabelledFolder,
+    prompt: TunedPrompt | None,
+    budget: Budget,
 ) -> tuple[list[str], dict[str, Callable[[Floats], Floats]], ImagePlan]:
     """The names to choose among, the ways to get logits (b, K), and how the image tower will run."""
-    budget, scale = budget_of(request.memory_budget, onnxruntime_version()), bundle.manifest.logit_scale
+    scale = bundle.manifest.logit_scale
     if prompt and request.classes is None:
         image_plan = plan_images(
             bundle.manifest, request.threads, budget, folder.listing_bytes, prompt.n_bytes
@@ -165,7 +175,9 @@ def _ways(
     found: dict[str, Callable[[Floats], Floats]] = {}
     for length in {len(context): None for context in contexts.values()}:  # one tower for equal lengths
         alike = {use: context for use, context in contexts.items() if len(context) == length}
-        features, image_plan = _class_features(request, bundle, folder, names, folders, [*alike.values()])
+        features, image_plan = _class_features(
+            request, bundle, folder, names, folders, [*alike.values()], budget
+        )
         for use, T in zip(alike, features, strict=True):
             found[use] = partial(logits_of, class_features=T, logit_scale=scale)
     return list(names), found, image_plan
@@ -184,13 +196,13 @@ def _class_features(
     names: tuple[str, ...],
     folders: tuple[str, ...],
     contexts: Sequence[Floats],
+    budget: Budget,
 ) -> tuple[list[Floats], ImagePlan]:
     """Unit class features (K, E) of each context (m, D), and how the image tower will run.
 
     Costs a query for each.
     """
     n_context = len(contexts[0])
-    budget = budget_of(request.memory_budget, onnxruntime_version())
     ids = checked_token_ids(bundle, names, n_context, folders)
     work = Work(
         name_lengths=tuple(map(len, ids)),

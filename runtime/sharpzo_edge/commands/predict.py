@@ -12,6 +12,7 @@ import numpy as np
 from ..clip.bundle import Bundle
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
+from ..machine import this_machine
 from ..memory.budget import budget_of
 from ..memory.plan import plan_images
 from ..pictures.encode import encode_files
@@ -61,7 +62,7 @@ def predict_request(request: PredictRequest) -> PredictResult:
     """Labels for pictures.
 
     use: which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
-    memory_budget: bounds what the call adds to this process; None is no limit
+    memory_budget: bounds what the call adds to this process; None: what the machine can give
     Pictures that cannot be read are in `skipped`, and are told to on_progress. Raises ImagesError when none
     can be read, and with `strict` SkippedPicturesError when one cannot, after all others were labelled.
     """
@@ -89,8 +90,12 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
     bundle, prompt = Bundle.open(Path(request.bundle)), load_prompt(Path(request.prompt))
     check_fits(Path(request.prompt), prompt, bundle)
     use = checked_use(request.use, prompt, Path(request.prompt))
-    budget = budget_of(request.memory_budget, onnxruntime_version())
-    plan = plan_images(bundle.manifest, request.threads, budget, prompt_bytes=prompt.n_bytes)
+    machine = this_machine(request.threads)
+    budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
+    if budget.note:
+        caller.say(f"note: {budget.note}")
+    threads = request.threads or machine.cores
+    plan = plan_images(bundle.manifest, threads, budget, prompt_bytes=prompt.n_bytes)
     budget.require_floor()
     passed_over = Skipped()
     skipped: list[SkippedPicture] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
+from ..machine import this_machine
 from ..pictures.features import (
     TrainingFeatures,
     disk_bytes,
@@ -43,6 +44,7 @@ from ..tuning.resume import (
     exists_already,
     finished_result,
     refuse_another_command,
+    remember_machine,
     save_record,
     without,
 )
@@ -57,7 +59,7 @@ def tune_request(request: TuneRequest) -> TuneResult:
 
     The same call again goes on with a run that was interrupted, and repeats the result of a finished one.
     Arguments are the command line's options (`sharpzo-edge tune --help`); paths may be strings.
-    memory_budget: bounds what the call adds to this process; None is no limit
+    memory_budget: bounds what the call adds to this process; None: what the machine can give
     on_progress, stop: told how it goes on, and asked whether to stop; see docs/python.md
     Raises SharpzoError's children; InterruptedRunError when `stop` returned True.
     """
@@ -94,9 +96,11 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
                 caller.say(line)
             remove(work.checkpoint)  # a kill may have left it
             return result, True
+        ready.budget.require_machine(ready.plan.peak_mib, this_machine(request.threads))
         try_to_replace(output)
         if request.restart:
             work.clear()
+        remember_machine(work, ready.machine)
         save_record(work, Record(ready.made_for, file_checksum(output), None))
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
         if not is_there(work.pictures) and (too_little := space_note(work, needed)):

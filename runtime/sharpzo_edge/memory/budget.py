@@ -1,4 +1,4 @@
-"""The memory budget: its size, and the floor, which is in memory before any work begins.
+"""The memory budget: its size, what the machine leaves of it, and the floor: what is there before any work.
 
 There are two kinds of budget. The command line's budget bounds the whole process, Python, numpy and
 onnxruntime included; the floor is their part. A budget that a program gives to the library bounds only what
@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import BudgetError, UsageError
+from ..machine import WAYS_OUT, Machine
 from ..process_memory import DEFAULT_BUDGET, MIB, is_governed, release_library_pages, rss_mib, tells_rss
 
 NO_LIMIT = "none"
@@ -44,19 +45,68 @@ CALL_FLOOR = Floor(0, 24)  # sessions, and what glibc keeps in its heaps without
 class Budget:
     """How much memory a command or a call may take.
 
-    limit_mib:      the most, in MiB; infinite without a limit
+    asked_mib:      the most that the user allows, in MiB; infinite without a limit
     floor:          what is resident before the work
     bounds_process: True: the limit is for the whole process. False: for what the call adds to it
+    machine:        what the machine can give; None: it is not asked
     """
 
-    limit_mib: float
+    asked_mib: float
     floor: Floor
     bounds_process: bool
+    machine: Machine | None = None
+
+    @property
+    def limit_mib(self) -> float:
+        """The most, in MiB: what the user allows, or what the machine can give where that is less."""
+        return min(self.asked_mib, self.given_mib)
+
+    @property
+    def given_mib(self) -> float:
+        """The most that the machine can give; infinite where it does not tell."""
+        return math.inf if self.machine is None else self._given_by(self.machine)
+
+    def _given_by(self, machine: Machine) -> float:
+        if machine.free_mib is None:
+            return math.inf
+        return machine.free_mib + (machine.held_mib if self.bounds_process else 0.0)
 
     @property
     def room_mib(self) -> float:
         """What the work may take beside the floor, in MiB."""
         return self.limit_mib - self.floor.work
+
+    @property
+    def note(self) -> str | None:
+        """What to say before the work where the machine has less than the user allows."""
+        if self.machine is None or self.given_mib >= self.asked_mib:
+            return None
+        given = f"{self.given_mib:,.0f} MiB that this machine can give ({self.machine.bound})"
+        if self.asked_mib == math.inf:
+            return f"no limit was asked for: the work keeps within the {given}"
+        return f"{self.asked_mib:,.0f} MiB are allowed, and the work keeps within the {given}"
+
+    def require_given(self, smallest_mib: float, model: str) -> None:
+        """Check that the machine can give what the smallest plan takes. Raises BudgetError."""
+        if self.machine is not None and smallest_mib > self.given_mib:
+            raise BudgetError(
+                f"This machine can give {self.given_mib:.0f} MiB ({self.machine.bound}), which is too little "
+                f"for {model} on this work. The smallest plan takes {smallest_mib:.0f} MiB. "
+                f"{WAYS_OUT[self.machine.bound]}, and type the same command again"
+            )
+
+    def require_machine(self, peak_mib: float, machine: Machine) -> None:
+        """Check that a plan, made earlier, is still within what the machine can give now.
+
+        Raises BudgetError.
+        """
+        if peak_mib > self._given_by(machine):
+            raise BudgetError(
+                f"The run was planned with {peak_mib:.0f} MiB, and this machine can give "
+                f"{self._given_by(machine):.0f} MiB now ({machine.bound}). A run keeps the plan that it "
+                f"began with. {WAYS_OUT[machine.bound]}, and type the same command again, or start over with "
+                f"--restart"
+            )
 
     def require_floor(self) -> None:
         """Drop the pages that only the imports used, then check that the process is within its floor.
@@ -69,7 +119,7 @@ class Budget:
         release_library_pages()
         if not tells_rss():
             return
-        if rss_mib() > self.floor.work and self.limit_mib < math.inf:
+        if rss_mib() > self.floor.work and self.asked_mib < math.inf:
             raise BudgetError(
                 f"This process holds {rss_mib():.0f} MiB before its work begins. Plans within a budget "
                 f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something "
@@ -77,19 +127,20 @@ class Budget:
             )
 
 
-def budget_of(text: str | None, onnxruntime_version: str) -> Budget:
+def budget_of(text: str | None, onnxruntime_version: str, machine: Machine | None = None) -> Budget:
     """The budget for the text that a user gave (see parse_budget), and the floor that belongs to it.
 
+    machine: what it can give bounds the budget, too
     It bounds the process after process_memory.govern was called, otherwise the call. Raises UsageError for a
     text that is not a size.
     """
-    limit_mib = parse_budget(text)
+    asked_mib = parse_budget(text)
     if is_governed():
         floor = floor_of(onnxruntime_version)
         if not tells_rss():  # without /proc no pages are given back either
             floor = Floor(floor.imports, floor.imports)
-        return Budget(limit_mib, floor, bounds_process=True)
-    return Budget(limit_mib, CALL_FLOOR, bounds_process=False)
+        return Budget(asked_mib, floor, bounds_process=True, machine=machine)
+    return Budget(asked_mib, CALL_FLOOR, bounds_process=False, machine=machine)
 
 
 def parse_budget(text: str | None) -> float:

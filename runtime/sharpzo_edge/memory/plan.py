@@ -117,6 +117,11 @@ def make_plan(manifest: Manifest, work: Work, budget: Budget) -> Plan:
     return _that_fits(lambda within: _fastest(manifest, work, within), manifest.model, budget)
 
 
+def smallest_plan(manifest: Manifest, work: Work, budget: Budget) -> Plan:
+    """The plan that takes the least memory, whether it fits or not. budget: has the floor"""
+    return _fastest(manifest, work, replace(budget, asked_mib=0.0))
+
+
 def plan_images(
     manifest: Manifest, threads: int, budget: Budget, listing_bytes: int = 0, prompt_bytes: int = 0
 ) -> ImagePlan:
@@ -160,9 +165,10 @@ def _that_fits(fastest: Callable[[Budget], P], model: str, budget: Budget) -> P:
     """
     plan = fastest(budget)
     if plan.peak_mib > budget.limit_mib:
-        smallest = math.ceil(fastest(replace(budget, limit_mib=0.0)).peak_mib)
+        smallest = math.ceil(fastest(replace(budget, asked_mib=0.0)).peak_mib)
+        budget.require_given(smallest, model)
         raise BudgetError(
-            f"--memory-budget {budget.limit_mib:.0f}MiB is too small for {model} on this work. The "
+            f"--memory-budget {budget.asked_mib:.0f}MiB is too small for {model} on this work. The "
             f"smallest that would do is {smallest}MiB. Type the command again with "
             f"--memory-budget {smallest}MiB"
         )

@@ -3,6 +3,7 @@
 lock                    held while a process works on the output
 log.jsonl               what happened, for people and pages; never read back
 run.json                the command that the folder is for, and its result once there is one
+machine.json            what the machine could give when the run began
 crops.journal           pictures that were read, or why they could not be; until all are encoded
 features.journal        image features, batch by batch; until all are encoded
 features.npy            all image features
@@ -53,6 +54,10 @@ class WorkFolder:
     @property
     def record(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def machine(self) -> Path:
+        return self.path / "machine.json"
 
     @property
     def crops(self) -> Path:

@@ -23,18 +23,20 @@ from ..clip.class_prompts import (
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import UsageError
 from ..heads import fit as heads
-from ..memory.budget import budget_of
+from ..machine import Machine, this_machine
+from ..memory.budget import Budget, budget_of
 from ..memory.plan import Plan, Work, make_plan
 from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
 from ..requests import TuneRequest
+from ..run.folder import WorkFolder
 from ..run.output import check_output
 from ..search import cmaes
 from ..seeds import seed_stream
 from ..types import Floats
 from .objective import projection_bytes
 from .presets import HEAD_ALONE, overrides_of, settings_for
-from .resume import made_for
+from .resume import made_for, remembered_machine
 from .settings import TuneSettings
 from .stopping import Limits
 
@@ -51,6 +53,7 @@ class Prepared:
     wanted_columns: columns of the sketch that was asked for
     made_for:       what decides the run's numbers, by the names of options
     head:           the kind of head; "none" where none is wanted, or the memory budget has no room for it
+    machine:        what it could give when the run began
     notes:          messages for the user
     """
 
@@ -62,6 +65,8 @@ class Prepared:
     settings: TuneSettings
     wanted_columns: int
     limits: Limits
+    budget: Budget
+    machine: Machine
     plan: Plan
     prompts: ClassPrompts
     made_for: dict[str, Any]
@@ -72,6 +77,7 @@ class Prepared:
 def prepare(request: TuneRequest) -> Prepared:
     """Read the bundle, the picture folder and the class names, and make the plan. Call `check` before.
 
+    The plan of a run that has begun is made for the machine as it was then.
     Raises UsageError or a subclass of it for what the user can change, BudgetError when no plan fits.
     """
     asked, notes = settings_for(request.preset, overrides_of(request))
@@ -91,13 +97,15 @@ def prepare(request: TuneRequest) -> Prepared:
     limits = Limits(
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
     )
+    begun = None if request.restart else remembered_machine(WorkFolder.of(request.output_path))
+    machine = begun or this_machine(request.threads)
     n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
     is_projected = settings.is_projected(context.size)
     work = Work(
         name_lengths=tuple(map(len, name_ids)),
         n_context=len(context),
         n_features=few_shot.n_rows(folder),
-        threads=request.threads,
+        threads=request.threads or machine.cores,
         dim=settings.dim if settings.tunes else 0,
         sketches=settings.sketches,
         listing_bytes=folder.listing_bytes,
@@ -109,9 +117,11 @@ def prepare(request: TuneRequest) -> Prepared:
         else heads.peak_bytes(n_classes, embed_dim, few_shot.n_taken(folder)),
         may_do_without_head=request.head == heads.AUTO and settings.tunes,
     )
-    budget = budget_of(request.memory_budget, onnxruntime_version())
+    budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
     plan = make_plan(bundle.manifest, work, budget)
     budget.require_floor()
+    if budget.note:
+        notes.append(budget.note)
     if request.head != "none" and not plan.has_head:
         notes.append(
             "the head is left out: the memory budget has no room for it. --head auto with a larger "
@@ -126,6 +136,8 @@ def prepare(request: TuneRequest) -> Prepared:
         settings=settings.with_sketch(plan.sketch),
         wanted_columns=settings.sketches[0].n_columns,
         limits=limits,
+        budget=budget,
+        machine=machine,
         plan=plan,
         prompts=prompts_of(bundle, folder.names, name_ids, len(context), plan.text.chunk_rows),
         made_for=made_for(request, asked, limits, words, bundle, folder, plan, budget),

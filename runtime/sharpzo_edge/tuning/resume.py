@@ -14,6 +14,7 @@ from typing import Any
 
 from ..clip.bundle import Bundle
 from ..errors import UsageError
+from ..machine import Machine
 from ..memory.budget import Budget, spelt
 from ..memory.plan import Plan, tower_json
 from ..pictures.content import listing_checksum
@@ -63,6 +64,23 @@ def load_record(work: WorkFolder) -> Record | None:
         return None
 
 
+def remembered_machine(work: WorkFolder) -> Machine | None:
+    """What the machine could give when the run began. None if there is no run, or the file is damaged."""
+    try:
+        return read_dataclass(Machine, read_checked_json(work.machine))
+    except ValueError:
+        return None
+
+
+def remember_machine(work: WorkFolder, machine: Machine) -> None:
+    """Keep it for all that follows: with another plan the same command would be another one.
+
+    Raises SharpzoError when the disk does not take it.
+    """
+    if remembered_machine(work) is None:
+        write_checked_json(work.machine, dataclasses.asdict(machine))
+
+
 def made_for(
     request: TuneRequest,
     settings: TuneSettings,
@@ -98,7 +116,7 @@ def made_for(
         **options,
         "--max-queries": limits.max_queries,
         TIME_LIMIT: limits.max_minutes,
-        "--memory-budget": spelt(budget.limit_mib),
+        "--memory-budget": spelt(budget.asked_mib),
         "--threads": request.threads,
         "plan": [
             tower_json(plan.text.tower),
