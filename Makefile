@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export same-prompts docs lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
+.PHONY: help demo test test-device test-oldest test-export same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ same-prompts: $(DEVICE)/installed  ## do this tree and another revision make the
 
 docs: $(DEVICE)/installed  ## write docs/cli.md from the commands
 	PYTHONPATH=runtime $(DEVICE)/bin/python bench/cli_page.py
+
+dist: $(DEVICE)/dist-installed  ## build wheel and sdist into dist/, and check them: contents, an empty environment, the demo
+	PYTHONPATH=runtime:bench $(DEVICE)/bin/python bench/dist.py
 
 lint: $(DEVICE)/lint-installed  ## formatting rules and types
 	$(DEVICE)/bin/ruff check .
@@ -114,6 +117,10 @@ $(DEVICE)/tests-installed: $(DEVICE)/installed
 
 $(DEVICE)/recipe-installed $(EXPORT)/recipe-installed: %/recipe-installed: %/installed
 	$*/bin/python $(PIP) --group bench
+	@touch $@
+
+$(DEVICE)/dist-installed: $(DEVICE)/installed
+	$(DEVICE)/bin/python $(PIP) --group dist
 	@touch $@
 
 $(DEVICE)/lint-installed: $(DEVICE)/tests-installed

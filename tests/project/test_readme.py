@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "runtime" / "sharpzo_edge"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *DOCS]
+OTHERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/board/README.md")
+PAGES = [*(ROOT / name for name in OTHERS), *DOCS]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -168,6 +169,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_index_once() -> None:
     index = ROOT / "docs" / "README.md"
     listed = [target for target in links(index) if not target.startswith("..")]
+    assert "board/README.md" in listed
     assert len(listed) == len(set(listed))
     assert {page.name for page in DOCS} - {index.name} <= set(listed)
 

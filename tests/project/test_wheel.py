@@ -1,4 +1,4 @@
-"""What `pip install .` puts on a board."""
+"""What `pip install .` puts on a board, and what a release needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import dist
 import sharpzo_edge
 from sharpzo_edge.demo import DEFAULT_TASK
 from support.processes import finish
 
 ROOT = Path(sharpzo_edge.__file__).parents[2]
-EMBEDDED_LIMIT_BYTES = 28 << 20  # what the product promises for the bundle and the demo's pictures
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_wheel_holds_both_packages_and_the_embedded_default(tmp_path: Path) -> None:
@@ -19,19 +20,16 @@ def test_the_wheel_holds_both_packages_and_the_embedded_default(tmp_path: Path) 
     offline = ("--no-build-isolation", "--no-deps", "--no-index")
     finish([sys.executable, "-m", "pip", "wheel", "--quiet", *offline, "-w", tmp_path, ROOT])
     (wheel,) = tmp_path.glob("*.whl")
-    entries = {entry.filename: entry.file_size for entry in zipfile.ZipFile(wheel).infolist()}
-    for name in (
-        "sharpzo_edge/cli.py",
-        "sharpzo_export/write_bundle.py",
-        "sharpzo_edge/demo/bundle/manifest.json",
-        "sharpzo_edge/demo/bundle/text.data",
-    ):
-        assert name in entries
-    assert "sharpzo_edge/demo/ATTRIBUTION.md" in entries
-    shipped = "sharpzo_edge/demo/tasks/"
-    parts = {tuple(name.removeprefix(shipped).split("/")[:2]) for name in entries if name.startswith(shipped)}
-    # The styles of a shift have licences of their own, and stay at home.
-    assert parts == {(DEFAULT_TASK, part) for part in ("train", "test", "ATTRIBUTION.md")}
-    embedded = sum(size for name, size in entries.items() if name.startswith("sharpzo_edge/demo/"))
-    assert embedded < EMBEDDED_LIMIT_BYTES
-    assert not [name for name in entries if "__pycache__" in name or name.startswith(("tests", "bench"))]
+    assert dist.defects(wheel) == []
+    assert {task for task, _ in dist.TASK_PARTS} == {DEFAULT_TASK}
+    assert wheel.name in README
+    with zipfile.ZipFile(wheel, "a") as damaged:
+        damaged.writestr("bench/dist.py", "")
+        damaged.writestr("sharpzo_edge/demo/tasks/nouns/train/a.png", "")
+    assert len(dist.defects(wheel)) == 2
+
+
+def test_the_version_has_one_place_and_a_section_of_the_changelog() -> None:
+    dist.check_changelog()
+    for name in ("pyproject.toml", "runtime/sharpzo_edge/cli.py"):
+        assert sharpzo_edge.__version__ not in (ROOT / name).read_text(encoding="utf-8")
