@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
+.PHONY: help demo test test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest 
 
 test-export: $(EXPORT)/recipe-installed  ## the export's tests, in an environment with torch
 	$(EXPORT)/bin/python -m pytest tests/export
+
+test-arm: $(DEVICE)/installed  ## the wheel on emulated arm64 machines, and docs/boards.md (needs root, and make dist before)
+	PYTHONPATH=runtime:bench $(DEVICE)/bin/python -m boards.run
 
 same-prompts: $(DEVICE)/installed  ## do this tree and another revision make the same prompt files? (BEFORE=REVISION)
 	rm -rf build/before && git worktree prune && git worktree add --detach build/before $(BEFORE)

@@ -256,6 +256,9 @@ def inspect(
 @app.command()
 def doctor(
     bundle: Annotated[Path | None, typer.Option(help="Also check this bundle, every byte.")] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Also measure the bundle on this board, some minutes.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check whether this machine can run it.
@@ -263,12 +266,22 @@ def doctor(
     Example: sharpzo-edge doctor --bundle vit-b-16
     """
     from .commands.doctor import doctor as run
-    from .printing import doctor_lines
+    from .printing import doctor_lines, figures_lines
 
+    if bench and bundle is None:
+        raise UsageError("--bench measures a bundle, and there is none. Add --bundle FOLDER")
     checks = run(bundle)
     ok = all(check.ok for check in checks)
-    result = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}
-    _print(as_json, result, doctor_lines(checks))
+    result: dict[str, Any] = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}
+    lines = doctor_lines(checks)
+    if bench and bundle and ok:
+        from .clip.bundle import Bundle
+        from .commands.figures import figures_of
+
+        figures = figures_of(Bundle.open(bundle))
+        result["figures"] = figures.to_json()
+        lines += [*figures_lines(figures), _json(figures.to_json())]
+    _print(as_json, result, lines)
     raise typer.Exit(0 if ok else 1)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .commands.demo import DemoResult
     from .commands.doctor import Check
     from .commands.evaluate import EvaluateResult
+    from .commands.figures import Figures
     from .commands.inspect import Inspection
     from .commands.predict import Prediction
     from .commands.preview import Preview
@@ -221,6 +222,24 @@ def doctor_lines(checks: Sequence[Check]) -> list[str]:
     lines = [f"{'ok ' if check.ok else 'BAD'}  {check.name:12} {check.found}" for check in checks]
     n_bad = sum(not check.ok for check in checks)
     return [*lines, f"{counted(n_bad, 'thing')} to put right first" if n_bad else "this machine can run it"]
+
+
+def figures_lines(found: Figures) -> list[str]:
+    """A table of what was measured on a board."""
+    read = f"{found.read_bytes_a_second / 1e6:,.0f} MB a second"
+    celsius = [
+        "not told" if each is None else f"{each:.0f} °C"
+        for each in (found.celsius_before, found.celsius_after)
+    ]
+    rows = (
+        ("board", found.board),
+        ("a query of 10 classes", f"{1000 * found.query_seconds:,.1f} ms"),
+        ("a picture", f"{1000 * found.picture_seconds:,.1f} ms"),
+        ("peak memory, planned", f"{found.peak_rss_mib:.0f} MiB, {found.planned_mib:.0f} MiB"),
+        ("reading", f"{read}, {'the disk' if found.read_is_cold else 'the page cache'}"),
+        ("before, after", ", ".join(celsius)),
+    )
+    return [f"  {name:24}{value}" for name, value in rows]
 
 
 def demo_lines(result: DemoResult) -> list[str]:

@@ -18,6 +18,7 @@ from types import ModuleType
 import pytest
 import typer.main
 
+from boards import page as boards_page
 from demo_model import page as demo_model_page
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
@@ -135,6 +136,12 @@ def test_the_soaks_page_is_the_soaks_own_and_nothing_was_lost() -> None:
     results = json.loads((ROOT / "bench" / "results" / "soak" / "soak.json").read_text(encoding="utf-8"))
     assert (ROOT / "docs" / "soak.md").read_text(encoding="utf-8") == bench("soak").page(results)
     assert results["losses"] == []
+
+
+def test_the_boards_page_is_the_one_that_the_emulation_wrote() -> None:
+    text = (ROOT / "docs" / "boards.md").read_text(encoding="utf-8")
+    assert text == boards_page.written()
+    assert "BROKEN**" not in text.split("## Is the answer right?")[1]
 
 
 def test_the_demo_models_page_is_the_one_that_the_bench_wrote() -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from ..clip.bundle import Bundle
+from ..clip.class_prompts import ClassPrompts
+from ..clip.tower_plan import ImagePlan, TextPlan
 from ..clip.towers import ImageTower, TextTower
 from ..memory.plan import Plan
 from ..requests import TuneRequest, by_keywords
 from ..run.progress import caller_of
 from ..tuning.prepare import check, prepare
+from ..types import Floats
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,11 @@ def preview_of(request: TuneRequest) -> Preview:
     caller = caller_of(request.on_progress, request.stop)
     for note in ready.notes:
         caller.say(f"note: {note}")
-    text_plan, image_plan = ready.plan.text, ready.plan.image
-    with TextTower(ready.bundle, text_plan) as text:
-        contexts = np.repeat(ready.context[None], text_plan.tower.batch, axis=0)
-        text_seconds = _seconds_of(lambda: text.class_features(contexts, ready.prompts))
-    pixels = np.zeros((image_plan.tower.micro_batch, 3, *ready.bundle.manifest.preprocess.size), np.float32)
-    n_micro_batches = image_plan.tower.batch // image_plan.tower.micro_batch
-    with ImageTower(ready.bundle, image_plan) as image:
-        image_seconds = _seconds_of(lambda: image.image_features([pixels] * n_micro_batches))
+    query = text_seconds(ready.bundle, ready.plan.text, ready.context, ready.prompts)
+    picture = image_seconds(ready.bundle, ready.plan.image)
     n_queries = ready.settings.expected_queries
     n_queries = min(n_queries, ready.limits.max_queries or n_queries)
     n_pictures = ready.few_shot.n_rows(ready.folder)
-    query, picture = text_seconds / text_plan.tower.batch, image_seconds / image_plan.tower.batch
     likely = min(n_queries, ready.settings.likely_queries)
 
     def seconds(queries: float) -> float:
@@ -90,9 +87,28 @@ def preview_of(request: TuneRequest) -> Preview:
 preview = by_keywords(TuneRequest)(preview_of)
 
 
-def _seconds_of(run: Callable[[], object]) -> float:
-    """The second of two runs: the first one warms caches."""
+def text_seconds(
+    bundle: Bundle, plan: TextPlan, context: Floats, prompts: ClassPrompts, at_least: float = 0.0
+) -> float:
+    """Seconds a query, by batches through the text tower, for some seconds at least. context: (m, D)."""
+    contexts = np.repeat(context[None], plan.tower.batch, axis=0)
+    with TextTower(bundle, plan) as tower:
+        return _seconds_of(lambda: tower.class_features(contexts, prompts), at_least) / plan.tower.batch
+
+
+def image_seconds(bundle: Bundle, plan: ImagePlan, at_least: float = 0.0) -> float:
+    """Seconds a picture, by batches through the image tower, for some seconds at least."""
+    pixels = np.zeros((plan.tower.micro_batch, 3, *bundle.manifest.preprocess.size), np.float32)
+    batch = [pixels] * (plan.tower.batch // plan.tower.micro_batch)
+    with ImageTower(bundle, plan) as tower:
+        return _seconds_of(lambda: tower.image_features(batch), at_least) / plan.tower.batch
+
+
+def _seconds_of(run: Callable[[], object], at_least: float) -> float:
+    """The mean of one run or more, after one that warms caches."""
     run()
-    started = time.monotonic()
-    run()
-    return max(time.monotonic() - started, 1e-6)
+    started, n_runs = time.monotonic(), 0
+    while n_runs == 0 or time.monotonic() - started < at_least:
+        run()
+        n_runs += 1
+    return max(time.monotonic() - started, 1e-6) / n_runs

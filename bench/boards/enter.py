@@ -1,0 +1,58 @@
+"""Commands in an arm64 root, on any processor, by qemu's user emulation.
+
+Everything happens in namespaces of its own: a user namespace has its own binfmt handlers from Linux 6.7 on,
+and a mount namespace its mounts. So nothing is left on the host, however this ends. Needs root: the files of
+a Debian belong to many users.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("enter.sh")
+SAME_USERS = "0 0 65536"  # they have the same numbers within and without
+# It says that it is in its namespace, and waits for the users to be mapped there.
+BEGIN = 'echo && read go && exec unshare --mount --pid --fork --kill-child sh "$@"'
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """emulator: qemu-aarch64, static;  processor: its -cpu;  cpuinfo: shown as /proc/cpuinfo in the root"""
+
+    emulator: Path
+    processor: str = "cortex-a72"
+    cpuinfo: Path = Path("/dev/null")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; said: what it wrote to both of its outputs."""
+
+    code: int
+    said: str
+
+
+def run_within(
+    root: Path, command: Sequence[str], entrance: Entrance, environment: Mapping[str, str]
+) -> Ended:
+    """Run a command in a root, with low priority, and this environment and no other."""
+    words = [str(SCRIPT), str(root), str(entrance.emulator), str(entrance.cpuinfo), *command]
+    process = subprocess.Popen(
+        ["nice", "-n", "5", "unshare", "--user", "sh", "-c", BEGIN, "sh", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="backslashreplace",
+        env={"QEMU_CPU": entrance.processor, **environment},
+    )
+    with process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{process.pid}/{kind}_map").write_text(f"{SAME_USERS}\n")
+        said, _ = process.communicate("go\n")
+    return Ended(process.returncode, said)

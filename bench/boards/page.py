@@ -1,0 +1,107 @@
+"""docs/boards.md, from bench/results/boards: emulated machines, and figures that real machines sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shared.machine import ROOT, one_line
+from shared.pages import markdown_table
+
+RESULTS = ROOT / "bench" / "results"
+EMULATED, FIGURES = RESULTS / "emulation.json", RESULTS / "boards"
+PAGE = ROOT / "docs" / "boards.md"
+
+HEAD = """# Boards
+
+What was tried on arm64, the processor of a Raspberry Pi. No real board was at hand: the first two parts
+are of emulated machines on x86-64. Emulation shows whether an answer is right and, on a booted kernel,
+how much memory is taken. It shows no speed.
+
+`sudo make test-arm` writes this page. It runs the wheel that `make dist` makes. Every cell of these
+parts ends in **kept** or **BROKEN**.
+"""
+USER = """## Is the answer right?
+
+qemu's user emulation, in fresh roots of Debian made by debootstrap. The installation is the README's
+line as it is typed, with arm64 wheels alone. A process has the emulator's memory there, so budgets are
+not tried.
+"""
+BOOTED = """## Does it keep its promise?
+
+Debian 13's arm64 kernels, booted by qemu, with the root of Debian 12 as their disk. Memory is what that
+kernel says. 420 MiB stand for a Raspberry Pi Zero 2 W, which keeps some of its 512 for itself; pages of
+16 KiB are the Raspberry Pi 5's.
+"""
+REAL = """## How fast is it?
+
+`sharpzo-edge doctor --bundle BUNDLE --bench` measures it on your board. The last line that it prints is
+JSON. To have it here, put that line into a file in `bench/results/boards`, named for the board, and send
+it in a pull request or an issue. `python -m boards.page` in `bench` writes the table.
+"""
+NO_BOARD = "No figure of a real board has been sent yet. What is here is of a server.\n"
+
+
+def page(emulated: dict[str, Any], figures: list[dict[str, Any]]) -> str:
+    user, booted = _cells(emulated["user"]), _cells(emulated["booted"])
+    is_real = any(each["machine"] == "aarch64" for each in figures)
+    return "\n".join(
+        [HEAD, USER, *user, BOOTED, *booted, REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
+    )
+
+
+def _cells(by_machine: dict[str, Any]) -> list[str]:
+    if not by_machine:
+        return ["Not run yet.\n"]
+    return [line for name, told in by_machine.items() for line in _table(name, told)]
+
+
+def _table(name: str, told: dict[str, Any]) -> list[str]:
+    rows = [
+        (cell["check"], cell["found"], f"{cell['seconds']:.0f}", "**kept**" if cell["kept"] else "**BROKEN**")
+        for cell in told["cells"]
+    ]
+    table = markdown_table((name, "found", "seconds", ""), rows)
+    return [*table, "", f"Emulated on {one_line(told['machine'])}", ""]
+
+
+def _figures(figures: list[dict[str, Any]]) -> list[str]:
+    header = (
+        "board",
+        "model",
+        "a query of 10 classes",
+        "a picture",
+        "peak, plan",
+        "reading",
+        "°C before, after",
+    )
+    rows = [
+        (
+            f"{f['board']} ({f['machine']}, {f['cores']} cores)",
+            f"{f['model']} ({f['weights']})",
+            f"{1000 * f['query_seconds']:.1f} ms",
+            f"{1000 * f['picture_seconds']:.1f} ms",
+            f"{f['peak_rss_mib']:.0f}, {f['planned_mib']:.0f} MiB",
+            f"{f['read_bytes_a_second'] / 1e6:,.0f} MB/s{'' if f['read_is_cold'] else ' (cached)'}",
+            ", ".join(
+                "–" if f[name] is None else f"{f[name]:.0f}" for name in ("celsius_before", "celsius_after")
+            ),
+        )
+        for f in figures
+    ]
+    return markdown_table(header, rows)
+
+
+def _celsius(figures: dict[str, Any]) -> list[float | None]:
+    return [figures["celsius_before"], figures["celsius_after"]]
+
+
+def written() -> str:
+    """The page of the results that are there."""
+    emulated = json.loads(EMULATED.read_text(encoding="utf-8"))
+    figures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FIGURES.glob("*.json"))]
+    return f"{page(emulated, figures)}\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(), encoding="utf-8")

@@ -1,0 +1,61 @@
+"""The emulated boards' tools, without an emulator: what is copied into a system, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boards import boot, job, page, run
+from support.processes import finish
+
+KEPT = {"check": "tune", "kept": True, "found": "as on x86-64", "seconds": 3.0}
+
+
+def test_the_job_needs_pythons_own_library_alone(tmp_path: Path) -> None:
+    """It is copied into a system that has nothing else. A check that breaks is told; the next one runs."""
+    told = job.Job(["doctor", "memory limit"], ["/no/such/command"], "/no/such/package", {}, {})
+    script, file = tmp_path / "job.py", tmp_path / "job.json"
+    work = tmp_path / "work"
+    source = Path(job.__file__).read_text(encoding="utf-8").replace('Path("/root/work")', f'Path("{work}")')
+    script.write_text(source.replace("/sys/fs/cgroup/limited", f"{tmp_path}/none/limited"))
+    file.write_text(json.dumps(told.__dict__))
+    lines = finish([sys.executable, "-I", "-S", script, file]).stdout.splitlines()
+    cells = [json.loads(line.removeprefix(job.MARK)) for line in lines]
+    assert [cell["check"] for cell in cells] == told.checks
+    assert not any(cell["kept"] for cell in cells) and "FileNotFoundError" in cells[0]["found"]
+    assert set(run.USER_CHECKS) | set(run.BOOTED_CHECKS) == set(job.CHECKS)
+
+
+@pytest.mark.skipif(not shutil.which("cpio"), reason="there is no cpio here")
+def test_the_first_disk_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
+    modules = tmp_path / "kernel"
+    modules.mkdir()
+    (modules / "ext4.ko").write_bytes(b"module")
+    busybox = tmp_path / "busybox"
+    busybox.write_bytes(b"program")
+    initrd = boot.make_initrd(boot.Kernel(tmp_path, modules), busybox, tmp_path / "initrd.gz")
+    unpacked = subprocess.run(["gzip", "-dc", initrd], capture_output=True, check=True).stdout
+    listed = subprocess.run(["cpio", "-t", "--quiet"], input=unpacked, capture_output=True, check=True)
+    assert {"init", "bin/busybox", "modules/ext4.ko", "modules/order"} <= set(listed.stdout.decode().split())
+
+
+def test_every_cell_of_the_page_says_kept_or_broken() -> None:
+    broken = {**KEPT, "check": "demo", "kept": False}
+    machine = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
+    text = page.page({"user": {"Debian 12": {"cells": [KEPT, broken], "machine": machine}}, "booted": {}}, [])
+    assert (
+        "| tune | as on x86-64 | 3 | **kept** |" in text
+        and "| demo | as on x86-64 | 3 | **BROKEN** |" in text
+    )
+    assert "Not run yet." in text and "No figure of a real board" in text
+
+
+def test_what_is_typed_in_the_root_is_the_readmes_line() -> None:
+    assert run.install_line().startswith(
+        "python3 -m venv ~/sharpzo && ~/sharpzo/bin/pip install sharpzo_edge-"
+    )
