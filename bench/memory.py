@@ -22,11 +22,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from shared.class_names import CONTEXT_WORDS, names_of
+from shared.groups import drop_caches, limited_memory
 from shared.inputs import BUNDLES, exported
 from shared.machine import ROOT, describe_machine, one_line, with_versions_of
 from shared.pages import keep_results, markdown_table, read_results
@@ -304,43 +304,10 @@ def smallest_budget(bundle: Path, n_classes: int, folder: Path) -> int:
 # ------------------------------------------------------------------------------------- a hard limit
 
 
-@contextmanager
-def limited_group(limit_mib: int) -> Iterator[Path | str]:
-    """A control group with a hard limit on its memory: where to write a process's number, or why not."""
-    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-    root, limit = (v1, "memory.limit_in_bytes") if v1.is_dir() else (v2, "memory.max")
-    group = root / f"sharpzo-edge-bench-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        yield f"no control group could be made ({error.strerror})"
-        return
-    try:
-        (group / limit).write_text(str(limit_mib * MIB))
-        swap = group / "memory.swap.max"
-        if swap.exists() or (swap := group / "memory.swappiness").exists():
-            swap.write_text("0")
-        yield group / "cgroup.procs"
-    except OSError as error:
-        yield f"the control group has no memory limit ({error.strerror})"
-    finally:
-        time.sleep(0.1)
-        group.rmdir()
-
-
-def drop_caches() -> bool:
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
-    except OSError:
-        return False
-    return True
-
-
 def under_a_limit(bundle: Path, budget_mib: int, folder: Path) -> dict[str, Any]:
     """The whole tune of 10 classes under budget + 8 MiB, caches dropped first; and the same without."""
     free = tune(bundle, 10, budget_mib, folder)
-    with limited_group(budget_mib + MARGIN_MIB) as procs:
+    with limited_memory(budget_mib + MARGIN_MIB) as procs:
         if isinstance(procs, str):
             return {"skipped": procs}
         dropped = drop_caches()

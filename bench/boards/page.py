@@ -9,7 +9,7 @@ from shared.machine import ROOT, one_line
 from shared.pages import markdown_table
 
 RESULTS = ROOT / "bench" / "results"
-EMULATED, FIGURES = RESULTS / "emulation.json", RESULTS / "boards"
+EMULATED, SLOW, FIGURES = RESULTS / "emulation.json", RESULTS / "slow_storage.json", RESULTS / "boards"
 PAGE = ROOT / "docs" / "boards.md"
 
 HEAD = """# Boards
@@ -33,6 +33,12 @@ Debian 13's arm64 kernels, booted by qemu, with the root of Debian 12 as their d
 kernel says. 420 MiB stand for a Raspberry Pi Zero 2 W, which keeps some of its 512 for itself; pages of
 16 KiB are the Raspberry Pi 5's.
 """
+CARD = """## From a slow card
+
+A tune of {model} within 128 MiB. A control group lets it read the disk no faster than an SD card; another one
+limits all memory, page cache included. The page cache has none of the model at first. A pass reads the text
+tower once, for all the candidates that share it. `python bench/slow_storage.py BUNDLE` measures it (root).
+"""
 REAL = """## How fast is it?
 
 `sharpzo-edge doctor --bundle BUNDLE --bench` measures it on your board. The last line that it prints is
@@ -42,12 +48,28 @@ it in a pull request or an issue. `python -m boards.page` in `bench` writes the 
 NO_BOARD = "No figure of a real board has been sent yet. What is here is of a server.\n"
 
 
-def page(emulated: dict[str, Any], figures: list[dict[str, Any]]) -> str:
+def page(emulated: dict[str, Any], slow: dict[str, Any], figures: list[dict[str, Any]]) -> str:
     user, booted = _cells(emulated["user"]), _cells(emulated["booted"])
     is_real = any(each["machine"] == "aarch64" for each in figures)
-    return "\n".join(
-        [HEAD, USER, *user, BOOTED, *booted, REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
-    )
+    sent = [REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
+    return "\n".join([HEAD, USER, *user, BOOTED, *booted, CARD.format(**slow), *_slow(slow), *sent])
+
+
+def _slow(slow: dict[str, Any]) -> list[str]:
+    header = ("reading", "all memory", "a pass", "queries", "seconds a query", "read in all", "peak, plan")
+    rows = [
+        (
+            f"{row['megabytes_a_second']} MB/s",
+            f"{row['memory_mib']} MiB",
+            f"{row['plan']['text']['mode']}, {row['plan']['text']['together']} candidates",
+            f"{row['queries']}",
+            f"{row['seconds'] / row['queries']:.2f}",
+            f"{row['read'] / 1e6:,.0f} MB",
+            f"{row['peak_rss_mib']:.0f}, {row['plan']['peak_mib']:.0f} MiB",
+        )
+        for row in slow["rows"]
+    ]
+    return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])}", ""]
 
 
 def _cells(by_machine: dict[str, Any]) -> list[str]:
@@ -98,9 +120,9 @@ def _celsius(figures: dict[str, Any]) -> list[float | None]:
 
 def written() -> str:
     """The page of the results that are there."""
-    emulated = json.loads(EMULATED.read_text(encoding="utf-8"))
+    emulated, slow = (json.loads(path.read_text(encoding="utf-8")) for path in (EMULATED, SLOW))
     figures = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(FIGURES.glob("*.json"))]
-    return f"{page(emulated, figures)}\n"
+    return f"{page(emulated, slow, figures)}\n"
 
 
 if __name__ == "__main__":

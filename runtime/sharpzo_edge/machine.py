@@ -42,12 +42,14 @@ class Machine:
     free_mib: memory that this process may take beside what it holds; None where nothing tells
     held_mib: what it held itself, of memory that no file backs: it is not part of free_mib
     bound:    what leaves so little: SYSTEM, GROUP or ULIMIT
+    reading:  bytes a second that its disk reads; None where that was not measured
     """
 
     cores: int
     free_mib: float | None
     held_mib: float
     bound: str
+    reading: float | None = None
 
 
 def this_machine(threads: int = 0) -> Machine:

@@ -28,7 +28,8 @@ from sharpzo_edge.machine import (
     this_machine,
     usable_cores,
 )
-from sharpzo_edge.memory.budget import Budget, Floor
+from sharpzo_edge.memory import budget as budget_module
+from sharpzo_edge.memory.budget import Budget, Floor, machine_for
 from sharpzo_edge.memory.plan import Work, make_plan
 from sharpzo_edge.process_memory import MIB
 from sharpzo_edge.run.folder import WorkFolder
@@ -203,6 +204,15 @@ def test_what_no_plan_can_do_is_not_advised(bundle):
 def test_a_call_may_take_what_is_free_alone():
     assert given_by(100, held=40.0).limit_mib == 100
     assert given_by(100, held=40.0, bounds_process=False).limit_mib == 60
+
+
+def test_the_disk_is_timed_where_the_cache_is_too_small(bundle, monkeypatch):
+    for free_mib, asked, is_timed in ((900.0, "128MiB", False), (9.0, "128MiB", True), (9.0, "none", True)):
+        machine = Machine(2, free_mib, 30.0, SYSTEM)
+        monkeypatch.setattr(budget_module, "this_machine", lambda threads, found=machine: found)
+        reading = machine_for(bundle, 1, asked).reading
+        assert (reading is not None) == is_timed, (free_mib, asked)
+        assert reading is None or math.log2(reading).is_integer()
 
 
 # Runs --------------------------------------------------------------------------------------------

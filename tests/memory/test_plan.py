@@ -11,6 +11,7 @@ from sharpzo_edge.clip.class_prompts import chunk_sizes, chunked_rows
 from sharpzo_edge.clip.manifest import BundledFile, Manifest, Step, Tensor
 from sharpzo_edge.errors import BudgetError, UsageError
 from sharpzo_edge.heads import fit as heads
+from sharpzo_edge.machine import SYSTEM, Machine
 from sharpzo_edge.memory.budget import FLOORS, Budget, Floor, floor_of, parse_budget
 from sharpzo_edge.memory.plan import Work, make_plan, plan_images, plan_text
 from sharpzo_edge.process_memory import MIB
@@ -227,3 +228,19 @@ def test_a_step_without_weights_spans_nothing():
     assert Step("stem.onnx", ()).span == (0, 0)
     weights = (Tensor("a", "float32", (4,), 64), Tensor("b", "uint8", (3,), 128))
     assert Step("block.onnx", weights).span == (64, 67)
+
+
+def test_a_slow_disk_makes_passes_that_share_more(bundle):
+    """Where the weights do not fit in the page cache, every pass reads them from the disk."""
+    manifest = manifest_of(bundle.manifest, width=512, layers=12, image_mib=150, activation_mib=3)
+    work = Work(name_lengths=(6,) * 100, n_features=200, threads=1, dim=64)
+
+    def text_tower(free_mib, reading):
+        machine = Machine(1, free_mib, 128.0, SYSTEM, reading)
+        return make_plan(manifest, work, replace(within(128.0), machine=machine)).text.tower
+
+    from_cache = text_tower(900.0, 2.0**24)
+    assert from_cache == text_tower(100.0, None)
+    from_disk = text_tower(100.0, 2.0**24)
+    assert from_disk.mode == from_cache.mode == "streamed"
+    assert from_disk.batch > from_cache.batch

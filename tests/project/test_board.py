@@ -56,7 +56,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in told]
 
 
-def test_the_containerfile_builds_the_device_side_of_this_version() -> None:
+def test_the_containerfile_builds_this_versions_device_side() -> None:
     found = instructions()
     assert found[0] == ("FROM", "debian:trixie-slim")  # it has no architecture of its own: arm64 and amd64
     assert {word for word, _ in found} <= {"FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "CMD"}

@@ -29,7 +29,7 @@ def test_the_wheel_holds_both_packages_and_the_embedded_default(tmp_path: Path) 
     assert len(dist.defects(wheel)) == 2
 
 
-def test_the_version_has_one_place_and_a_section_of_the_changelog() -> None:
+def test_the_version_has_one_place_and_a_changelog_section() -> None:
     dist.check_changelog()
     for name in ("pyproject.toml", "runtime/sharpzo_edge/cli.py"):
         assert sharpzo_edge.__version__ not in (ROOT / name).read_text(encoding="utf-8")

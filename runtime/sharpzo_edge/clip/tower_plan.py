@@ -46,7 +46,8 @@ THREAD_BYTES = MIB // 2  # a stack, and what the kernels keep for each thread
 RESIDENT_COPIES = {"packed": 2, "mapped": 1}  # copies of the tower's file in memory
 
 # A rough model of a machine, only to compare plans.
-FLOPS, READ_BYTES, RUN_SECONDS = 40e9, 3e9, 5e-5
+FLOPS, RUN_SECONDS = 40e9, 5e-5
+CACHE_READING = 3e9  # bytes a second from the page cache
 SMALL_RUN_ROWS, LARGE_RUN_ROWS = 16, 40_000  # rows of a run at which a row takes twice its ideal time
 ATTENTION_ROWS = 1500  # rows of a sequence at which attention takes as long as the products with weights
 MODE_SLOWNESS = {"packed": 1.0, "mapped": 1.06, "streamed": 1.12, "frugal": 1.7}
@@ -121,6 +122,7 @@ def text_options(
     between_bytes: int,
     n_kept_answers: int,
     may_share_arena: bool,
+    reading: float,
 ) -> Iterator[Option[TextPlan]]:
     """Yields every way to run the text tower.
 
@@ -129,6 +131,7 @@ def text_options(
     n_kept_answers: class features (K, E) that the caller keeps beside those of a batch
     may_share_arena: whether "streamed" is allowed. It has one arena for all sessions, which belongs to the
                     whole process and pays when there are many batches
+    reading:        bytes a second at which weights are read again
     """
     text = manifest.text
     row_bytes = 4 * text.width
@@ -151,16 +154,18 @@ def text_options(
             streams = tower.mode in STREAMING
             above = max(carried + run + unpacking, between_bytes) if streams else run + between_bytes
             n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
-            yield Option(TextPlan(tower, chunk_rows, threads), n_bytes, _seconds(manifest, text, tower, rows))
+            seconds = _seconds(manifest, text, tower, rows, reading)
+            yield Option(TextPlan(tower, chunk_rows, threads), n_bytes, seconds)
 
 
 def image_options(
-    manifest: Manifest, threads: int, *, held_bytes: int, decoding_bytes: float
+    manifest: Manifest, threads: int, *, held_bytes: int, decoding_bytes: float, reading: float
 ) -> Iterator[Option[ImagePlan]]:
     """Yields every way to run the image tower.
 
     held_bytes:     what the caller holds all the time
     decoding_bytes: for each ImagePlan
+    reading:        bytes a second at which weights are read again
     """
     image = manifest.image
     n_pixels = math.prod(manifest.preprocess.size)
@@ -174,7 +179,7 @@ def image_options(
         n_bytes = held_bytes + _weights_bytes(manifest, image, tower.mode) + carried + run
         rows = [max(1, image.activation_bytes // 65536)]
         plan = ImagePlan(tower, decoding_bytes, threads)
-        yield Option(plan, n_bytes, _seconds(manifest, image, tower, rows))
+        yield Option(plan, n_bytes, _seconds(manifest, image, tower, rows, reading))
 
 
 def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
@@ -189,7 +194,9 @@ def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
                 yield TowerPlan("frugal", micro_batch, batch)
 
 
-def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int]) -> float:
+def _seconds(
+    manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, rows: list[int], reading: float
+) -> float:
     """Seconds a candidate or picture: arithmetic, calls of graphs, and its share of reading the weights.
 
     rows: token rows of each run, for one candidate
@@ -197,8 +204,8 @@ def _seconds(manifest: Manifest, spec: TextSpec | ImageSpec, tower: TowerPlan, r
     file_bytes = manifest.files[spec.data].size
     arithmetic = sum(r * _slowness(r, tower.micro_batch) for r in rows) * file_bytes / 2 / FLOPS
     n_runs = len(rows) * (len(spec.steps) if tower.mode in STREAMING else 1)
-    reading = file_bytes / READ_BYTES / tower.batch if tower.mode in STREAMING else 0.0
-    return arithmetic * MODE_SLOWNESS[tower.mode] + n_runs * RUN_SECONDS / tower.micro_batch + reading
+    again = file_bytes / reading / tower.batch if tower.mode in STREAMING else 0.0
+    return arithmetic * MODE_SLOWNESS[tower.mode] + n_runs * RUN_SECONDS / tower.micro_batch + again
 
 
 def _slowness(n_rows: int, micro_batch: int) -> float:

@@ -19,8 +19,7 @@ from ..clip.sessions import check_threads, onnxruntime_version
 from ..clip.tower_plan import ImagePlan
 from ..clip.towers import TextTower
 from ..errors import ImagesError, NumericsError, UsageError
-from ..machine import this_machine
-from ..memory.budget import Budget, budget_of
+from ..memory.budget import Budget, budget_of, machine_for
 from ..memory.plan import Work, make_plan, plan_images
 from ..pictures.encode import encode_files
 from ..pictures.folder import LabelledFolder, Skipped, read_folder, skipped_pictures
@@ -86,7 +85,7 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
         )
     if prompt and request.classes is not None:
         use = _without_head(use, request, prompt, caller)
-    machine = this_machine(request.threads)
+    machine = machine_for(bundle, request.threads, request.memory_budget)
     request = dataclasses.replace(request, threads=request.threads or machine.cores)
     budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
     if budget.note:

@@ -12,8 +12,7 @@ import numpy as np
 from ..clip.bundle import Bundle
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
-from ..machine import this_machine
-from ..memory.budget import budget_of
+from ..memory.budget import budget_of, machine_for
 from ..memory.plan import plan_images
 from ..pictures.encode import encode_files
 from ..pictures.folder import Skipped, skipped_pictures
@@ -90,7 +89,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
     bundle, prompt = Bundle.open(Path(request.bundle)), load_prompt(Path(request.prompt))
     check_fits(Path(request.prompt), prompt, bundle)
     use = checked_use(request.use, prompt, Path(request.prompt))
-    machine = this_machine(request.threads)
+    machine = machine_for(bundle, request.threads, request.memory_budget)
     budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
     if budget.note:
         caller.say(f"note: {budget.note}")

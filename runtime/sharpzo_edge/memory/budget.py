@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..clip.bundle import Bundle
+from ..clip.tower_plan import CACHE_READING
 from ..errors import BudgetError, UsageError
-from ..machine import WAYS_OUT, Machine
+from ..machine import WAYS_OUT, Machine, this_machine
 from ..process_memory import DEFAULT_BUDGET, MIB, is_governed, release_library_pages, rss_mib, tells_rss
+from ..storage import reading_speed
 
 NO_LIMIT = "none"
 
@@ -71,6 +74,12 @@ class Budget:
             return math.inf
         return machine.free_mib + (machine.held_mib if self.bounds_process else 0.0)
 
+    def reading(self, n_bytes: int) -> float:
+        """Bytes a second at which a file of n_bytes is read again: from the page cache, if it has room."""
+        if self.machine is None or self.machine.reading is None:
+            return CACHE_READING
+        return CACHE_READING if n_bytes <= cache_bytes(self.machine, self.asked_mib) else self.machine.reading
+
     @property
     def room_mib(self) -> float:
         """What the work may take beside the floor, in MiB."""
@@ -125,6 +134,28 @@ class Budget:
                 f"reckon with {self.floor.work:.0f} MiB for Python, numpy and onnxruntime. Something "
                 f"else is loaded here, or their versions take more. Type it again with --memory-budget none"
             )
+
+
+def machine_for(bundle: Bundle, threads: int, budget: str | None) -> Machine:
+    """What this machine can give now. Where it cannot cache the weights, its disk is timed, for some seconds.
+
+    threads, budget: as the user gave them
+    """
+    machine, files = this_machine(threads), bundle.manifest.files
+    largest = max((bundle.manifest.text.data, bundle.manifest.image.data), key=lambda name: files[name].size)
+    if files[largest].size <= cache_bytes(machine, parse_budget(budget)):
+        return machine
+    with bundle.reading(largest):
+        found = reading_speed(bundle.path(largest)).bytes_a_second
+    # In steps of two: the same disk shall give the same plan.
+    return replace(machine, reading=2.0 ** round(math.log2(max(found, 1.0))))
+
+
+def cache_bytes(machine: Machine, asked_mib: float) -> float:
+    """What the machine has left to cache files, beside the work; half of all where no limit was asked for."""
+    if machine.free_mib is None:
+        return math.inf
+    return (machine.free_mib - min(asked_mib, machine.free_mib / 2)) * MIB
 
 
 def budget_of(text: str | None, onnxruntime_version: str, machine: Machine | None = None) -> Budget:

@@ -196,7 +196,13 @@ def _fastest(manifest: Manifest, work: Work, budget: Budget) -> Plan:
 def _image_part(manifest: Manifest, threads: int, names: int, budget: Budget) -> _Part[ImagePlan]:
     """The image tower's part. names: bytes of the class names, which are held at the same time."""
     decoding = max(PICTURE_BYTES, budget.room_mib * MIB - names)
-    options = image_options(manifest, threads, held_bytes=names, decoding_bytes=decoding)
+    options = image_options(
+        manifest,
+        threads,
+        held_bytes=names,
+        decoding_bytes=decoding,
+        reading=budget.reading(manifest.files[manifest.image.data].size),
+    )
     chosen = _choose(options, budget)
     phases = _phase("pictures", names + PICTURE_BYTES, budget)
     phases |= _phase("image tower", chosen.n_bytes, budget)
@@ -222,6 +228,7 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
             # The opening, the latest and the best evaluation; with a sketch the best trial.
             n_kept_answers=3 + (sketch.rank > 0),
             may_share_arena=work.dim > 0 and budget.bounds_process,
+            reading=budget.reading(manifest.files[manifest.text.data].size),
         )
         chosen = _choose(options, budget)
         if chosen.n_bytes <= budget.room_mib * MIB:

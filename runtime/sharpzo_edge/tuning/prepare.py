@@ -23,8 +23,8 @@ from ..clip.class_prompts import (
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import UsageError
 from ..heads import fit as heads
-from ..machine import Machine, this_machine
-from ..memory.budget import Budget, budget_of
+from ..machine import Machine
+from ..memory.budget import Budget, budget_of, machine_for
 from ..memory.plan import Plan, Work, make_plan
 from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
@@ -98,7 +98,7 @@ def prepare(request: TuneRequest) -> Prepared:
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
     )
     begun = None if request.restart else remembered_machine(WorkFolder.of(request.output_path))
-    machine = begun or this_machine(request.threads)
+    machine = begun or machine_for(bundle, request.threads, request.memory_budget)
     n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
     is_projected = settings.is_projected(context.size)
     work = Work(
