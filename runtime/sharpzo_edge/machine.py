@@ -19,6 +19,8 @@ PROC, CGROUPS, CPUS = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/devices/
 MOST_CHARACTERS = 1 << 20  # of a file: those that are read here are far smaller
 LARGEST = 1 << 60  # a limit of that many bytes is none: the first version of groups writes it so
 SPARE_MIB = 16  # of the free memory: for what others take while the work goes on
+# Address space that is taken and never used: the arena of a streamed tower grows by powers of two.
+UNUSED_BYTES = 32 << 20
 STACK_BYTES = 8 << 20  # of a thread, where no limit says it
 # The files of a control group, by version.
 LIMITS = {1: ("memory.limit_in_bytes",), 2: ("memory.max", "memory.high")}
@@ -59,7 +61,7 @@ def this_machine(threads: int = 0) -> Machine:
     found = {
         SYSTEM: _less(parse_meminfo(_text(PROC / "meminfo")), SPARE_MIB * MIB),
         GROUP: _left_by_groups(),
-        ULIMIT: _less(_left_of_address_space(status), (threads or cores) * _stack_bytes()),
+        ULIMIT: _less(_left_of_address_space(status), (threads or cores) * _stack_bytes() + UNUSED_BYTES),
     }
     known = {name: n_bytes for name, n_bytes in found.items() if n_bytes is not None}
     bound = min(known, key=known.__getitem__, default=SYSTEM)
