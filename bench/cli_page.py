@@ -73,7 +73,7 @@ def _row(parameter: Any) -> str:
     else:
         spelt = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
     default = "must be given" if parameter.required else _shown(parameter.default)
-    if parameter.name in PRESETS_OWN:
+    if parameter.name in PRESETS_OWN and parameter.default is None:
         default = "the preset's"
     return f"| {spelt} | {default} | {parameter.help} |"
 

@@ -204,7 +204,7 @@ def page(results: dict[str, Any]) -> str:
         "`export --weights int8` or `int4` rounds the matrices of the linear layers, in blocks of 32 with a",
         "scale and a zero point each. Everything else stays float32, activations above all: so a loss is as",
         "smooth as before, and finite differences see no staircase. (Levels that round activations are not",
-        "written by export.)",
+        "written by export. Tangents in 8 bits are another matter: [method.md](method.md).)",
         "",
         *markdown_table(["", *PRECISIONS], rows),
         "",

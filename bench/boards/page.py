@@ -7,6 +7,7 @@ from typing import Any
 
 from shared.machine import ROOT, one_line
 from shared.pages import markdown_table
+from sharpzo_edge.printing import milliseconds
 
 RESULTS = ROOT / "bench" / "results"
 EMULATED, SLOW, FIGURES = RESULTS / "emulation.json", RESULTS / "slow_storage.json", RESULTS / "boards"
@@ -92,6 +93,7 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
         "board",
         "model",
         "a query of 10 classes",
+        "a direction",
         "a picture",
         "peak, plan",
         "reading",
@@ -101,8 +103,7 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
         (
             f"{f['board']} ({f['machine']}, {f['cores']} cores)",
             f"{f['model']} ({f['weights']})",
-            f"{1000 * f['query_seconds']:.1f} ms",
-            f"{1000 * f['picture_seconds']:.1f} ms",
+            *(milliseconds(f[f"{what}_seconds"]) for what in ("query", "direction", "picture")),
             f"{f['peak_rss_mib']:.0f}, {f['planned_mib']:.0f} MiB",
             f"{f['read_bytes_a_second'] / 1e6:,.0f} MB/s{'' if f['read_is_cold'] else ' (cached)'}",
             ", ".join(

@@ -15,7 +15,7 @@ from accuracy.harness.tasks import Task, folder_task
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, class_prompts, context_from_words
 from sharpzo_edge.clip.sessions import onnxruntime_version
-from sharpzo_edge.clip.tower_plan import TextPlan
+from sharpzo_edge.clip.tower_plan import Tangents, TextPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import Work, plan_text
@@ -23,6 +23,7 @@ from sharpzo_edge.seeds import seed_stream
 from sharpzo_edge.tuning.loop import Ended, Loop, Update
 from sharpzo_edge.tuning.methods import Method, method_of
 from sharpzo_edge.tuning.objective import Objective
+from sharpzo_edge.tuning.prepare import choose_tangents
 from sharpzo_edge.tuning.settings import TuneSettings
 from sharpzo_edge.tuning.stopping import Limits
 from sharpzo_edge.types import Floats, LabelledFeatures
@@ -91,8 +92,8 @@ def tuned(
     make_method, make_objective: for trials of another loss
     """
     context = context_from_words(bundle, bundle.manifest.initial_context)
-    settings = settings.for_context(context.size)
-    plan = _plan(bundle, names, len(context))
+    settings = settings.for_context(context.size).with_tangents(functools.partial(choose_tangents, bundle))
+    plan = _plan(bundle, names, len(context), settings.tower_tangents)
 
     def see(update: Update) -> None:
         if update.kind == "evaluation":
@@ -102,7 +103,8 @@ def tuned(
         prompts = class_prompts(bundle, tuple(names), len(context))
         A = settings.projection(seed_stream(seed, "projection"), context)
         scale = bundle.manifest.logit_scale
-        objective = make_objective(tower, prompts, context, A, train, scale, plan.tower.batch)
+        has_tangents = plan.tangents is not None
+        objective = make_objective(tower, prompts, context, A, train, scale, plan.tower.batch, has_tangents)
         method = make_method(settings, train, scale)
         loop = Loop(
             method, objective, val, Limits(max_queries), functools.partial(seed_stream, seed), on_update=see
@@ -110,7 +112,7 @@ def tuned(
         return loop.run()
 
 
-def _plan(bundle: Bundle, names: Sequence[str], n_context: int) -> TextPlan:
+def _plan(bundle: Bundle, names: Sequence[str], n_context: int, tangents: Tangents | None = None) -> TextPlan:
     lengths = tuple(map(len, checked_token_ids(bundle, tuple(names), n_context)))
-    work = Work(name_lengths=lengths, n_context=n_context, threads=1)
+    work = Work(name_lengths=lengths, n_context=n_context, threads=1, tangents=tangents)
     return plan_text(bundle.manifest, work, budget_of(None, onnxruntime_version()))

@@ -21,7 +21,8 @@ def exported(model: str, weights: str, folder: Path) -> Path:
 
     output = folder / f"{model}-{weights}"
     try:
-        if Bundle.open(output).manifest.image.activation_bytes:
+        manifest = Bundle.open(output).manifest
+        if manifest.image.activation_bytes and manifest.text.tangents:
             return output
     except BundleError:
         pass

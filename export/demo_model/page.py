@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.machine import ROOT, one_line
 from shared.pages import keep_results, markdown_table, mean_and_spread
+from sharpzo_edge.clip.manifest import OF_TANGENTS
 
 from .styles import PACKAGE_OF, SHIFTED_STYLES, SPLITS, STYLE_NAMES
 
@@ -126,7 +127,7 @@ def facts(results: dict[str, Any]) -> list[str]:
 def _steps(results: dict[str, Any]) -> list[str]:
     pictures, training, bundle = results["pictures"], results["training"], results["bundle"]
     seen, read = training["pictures"], training["words"]
-    parity = max(bundle["parity"].values())
+    parity = max(v for stage, v in bundle["parity"].items() if not stage.startswith(OF_TANGENTS))
     first = next(iter(results["tasks"].values()))
     return [
         f"Download: {len(results['packages'])} npm packages at pinned versions, their licences checked.",

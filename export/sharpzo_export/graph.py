@@ -98,12 +98,16 @@ class Graph:
         self._append(kind, inputs, name, [name], attributes)
         return name
 
+    def ops(self, kind: str, n_outputs: int, *inputs: Value, **attributes: Any) -> list[str]:
+        """Append a node with several outputs; returns their names."""
+        name = f"{kind}_{len(self._nodes)}"
+        outputs = [f"{name}_{i}" for i in range(n_outputs)]
+        self._append(kind, inputs, name, outputs, attributes)
+        return outputs
+
     def split(self, x: str, sizes: Sequence[int]) -> list[str]:
         """Parts of these sizes along the last axis."""
-        name = f"Split_{len(self._nodes)}"
-        outputs = [f"{name}_{i}" for i in range(len(sizes))]
-        self._append("Split", (x, self.constant(sizes)), name, outputs, {"axis": -1})
-        return outputs
+        return self.ops("Split", len(sizes), x, self.constant(sizes), axis=-1)
 
     def _append(
         self, kind: str, inputs: Sequence[Value], name: str, outputs: list[str], attributes: dict[str, Any]
@@ -186,7 +190,13 @@ class Graph:
         return self.op("Add", y, bias) if bias else y
 
     def layer_norm(self, x: str, weight: Value, bias: Value, epsilon: float) -> str:
-        return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
+        return self.layer_norm_parts(x, weight, bias, epsilon)[0]
+
+    def layer_norm_parts(
+        self, x: str, weight: Value, bias: Value, epsilon: float, n_parts: int = 1
+    ) -> list[str]:
+        """The layer norm of x (…, D); with 3 parts also the rows' means and 1/std (…, 1)."""
+        return self.ops("LayerNormalization", n_parts, x, weight, bias, axis=-1, epsilon=epsilon)
 
     def activation(self, x: str, kind: str) -> str:
         """`kind` as export/load_clip.py names it: gelu, gelu_tanh or quick_gelu."""
@@ -197,11 +207,19 @@ class Graph:
 
     def unit(self, x: str) -> str:
         """Rows of length one."""
-        norm = self.op("ReduceL2", x, self.constant([-1]), keepdims=1)
-        return self.op("Div", x, self.op("Clip", norm, self.constant(TINY_NORM, np.float32)))
+        return self.op("Div", x, self.length(x))
+
+    def length(self, x: str) -> str:
+        """The rows' lengths (…, 1)."""
+        length = self.op("ReduceL2", x, self.constant([-1]), keepdims=1)
+        return self.op("Clip", length, self.number(TINY_NORM))
+
+    def number(self, value: float) -> str:
+        """A constant in float32."""
+        return self.constant(value, np.float32)
 
     def size(self, x: str, axis: int) -> str:
-        """The length of one axis, as a vector of one int64."""
+        """The length of one axis, counted from the first, as a vector of one int64."""
         return self.op("Shape", x, start=axis, end=axis + 1)
 
     def reshape(self, x: str, *shape: int | str) -> str:

@@ -22,15 +22,19 @@ from PIL import Image
 from sharpzo_edge.clip import class_prompts
 from sharpzo_edge.clip import preprocess as preprocessing
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.manifest import COSINE
+from sharpzo_edge.clip.class_prompts import ClassPrompts
+from sharpzo_edge.clip.manifest import COSINE, OF_TANGENTS
 from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, ImagePlan, TextPlan
 from sharpzo_edge.clip.towers import ImageTower, TextTower
 from sharpzo_edge.errors import SharpzoError
+from sharpzo_edge.processor import this_processor
 
+from .jacobian import directional_derivatives
 from .load_clip import LoadedClip
 from .quantize import LinearWeights
 
-# Largest absolute differences. Pixels are a mean and a std away from [0, 1]; features have length one.
+# Largest absolute differences. Pixels are a mean and a std away from [0, 1]; features have length one. Those
+# of tangents are relative, in norm: to float64 derivatives, for all names and along a few directions.
 TOLERANCES = {
     "pixels": 1e-5,
     "image_features": 1e-4,
@@ -38,7 +42,10 @@ TOLERANCES = {
     "token_ids": 0.0,
     "class_features": 1e-4,
     "class_features_streamed": 1e-4,
+    "tangents_fp32": 1e-5,
+    "tangents_int8": 0.03,
 }
+N_DIRECTIONS = 3
 CHUNK_ROWS = 32  # so few that the names take several runs
 NAMES = (
     "cat",
@@ -123,6 +130,25 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
         yield stage, max(_largest(of_classes, answer[0]), _largest(of_classes, answer[2]))
     if linear.are_rounded:
         yield "class_features" + COSINE, _smallest_cosine(before[1], answer[0])
+    yield from _tangent_figures(bundle, clip, prompts, context, full)
+
+
+def _tangent_figures(
+    bundle: Bundle, clip: LoadedClip, prompts: ClassPrompts, context: np.ndarray, ids: torch.Tensor
+) -> Iterator[tuple[str, float]]:
+    """How far tangents are from the derivatives of torch's model in float64. ids: of all prompts."""
+    spec = bundle.manifest.text.tangents
+    if spec is None:
+        return
+    directions = np.random.default_rng(0).standard_normal((N_DIRECTIONS, *context.shape), dtype=np.float32)
+    directions *= np.linalg.norm(context) / np.sqrt(context.size)
+    true = directional_derivatives(clip.model, ids, context, directions)
+    # Without its instructions a processor may be wrong in 8 bits. Then it would not be the bundle's fault.
+    in_8_bits = spec.data and this_processor().has_int8_dot is not False
+    for precision in ("fp32", "int8") if in_8_bits else ("fp32",):
+        with TextTower(bundle, TextPlan(STREAMED, CHUNK_ROWS, threads=0, tangents=precision)) as text_tower:
+            found = text_tower.class_feature_tangents(context, directions, prompts)
+        yield f"{OF_TANGENTS}{precision}", float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
 def _names(bundle: Bundle, words: str) -> tuple[list[str], list[list[int]]]:

@@ -82,6 +82,13 @@ def dequantised(packed: PackedArrays) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(packed.n_out, -1)[:, : packed.n_in].T)
 
 
+def round_by_column(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 matrix (n_in, n_out) as int8 numbers times a scale (n_out,) float32 for each output."""
+    largest = np.abs(matrix).max(axis=0)
+    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(matrix / scales).astype(np.int8), scales
+
+
 def times_columns(matrix: np.ndarray | PackedArrays, factors: np.ndarray) -> np.ndarray | PackedArrays:
     """Each output column times its factor (n_out,): a packed matrix takes it into the scales."""
     if isinstance(matrix, Packed):

@@ -17,6 +17,7 @@ Output: class_features (B, K, E).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from torch import nn
 from sharpzo_edge.clip.manifest import TextSpec
 from sharpzo_edge.clip.tokenizer import EOT_ID
 
+from . import tangent_graphs
 from .graph import Array, DataFile, Graph, Places, Values, step
 from .quantize import LinearWeights
+from .tangent_graphs import norm_parts, norm_tangent, unit_tangent
 from .transformer import (
     BlockForm,
     as_array,
@@ -123,8 +126,13 @@ def find_text_tower(model: nn.Module, tokenizer: Any) -> TextParts:
     )
 
 
-def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: LinearWeights) -> TextSpec:
-    """Write text.data, text.onnx and the step graphs; returns the manifest's part."""
+def write_text_graphs(
+    folder: Path, tower: TextParts, sos_id: int, linear: LinearWeights, tangents: str
+) -> TextSpec:
+    """Write text.data, text.onnx, the step graphs and the tangents'; returns the manifest's part.
+
+    tangents: as export's option has it
+    """
     form = tower.form
     data = DataFile(folder / DATA)
     edges: dict[str, Array] = {
@@ -138,11 +146,17 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
     if tower.projection_bias is not None:
         edges["projection.bias"] = tower.projection_bias
     edge = {name: data.append(name, array) for name, array in edges.items()}
-    halves = [
-        (data.append_block(attention_weights(b, linear)), data.append_block(mlp_weights(b, linear)))
-        for b in tower.blocks
-    ]
+    copies = DataFile(folder / tangent_graphs.DATA) if tangents == "int8" else None
+    halves, rounded = [], []
+    for block in tower.blocks:
+        arrays = attention_weights(block, linear), mlp_weights(block, linear)
+        halves.append((data.append_block(arrays[0]), data.append_block(arrays[1])))
+        if copies:
+            of_attention, of_mlp = map(tangent_graphs.rounded_copies, arrays)
+            rounded.append((copies.append_block(of_attention), copies.append_block(of_mlp)))
     data.close()
+    if copies:
+        copies.close()
 
     whole = Graph("text", data)
     rows = _stem(whole, edge, form)
@@ -182,6 +196,12 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
         graph = ATTENTION if i < len(halves) - 1 else LAST_ATTENTION
         steps += [step(graph, attention), step(MLP, mlp)]
     steps.append(step(HEAD, {}))
+    spec = None
+    if tangents != "none":
+        head_tangent = partial(_head_tangent, edge=edge, tower=tower)
+        spec = tangent_graphs.write_tangent_graphs(
+            folder, data, form, halves, rounded, head_tangent, tower.embed_dim
+        )
     return TextSpec(
         graph=GRAPH,
         data=DATA,
@@ -192,6 +212,7 @@ def write_text_graphs(folder: Path, tower: TextParts, sos_id: int, linear: Linea
         context_length=len(tower.positional_embedding),
         vocabulary=len(tower.token_embedding),
         activation=form.activation,
+        tangents=spec,
     )
 
 
@@ -231,10 +252,27 @@ def _last_attention_half(g: Graph, rows: str, w: Values, form: BlockForm, mask: 
 
 def _head(g: Graph, rows: str, edge: Places, tower: TextParts) -> None:
     """EOT rows (B, K, D) -> unit class features (B, K, E)."""
-    x = g.layer_norm(
-        rows, g.weight(edge["ln_final.weight"]), g.weight(edge["ln_final.bias"]), tower.final_norm.eps
-    )
-    if "projection.weight" in edge:
-        bias = edge.get("projection.bias")
-        x = g.linear(x, g.weight(edge["projection.weight"]), g.weight(bias) if bias else None)
-    g.output("class_features", g.unit(x), ("B", "K", tower.embed_dim))
+    w = _head_weights(g, edge)
+    x = g.layer_norm(rows, w["ln_final.weight"], w["ln_final.bias"], tower.final_norm.eps)
+    g.output("class_features", g.unit(_projected(g, x, w)), ("B", "K", tower.embed_dim))
+
+
+def _head_tangent(g: Graph, rows: str, tangents: str, *, edge: Places, tower: TextParts) -> str:
+    """EOT rows (1, K, D) and their tangents (B, K, D) -> tangents of unit class features (B, K, E)."""
+    w = _head_weights(g, edge)
+    x, parts = norm_parts(g, rows, w["ln_final.weight"], w["ln_final.bias"], tower.final_norm.eps)
+    dx = norm_tangent(g, tangents, parts)
+    if "projection.weight" in w:
+        dx = g.linear(dx, w["projection.weight"], None)
+    return unit_tangent(g, _projected(g, x, w), dx)
+
+
+def _head_weights(g: Graph, edge: Places) -> Values:
+    return g.weights({n: place for n, place in edge.items() if n.startswith(("ln_final", "projection"))})
+
+
+def _projected(g: Graph, x: str, w: Values) -> str:
+    """Rows (B, K, D) -> (B, K, E)."""
+    if "projection.weight" not in w:
+        return x
+    return g.linear(x, w["projection.weight"], w.get("projection.bias"))

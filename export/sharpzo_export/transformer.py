@@ -84,15 +84,23 @@ def mlp_weights(block: ResidualAttentionBlock, linear: LinearWeights) -> dict[st
 def mlp_half(g: Graph, rows: str, w: Values, form: BlockForm) -> str:
     """rows + MLP(norm(rows)), for rows of any leading shape."""
     x = g.layer_norm(rows, w["ln_2.weight"], w["ln_2.bias"], form.epsilon)
-    x = g.activation(g.linear(x, w["fc.weight"], w["fc.bias"]), form.activation)
+    return add_activated(g, rows, g.linear(x, w["fc.weight"], w["fc.bias"]), w, form)
+
+
+def add_activated(g: Graph, rows: str, hidden: str, w: Values, form: BlockForm) -> str:
+    """rows + the second layer of the activated hidden numbers."""
+    x = g.activation(hidden, form.activation)
     return g.op("Add", rows, g.linear(x, w["proj.weight"], w["proj.bias"]))
 
 
 def queries_keys_values(g: Graph, rows: str, w: Values, form: BlockForm) -> list[str]:
     """Three of (B, R, D) from rows (B, R, D); the queries come scaled."""
-    x = g.layer_norm(rows, w["ln_1.weight"], w["ln_1.bias"], form.epsilon)
-    qkv = g.linear(x, w["qkv.weight"], w["qkv.bias"])
-    return g.split(qkv, [form.width] * 3)
+    return of_normed(g, g.layer_norm(rows, w["ln_1.weight"], w["ln_1.bias"], form.epsilon), w, form)
+
+
+def of_normed(g: Graph, normed: str, w: Values, form: BlockForm) -> list[str]:
+    """The same from rows that the layer norm has seen."""
+    return g.split(g.linear(normed, w["qkv.weight"], w["qkv.bias"]), [form.width] * 3)
 
 
 def by_head(g: Graph, x: str, heads: int, head_width: int) -> str:
@@ -120,11 +128,34 @@ def attended(
     g: Graph, rows: str, q: str, k: str, v: str, w: Values, form: BlockForm, mask: str | None = None
 ) -> str:
     """rows (B, n, D) + what they see of k and v (B, N, D) by q (B, n, D); mask (n, N): 0 or -inf."""
+    return add_mixed(g, rows, attention(g, q, k, v, form, mask), w, form)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """By head: q (n, d), keys k^T (d, N), v (N, d), shares P = softmax (n, N), mixed P v (n, d)."""
+
+    queries: str
+    keys: str
+    values: str
+    shares: str
+    mixed: str
+
+
+def attention(g: Graph, q: str, k: str, v: str, form: BlockForm, mask: str | None) -> Attention:
+    """softmax(q k^T + mask) v, for each head."""
     q, k, v = (by_head(g, x, form.heads, form.head_width) for x in (q, k, v))
-    scores = g.op("MatMul", q, g.transpose(k, 0, 1, 3, 2))
+    keys = g.transpose(k, 0, 1, 3, 2)
+    scores = g.op("MatMul", q, keys)
     if mask is not None:
         scores = g.op("Add", scores, mask)
-    mixed = from_heads(g, g.op("MatMul", g.op("Softmax", scores, axis=-1), v), form)
+    shares = g.op("Softmax", scores, axis=-1)
+    return Attention(q, keys, v, shares, g.op("MatMul", shares, v))
+
+
+def add_mixed(g: Graph, rows: str, seen: Attention, w: Values, form: BlockForm) -> str:
+    """rows (B, n, D) + the output layer of what they saw."""
+    mixed = from_heads(g, seen.mixed, form)
     return g.op("Add", rows, g.linear(mixed, w["out.weight"], w["out.bias"]))
 
 

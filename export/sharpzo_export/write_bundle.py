@@ -46,6 +46,8 @@ from .quantize import LinearWeights
 from .text_graph import INITIAL_CONTEXT, find_text_tower, write_text_graphs
 from .transformer import refuse
 
+TANGENTS = ("int8", "fp32", "none")
+
 
 def export(
     model: str,
@@ -55,10 +57,12 @@ def export(
     vocabulary: Path | None = None,
     quick_gelu: bool | None = None,
     weights: str = "fp32",
+    tangents: str = "int8",
 ) -> tuple[Bundle, tuple[str, ...]]:
     """Write the bundle of `model` to the folder `output`; returns it, and notes for the user.
 
-    `weights` is the precision of the linear layers; the rest, and all activations, are float32.
+    `weights` is the precision of the linear layers; the rest, and all activations, are float32. `tangents`
+    says which graphs of tangents there are: with products in 8 bits and float32, in float32 alone, or none.
     Raises UsageError when the model, its weights or the output cannot be used, and ParityError when the
     exported graphs differ from torch; then `output` does not exist.
     """
@@ -66,6 +70,11 @@ def export(
         raise UsageError(
             f"--weights {weights} is not known. The linear layers' weights can be "
             f"{', '.join(PRECISIONS)}; activations are fp32 always. Use --weights fp32"
+        )
+    if tangents not in TANGENTS:
+        raise UsageError(
+            f"--tangents {tangents} is not known. It can be {', '.join(TANGENTS)}. Use --tangents int8: it "
+            f"holds the float32 ones too, so it is right for every board"
         )
     if os.path.lexists(output):  # also a link that leads nowhere: no folder can take its place
         raise UsageError(
@@ -79,7 +88,7 @@ def export(
         _take_place(output, beside)
         clip = load_clip(model, pretrained, quick_gelu)
         try:
-            _write(beside, clip, kept, weights)
+            _write(beside, clip, kept, weights, tangents)
             for path in beside.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -123,7 +132,7 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights: str) -> None:
+def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights: str, tangents: str) -> None:
     tower = find_text_tower(clip.model, clip.tokenizer)
     if tower.embed_dim != clip.embed_dim:
         raise refuse(
@@ -133,7 +142,7 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
         )
     preprocess = _preprocess(clip.preprocess)
     linear = LinearWeights(weights)
-    text = write_text_graphs(folder, tower, SOS_ID, linear)
+    text = write_text_graphs(folder, tower, SOS_ID, linear, tangents)
     image = write_image_graphs(folder, clip.model.visual, preprocess.size, tower.embed_dim, linear)
     _write_token_table(folder, tower.token_embedding, _kept_tokens(vocabulary, clip.tokenizer))
     _write_merges(folder / MERGES_FILE)

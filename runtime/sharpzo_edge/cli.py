@@ -158,6 +158,7 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
         vocabulary=None if request.vocabulary is None else Path(request.vocabulary),
         quick_gelu=request.quickgelu,
         weights=request.weights,
+        tangents=request.tangents,
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -129,6 +129,14 @@ def _doubtful_lines(doubtful: Sequence[DoubtfulPicture]) -> list[str]:
     ]
 
 
+# How a text tower computes them, by its plan's tangents.
+DERIVATIVES = {
+    "int8": "tangents, products in 8 bits",
+    "fp32": "tangents, products in float32",
+    None: "differences of class features",
+}
+
+
 def plan_lines(plan: Plan) -> list[str]:
     """How the towers run, and what every phase may take."""
     towers = [
@@ -141,6 +149,8 @@ def plan_lines(plan: Plan) -> list[str]:
     phases = ", ".join(f"{name} {mib:.0f}" for name, mib in plan.phases.items())
     rank, kept = plan.sketch.rank, plan.sketch.kept_rounds
     sketch = [f"sketches of {rank} directions, and those of {kept} rounds before"] if rank else []
+    if rank:
+        sketch.append(f"derivatives along directions: {DERIVATIVES[plan.text.tangents]}")
     return [*towers, *sketch, f"memory at most {plan.peak_mib:.0f} MiB ({phases})"]
 
 
@@ -224,6 +234,11 @@ def doctor_lines(checks: Sequence[Check]) -> list[str]:
     return [*lines, f"{counted(n_bad, 'thing')} to put right first" if n_bad else "this machine can run it"]
 
 
+def milliseconds(seconds: float | None) -> str:
+    """Or that there is no such figure."""
+    return "none" if seconds is None else f"{1000 * seconds:,.1f} ms"
+
+
 def figures_lines(found: Figures) -> list[str]:
     """A table of what was measured on a board."""
     read = f"{found.read_bytes_a_second / 1e6:,.0f} MB a second"
@@ -233,8 +248,9 @@ def figures_lines(found: Figures) -> list[str]:
     ]
     rows = (
         ("board", found.board),
-        ("a query of 10 classes", f"{1000 * found.query_seconds:,.1f} ms"),
-        ("a picture", f"{1000 * found.picture_seconds:,.1f} ms"),
+        ("a query of 10 classes", milliseconds(found.query_seconds)),
+        ("a direction", milliseconds(found.direction_seconds)),
+        ("a picture", milliseconds(found.picture_seconds)),
         ("peak memory, planned", f"{found.peak_rss_mib:.0f} MiB, {found.planned_mib:.0f} MiB"),
         ("reading", f"{read}, {'the disk' if found.read_is_cold else 'the page cache'}"),
         ("before, after", ", ".join(celsius)),

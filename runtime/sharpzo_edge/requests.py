@@ -132,6 +132,10 @@ class TuneRequest(Call):
     eta: float | None = option("paper: learning rate of stage 2.", default=None)
     rank: int | None = option("edge: directions of a sketch in stage 2 (r).", default=None)
     kept_rounds: int | None = option("edge: earlier rounds whose columns stay in the sketch.", default=None)
+    tangents: str | None = option(
+        "edge: derivatives along directions: auto (as the processor is); int8; fp32; none (differences).",
+        default=None,
+    )
     label_smoothing: float | None = option(
         "edge: share of the target spread over all classes in stage 2.", default=None
     )
@@ -155,6 +159,9 @@ class ExportRequest:
     )
     weights: str = option(
         "Precision of the linear layers: fp32, int8 or int4; all else is fp32.", default="fp32"
+    )
+    tangents: str = option(
+        "Graphs of derivatives along directions: int8 (with fp32 ones), fp32 alone, or none.", default="int8"
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge import SharpzoError
-from sharpzo_edge.clip import towers
+from sharpzo_edge.clip import streaming
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.sessions import _raise_if_the_systems
 from sharpzo_edge.demo import BUNDLE, TASKS
@@ -79,8 +79,9 @@ def test_merges_that_fail_while_they_are_read_are_not_damaged(few, monkeypatch) 
 @pytest.mark.parametrize("moment", [1, 7])
 def test_weights_that_fail_in_the_middle_of_a_pass(moment, monkeypatch) -> None:
     """Streamed weights are read again in every pass. The next one has them."""
-    tower = towers._Streamed(Bundle.open(BUNDLE), "image", "streamed", threads=1)
-    n_steps = len(list(tower._with_weights()))
+    bundle = Bundle.open(BUNDLE)
+    steps = bundle.manifest.image.steps
+    weights = streaming.StepWeights(bundle, bundle.manifest.image.data, steps)
     real, n_read = os.preadv, 0
 
     def failing(*given: Any) -> int:
@@ -90,10 +91,10 @@ def test_weights_that_fail_in_the_middle_of_a_pass(moment, monkeypatch) -> None:
             raise OSError(errno.EIO, "Input/output error")
         return real(*given)
 
-    monkeypatch.setattr(towers.os, "preadv", failing)
+    monkeypatch.setattr(streaming.os, "preadv", failing)
     with pytest.raises(SharpzoError, match=r"Cannot read .*image\.data: Input/output error"):
-        list(tower._with_weights())
-    assert len(list(tower._with_weights())) == n_steps
+        list(weights.read())
+    assert len(list(weights.read())) == len(steps)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

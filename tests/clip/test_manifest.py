@@ -73,8 +73,10 @@ def mutants(draw, original):
 def short_manifest(bundle_copy):
     """The manifest with fewer steps and tensors, so that mutations find the other fields too."""
     manifest = bundle_copy.manifest()
-    manifest["text"]["steps"] = manifest["text"]["steps"][:2]
-    manifest["text"]["steps"][1]["weights"] = manifest["text"]["steps"][1]["weights"][:1]
+    text = manifest["text"]
+    text["steps"], text["tangents"]["steps"] = text["steps"][:3], text["tangents"]["steps"][:1]
+    for step in (*text["steps"][1:], *text["tangents"]["steps"]):
+        step["weights"] = step["weights"][:1]
     bundle_copy.set_manifest(manifest)
     bundle_copy.open()
     return manifest
@@ -119,7 +121,7 @@ def test_what_is_no_manifest_is_refused(bundle_copy, text):
 def test_a_newer_format_is_refused_by_its_version(bundle_copy):
     manifest = bundle_copy.manifest() | {"format_version": FORMAT_VERSION + 1, "a_key_of_the_future": 1}
     bundle_copy.set_manifest(manifest)
-    with pytest.raises(BundleError, match=f"version {FORMAT_VERSION + 1}.*reads version {FORMAT_VERSION}"):
+    with pytest.raises(BundleError, match=f"version {FORMAT_VERSION + 1}.*versions 2 and {FORMAT_VERSION}"):
         bundle_copy.open()
 
 
@@ -168,6 +170,57 @@ def test_a_weight_that_does_not_lie_in_the_data_file_is_refused(bundle_copy, cha
         bundle_copy.open()
 
 
+def drop_a_step(tangents, files):
+    del tangents["steps"][1]
+
+
+def drop_the_numbers(tangents, files):
+    tangents["steps"][0] |= {"int8": None, "weights": []}
+
+
+def lengthen_the_numbers(tangents, files):
+    tangents["steps"][-1]["weights"][0]["shape"][0] *= 100
+
+
+def drop_a_graph(tangents, files):
+    del files[tangents["steps"][0]["primal"]]
+
+
+def drop_the_head(tangents, files):
+    del files[tangents["head"]]
+
+
+def drop_the_data(tangents, files):
+    del files[tangents["data"]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_a_step, "tangents' steps are not those of the text tower"),
+        (drop_the_numbers, "tangents' steps are of different kinds"),
+        (lengthen_the_numbers, r"ends behind text_int8\.data"),
+        (drop_a_graph, r"does not list text_primal_attention\.onnx"),
+        (drop_the_head, r"does not list text_tangent_head\.onnx"),
+        (drop_the_data, r"does not list text_int8\.data"),
+    ],
+)
+def test_damaged_tangents_are_refused(bundle_copy, damage, said):
+    manifest = bundle_copy.manifest()
+    damage(manifest["text"]["tangents"], manifest["files"])
+    bundle_copy.set_manifest(manifest)
+    with pytest.raises(BundleError, match=said):
+        bundle_copy.open()
+
+
+def test_format_2_is_read_and_has_no_tangents(bundle_copy, bundle):
+    bundle_copy.make_format_2()
+    opened = bundle_copy.open()
+    opened.verify()
+    assert opened.manifest.format_version == 2 and opened.manifest.text.tangents is None
+    assert opened.manifest.text.steps == bundle.manifest.text.steps
+
+
 @pytest.mark.parametrize("part", ["text", "image"])
 def test_a_tower_of_a_single_step_is_refused(bundle_copy, part):
     manifest = bundle_copy.manifest()
@@ -182,6 +235,14 @@ def test_a_logit_scale_out_of_range_is_refused(bundle_copy, scale):
     bundle_copy.set_manifest(bundle_copy.manifest() | {"logit_scale": scale})
     with pytest.raises(BundleError, match="logit scale"):
         bundle_copy.open()
+
+
+def test_the_figure_of_parity_is_that_of_features(bundle_copy):
+    """Cosines, and the relative figures of tangents, are no differences of features."""
+    manifest = bundle_copy.manifest()
+    manifest["parity"] = {"pixels": 1e-6, "tangents_int8": 0.02, "class_features_cosine_to_fp32": 0.99}
+    bundle_copy.set_manifest(manifest)
+    assert bundle_copy.open().manifest.largest_difference == 1e-6
 
 
 KEYS = [field.name for field in dataclasses.fields(Preprocess)]

@@ -1,8 +1,6 @@
 """Packed weights: what onnxruntime multiplies by is exactly what we say the numbers stand for, whole or
 streamed, and nothing but the linear layers' weights is rounded."""
 
-import copy
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from sharpzo_edge.clip.class_prompts import class_prompts
 from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED
 from sharpzo_export.graph import DataFile, Graph
 from sharpzo_export.quantize import BITS, dequantised, pack, times_columns
-from support.open_clip_reference import float64, torch_class_features
+from support.open_clip_reference import torch_class_features, with_rounded_linears
 from support.open_towers import image_tower, text_tower
 
 BUILT = ("gelu", "layer_scale, no ln_pre", "custom text with bias, avg pool then norm", "resnet")
@@ -68,18 +66,6 @@ def test_onnxruntime_multiplies_by_the_dequantised_matrix(tmp_path, bits, n_in, 
         (found,) = session.run(None, {"x": x} | (feeds if streamed else {}))
         size = np.abs(x) @ np.abs(rounded) + np.arange(n_out)
         assert (np.abs(found - (x @ rounded + np.arange(n_out))) <= 3e-6 * size + 1e-30).all()
-
-
-def with_rounded_linears(model, bits):
-    """A float64 copy of the model whose linear layers' weights are rounded, found by their names."""
-    model = copy.deepcopy(model)
-    for name, weight in model.named_parameters():
-        is_matrix = name in ("text_projection", "text.text_projection", "visual.proj")
-        layers = ("in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight", "projection.weight")
-        if is_matrix or name.endswith((*layers, "q_proj.weight", "k_proj.weight", "v_proj.weight")):
-            view = weight if is_matrix else weight.T  # (in, out)
-            view.copy_(torch.from_numpy(dequantised(pack(view.numpy(), bits))))
-    return float64(model)
 
 
 @pytest.mark.parametrize("weights", BITS)

@@ -22,6 +22,7 @@ from sharpzo_edge.search.cmaes import (
 )
 from sharpzo_edge.search.cmaes_rates import rates
 from sharpzo_edge.search.cmaes_stopping import stop_reasons
+from support.answers import answered
 from support.states import assert_same_bits, through_a_file
 
 KINDS = ["full", "diagonal", "identity"]
@@ -487,22 +488,30 @@ def start_sketched(seed=1, **options):
 
 
 def answers(asked):
-    return linear_features(asked.points) if asked.wants == "features" else [sphere(x) for x in asked.points]
+    return answered(asked, linear_features, sphere)
 
 
 def test_a_sketch_at_the_mean_then_shifted_candidates():
     """Shifted by rho omega along the sketch's gradient."""
     own, search = start_sketched()
-    sketch = search.ask(1000)
-    assert sketch.wants == "features" and len(sketch.points) == 4
     mean = search.solution
-    np.testing.assert_array_equal(sketch.points[0], mean)
-    U = (sketch.points[1:] - mean) / (0.02 * np.sqrt(1 + mean @ mean))
+    at_mean = search.ask(1000)
+    assert at_mean.wants == "features"
+    np.testing.assert_array_equal(at_mean.points, mean[np.newaxis])
+    search.tell(answers(at_mean))
+    sketch = search.ask(2)
+    assert sketch.wants == "tangents" and sketch.centre.is_new and len(sketch.points) == 2
+    np.testing.assert_array_equal(sketch.centre.w, mean)
+    np.testing.assert_array_equal(sketch.centre.class_features, answers(at_mean)[0])
+    search.tell(answers(sketch))
+    rest = search.ask(1000)
+    assert rest.wants == "tangents" and not rest.centre.is_new
+    U = np.concatenate((sketch.points, rest.points))
     np.testing.assert_allclose(U @ U.T, np.eye(3), atol=1e-12)
     x = search.state.candidates
-    search.tell(answers(sketch))
+    search.tell(answers(rest))
     candidates = search.ask(1000)
-    assert candidates.wants == "losses"
+    assert candidates.wants == "losses" and candidates.centre is None
     step = U.T @ U @ np.tensordot(JACOBIAN, BY_FEATURES, 2)
     step *= own.rho * np.sqrt(1 + mean @ mean) / np.linalg.norm(step)
     np.testing.assert_allclose(candidates.points - x, np.tile(step, (8, 1)), rtol=1e-4)
@@ -528,14 +537,15 @@ def test_a_sketch_interrupted_at_every_answer_changes_no_bit():
     assert_same_bits(search.state, whole.state)
 
 
-def test_a_sketch_survives_a_lost_direction_but_no_lost_mean():
+def test_a_sketch_survives_a_lost_direction_but_not_all():
     _, search = start_sketched()
+    search.tell(answers(search.ask(1)))
     told = answers(search.ask(1000))
     before = copy.deepcopy(search.state)
     with pytest.raises(NumericsError, match="no finite class features"):
         search.tell(told * np.nan)
     assert_same_bits(search.state, before)
-    told[2] = np.nan
+    told[1] = np.nan
     search.tell(told)
     assert np.linalg.norm(search.state.perturbation) == pytest.approx(0.1 * np.sqrt(1 + D))
 
@@ -545,7 +555,9 @@ def test_misuse_of_a_sketch_is_refused():
         with pytest.raises(ValueError, match="a sketch takes 1 to 6 directions"):
             Settings(dim=6, **options)
     _, search = start_sketched()
-    with pytest.raises(ValueError, match="4 are outstanding"):
-        search.tell(np.zeros(4))
-    with pytest.raises(ValueError, match="4 are outstanding"):
-        search.tell(np.zeros((5, K, E)))
+    for told in (np.zeros(1), np.zeros((2, K, E))):
+        with pytest.raises(ValueError, match="1 are outstanding"):
+            search.tell(told)
+    search.tell(answers(search.ask(1)))
+    with pytest.raises(ValueError, match="3 are outstanding"):
+        search.tell(np.zeros((4, K, E)))

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from sharpzo_edge.errors import NumericsError, UsageError
 from sharpzo_edge.search.estimators import (
     CoordinateWise,
-    FeatureSketch,
     Randomised,
+    difference_step,
     directional_derivatives,
+    forward_differences,
     orthonormal_rows,
+    projected_gradient,
     reach,
 )
 
@@ -47,38 +49,40 @@ def test_randomised_is_the_mean_projection_on_linear_functions(dim, q, seed, mu)
 
 @given(dim=dims, seed=seeds, step=steps)
 @settings(max_examples=50, deadline=None)
-def test_a_sketch_of_linear_features_is_their_jacobian(dim, seed, step):
-    """Along the sketch's directions."""
+def test_forward_differences_are_exact_on_linear_features(dim, seed, step):
+    """So is the gradient's projection that they give."""
     rng = np.random.default_rng(seed)
     centre, jacobian = rng.standard_normal(dim), rng.standard_normal((dim, 3, 2))
-    directions = orthonormal_rows(rng.standard_normal((rng.integers(1, dim + 1), dim)))
-    sketch = FeatureSketch(centre, directions, step)
-    assert sketch.n_points == 1 + len(directions)
-    features = np.tensordot(sketch.points(0, sketch.n_points), jacobian, 1).astype(np.float32)
-    columns = sketch.columns(features[0], features[1:])
+    U = orthonormal_rows(rng.standard_normal((rng.integers(1, dim + 1), dim)))
+
+    def features(points):
+        return np.tensordot(points, jacobian, 1).astype(np.float32)
+
+    columns = forward_differences(features(centre), features(centre + step * U), step)
     assert columns.dtype == np.float32
     # Round-off of float32 features, about 1e-6, over h.
-    np.testing.assert_allclose(columns, np.tensordot(directions, jacobian, 1), rtol=0, atol=1e-5 / step)
+    np.testing.assert_allclose(columns, np.tensordot(U, jacobian, 1), rtol=0, atol=1e-5 / step)
     by_features = rng.standard_normal((3, 2))
-    gradient = np.tensordot(jacobian, by_features, 2)
-    exact = np.tensordot(directions, jacobian, 1).astype(np.float32)
-    np.testing.assert_allclose(
-        sketch.gradient(directional_derivatives(exact, by_features)),
-        directions.T @ directions @ gradient,
-        rtol=0,
-        atol=1e-5,
-    )
+    exact = directional_derivatives(np.tensordot(U, jacobian, 1).astype(np.float32), by_features)
+    found = projected_gradient(centre, U, exact)
+    np.testing.assert_allclose(found, U.T @ U @ np.tensordot(jacobian, by_features, 2), rtol=0, atol=1e-5)
 
 
-def test_a_sketch_leaves_out_directions_without_a_finite_answer():
-    sketch = FeatureSketch(np.zeros(2), np.eye(2), 0.5)
-    T = np.zeros((1, 2), np.float32)
-    answers = np.array([[[1, 1]], [[0, np.inf]]], np.float32)
-    found = directional_derivatives(sketch.columns(T, answers), np.ones((1, 2)))
-    np.testing.assert_array_equal(sketch.gradient(found), [4, 0])
-    for lost in (sketch.columns(T, answers[1:]), sketch.columns(T * np.nan, answers)):
-        with pytest.raises(NumericsError, match=r"no finite class features.*--sigma0"):
-            sketch.gradient(directional_derivatives(lost, np.ones((1, 2))))
+def test_the_step_of_differences_grows_with_w():
+    assert difference_step(np.zeros(3)) == 0.02
+    assert difference_step(np.array([0.0, 3.0, 4.0])) == pytest.approx(0.02 * np.sqrt(26))
+
+
+def test_directions_without_a_finite_answer_are_left_out():
+    by_features = np.ones((1, 2))
+
+    def gradient(tangents):
+        return projected_gradient(np.zeros(2), np.eye(2), directional_derivatives(tangents, by_features))
+
+    tangents = np.array([[[2, 2]], [[0, np.inf]]], np.float32)
+    np.testing.assert_array_equal(gradient(tangents), [4, 0])
+    with pytest.raises(NumericsError, match=r"no finite class features.*--sigma0"):
+        gradient(tangents * np.nan)
 
 
 def test_random_rows_become_orthonormal_and_keep_their_span():
@@ -117,7 +121,6 @@ def test_a_part_of_the_points_has_the_bits_of_the_whole(seed, start, size):
     for estimator in (
         CoordinateWise(rng.standard_normal(6), 1e-3),
         Randomised(rng.standard_normal(6), rng.standard_normal((6, 6)), 1e-3),
-        FeatureSketch(rng.standard_normal(6), rng.standard_normal((11, 6)), 0.02),
     ):
         stop = min(start + size, 12)
         whole = estimator.points(0, 12)
@@ -128,11 +131,7 @@ def test_a_part_of_the_points_has_the_bits_of_the_whole(seed, start, size):
 
 def test_the_callers_arrays_are_neither_kept_nor_changed():
     centre, directions = np.ones(3), np.ones((2, 3))
-    for estimator in (
-        CoordinateWise(centre, 0.1),
-        Randomised(centre, directions, 0.1),
-        FeatureSketch(centre, directions, 0.1),
-    ):
+    for estimator in (CoordinateWise(centre, 0.1), Randomised(centre, directions, 0.1)):
         before = estimator.points(0, 3)
         before[:] = 9
         centre[:], directions[:] = 5, 5
@@ -156,8 +155,6 @@ def test_an_unusable_step_is_refused(mu):
         CoordinateWise(np.zeros(2), mu)
     with pytest.raises(UsageError, match="--mu-rge"):
         Randomised(np.zeros(2), np.ones((1, 2)), mu)
-    with pytest.raises(ValueError, match="positive"):
-        FeatureSketch(np.zeros(2), np.ones((1, 2)), mu)
 
 
 def test_wrong_shapes_and_ranges_are_refused():
@@ -169,5 +166,3 @@ def test_wrong_shapes_and_ranges_are_refused():
         cge.gradient(np.zeros(5))
     with pytest.raises(ValueError, match="directions"):
         Randomised(np.zeros(3), np.ones(3), 0.1)
-    with pytest.raises(ValueError, match="directions"):
-        FeatureSketch(np.zeros(3), np.ones((1, 2)), 0.1)

@@ -19,6 +19,7 @@ from sharpzo_edge.search.sketched_descent import (
     next_delta,
 )
 from sharpzo_edge.types import LabelledFeatures
+from support.answers import answered
 from support.states import assert_same_bits, through_a_file
 
 D, K, E = 12, 3, 5
@@ -53,8 +54,9 @@ def start(x0=None, seed=4, **options):
 def run(descent, rounds=6, f=tower, limit=1000):
     points = []
     while descent.state.step < rounds and not descent.finished:
-        points.append(descent.ask(limit).points)
-        descent.tell(f(points[-1]))
+        asked = descent.ask(limit)
+        points.append(asked.points)
+        descent.tell(answered(asked, f))
     return np.vstack(points or [np.empty((0, D))])
 
 
@@ -93,13 +95,15 @@ def test_a_sketch_then_trials_along_it():
     descent = start(np.full(D, 0.5), kept_rounds=0)
     w = descent.solution
     sketch = descent.ask(1000)
-    assert sketch.wants == "features"
-    h = 0.02 * np.sqrt(1 + w @ w)
-    U = (sketch.points - w) / h
+    assert sketch.wants == "tangents" and sketch.centre.is_new
+    np.testing.assert_array_equal(sketch.centre.w, w)
+    np.testing.assert_array_equal(sketch.centre.class_features, descent.solution_features)
+    U = sketch.points
     np.testing.assert_allclose(U @ U.T, np.eye(5), atol=1e-12)
-    descent.tell(tower(sketch.points))
-    trials = descent.ask(1000).points
-    steps = trials - w
+    descent.tell(answered(sketch, tower))
+    trials = descent.ask(1000)
+    assert trials.wants == "features" and trials.centre is None
+    steps = trials.points - w
     np.testing.assert_allclose(steps @ U.T @ U, steps, atol=1e-12)
     radii = np.array([0.25, 0.5, 1, 2]) * np.sqrt(1 + w @ w)
     assert (np.linalg.norm(steps, axis=1) <= radii * (1 + 1e-9)).all()
@@ -145,9 +149,9 @@ def test_parts_and_interruptions_change_no_bit(seed, ratio):
     asked = run(whole, 4)
     descent, parts = start(prune_ratio=ratio, prune_interval=2), []
     while descent.state.step < 4:
-        points = descent.ask(int(rng.integers(1, 9))).points
-        parts.append(points[: rng.integers(0, len(points) + 1)])
-        descent.tell(tower(parts[-1]))
+        part = descent.ask(int(rng.integers(1, 9)))
+        parts.append(part.points[: rng.integers(0, len(part.points) + 1)])
+        descent.tell(answered(replace(part, points=parts[-1]), tower))
         if rng.random() < 0.2:
             read_back = rng.choice([copy.deepcopy, through_a_file])
             descent = SketchedDescent(own, LOSS, read_back(descent.state))
@@ -160,7 +164,7 @@ def test_resuming_at_every_single_answer():
     run(whole, 3)
     descent = start(prune_ratio=0.5, prune_interval=2)
     while descent.state.step < 3:
-        descent.tell(tower(descent.ask(1).points))
+        descent.tell(answered(descent.ask(1), tower))
         own = replace(SETTINGS, prune_ratio=0.5, prune_interval=2)
         descent = SketchedDescent(own, LOSS, through_a_file(descent.state))
     assert_same_bits(descent.state, whole.state)
@@ -173,10 +177,11 @@ def test_asking_again_gives_the_same_points():
     first = descent.ask(1000).points
     assert first.shape == (5, D)
     assert first.tobytes() == descent.ask(1000).points.tobytes()
-    descent.tell(tower(first[:2]))
+    descent.tell(answered(descent.ask(2), tower))
     assert not descent.between_updates
-    assert descent.ask(1000).points.tobytes() == first[2:].tobytes()
-    descent.tell(tower(first[2:]))
+    rest = descent.ask(1000)
+    assert rest.points.tobytes() == first[2:].tobytes() and not rest.centre.is_new
+    descent.tell(answered(rest, tower))
     assert descent.ask(1000).points.shape == (4, D)
     assert not descent.between_updates
 
@@ -191,11 +196,11 @@ def test_an_earlier_state_is_a_value_of_its_own():
 
 def test_two_that_go_on_from_one_state_leave_each_other_alone():
     one = start()
-    one.tell(tower(one.ask(2).points))
+    one.tell(answered(one.ask(2), tower))
     other = SketchedDescent(SETTINGS, LOSS, one.state)
-    one.tell(tower(one.ask(2).points))
+    one.tell(answered(one.ask(2), tower))
     state, kept = one.state, copy.deepcopy(one.state)
-    other.tell(-tower(other.ask(2).points))
+    other.tell(-answered(other.ask(2), tower))
     assert_same_bits(state, kept)
     assert not np.array_equal(other.state.columns[2:], state.columns[2:])
 
@@ -253,23 +258,22 @@ def test_kept_columns_lower_the_loss_faster():
 
 def test_a_direction_without_a_finite_answer_is_left_out():
     descent = start()
-    points = descent.ask(1000).points
-    told = tower(points)
+    sketch = descent.ask(1000)
+    told = answered(sketch, tower)
     told[2, 0, 0] = np.inf
     descent.tell(told)
     steps = descent.ask(1000).points - descent.solution
-    np.testing.assert_allclose(steps @ points[2], 0, atol=1e-15)
-    assert np.abs(steps @ points[1]).max() > 0
+    np.testing.assert_allclose(steps @ sketch.points[2], 0, atol=1e-14)
+    assert np.abs(steps @ sketch.points[1]).max() > 0
 
 
 def test_nothing_finite_around_w_is_an_error():
     """It leaves the state as it was."""
     descent = start()
-    points = descent.ask(1000).points
-    descent.tell(tower(points[:4]) * np.nan)
+    descent.tell(np.full((4, K, E), np.nan))
     before = copy.deepcopy(descent.state)
     with pytest.raises(NumericsError, match=r"no finite class features .*any of 5 points.*--sigma0"):
-        descent.tell(tower(points[4:]) * np.nan)
+        descent.tell(np.full((1, K, E), np.nan))
     assert_same_bits(descent.state, before)
 
 
@@ -277,7 +281,7 @@ def test_it_ends_when_no_step_lowers_the_loss():
     descent = start()
     still = tower(np.zeros((1, D)))
     while not descent.finished:
-        descent.tell(np.repeat(still, len(descent.ask(1000).points), axis=0))
+        descent.tell(answered(descent.ask(1000), lambda points: np.repeat(still, len(points), axis=0)))
     assert descent.state.step == 5 and not descent.solution.any()
     assert descent.ask(7).points.shape == (0, D)
 

@@ -33,3 +33,37 @@ class BundleCopy:
         manifest = self.manifest()
         manifest["files"][name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         self.set_manifest(manifest)
+
+    def make_format_2(self) -> None:
+        """The bundle as an earlier version exported it: without tangents."""
+        manifest = self.manifest() | {"format_version": 2}
+        del manifest["text"]["tangents"]
+        for name in [
+            n for n in manifest["files"] if n.startswith(("text_primal", "text_tangent", "text_int8"))
+        ]:
+            (self.folder / name).unlink()
+            del manifest["files"][name]
+        self.set_manifest(manifest)
+
+    def keep_float32_tangents(self) -> None:
+        """The bundle as `export --tangents fp32` writes it."""
+        manifest = self.manifest()
+        tangents = manifest["text"]["tangents"]
+        rounded = {tangents["data"], *(step["int8"] for step in tangents["steps"])}
+        tangents["data"] = None
+        for step in tangents["steps"]:
+            step |= {"int8": None, "weights": []}
+        for name in rounded:
+            (self.folder / name).unlink()
+            del manifest["files"][name]
+        self.set_manifest(manifest)
+
+    def make_deep(self, layers: int) -> None:
+        """Text towers of any depth, from 2 on: the first block again and again, and the last one."""
+        manifest = self.manifest()
+        text = manifest["text"]
+        halves, of_tangents = text["steps"][1:-1], text["tangents"]["steps"]
+        deep, of_deep = (each[:2] * (layers - 1) + each[-2:] for each in (halves, of_tangents))
+        text["layers"], text["tangents"]["steps"] = layers, of_deep
+        text["steps"] = [text["steps"][0], *deep, text["steps"][-1]]
+        self.set_manifest(manifest)

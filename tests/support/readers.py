@@ -29,7 +29,7 @@ from PIL import Image
 from sharpzo_edge import cli
 from sharpzo_edge.clip import class_prompts, preprocess, tokenizer, towers
 from sharpzo_edge.clip.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
-from sharpzo_edge.clip.tower_plan import ImagePlan, TextPlan, TowerPlan
+from sharpzo_edge.clip.tower_plan import ImagePlan, Tangents, TextPlan, TowerPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.commands.inspect import inspect
 from sharpzo_edge.demo import BUNDLE
@@ -95,7 +95,7 @@ def _replace_stated(bundle: Path, name: str, data: bytes) -> None:
 
 
 def manifest(folder: Path) -> Reader:
-    """Opened, shown, planned for, and its text tower run step by step."""
+    """Opened, shown, planned for, and its text tower run step by step, with tangents where it has them."""
     bundle = _bundle(folder)
     real = tokenizer.Tokenizer(BUNDLE / MERGES_FILE).encode
     known = functools.cache(lambda text: real([text])[0])
@@ -119,9 +119,14 @@ def _used(path: Path) -> Any:
     plan = make_plan(bundle.manifest, work, budget_of("1GiB", ""))
     prompts = class_prompts.class_prompts(bundle, NAMES, len(context), plan.text.chunk_rows)
     found = [bundle.manifest.to_json(), dataclasses.asdict(plan)]
-    for text_plan in (plan.text, TextPlan(TowerPlan("streamed", 1, 1), plan.text.chunk_rows, 1)):
+    spec = bundle.manifest.text.tangents
+    tangents: Tangents | None = None if spec is None else "int8" if spec.data else "fp32"
+    step_by_step = TextPlan(TowerPlan("streamed", 1, 1), plan.text.chunk_rows, 1, tangents)
+    for text_plan in (plan.text, step_by_step):
         with TextTower(bundle, text_plan) as tower:
             found.append(tower.class_features(context[np.newaxis], prompts).tobytes())
+            if text_plan.tangents:
+                found.append(tower.class_feature_tangents(context, context[np.newaxis], prompts).tobytes())
     return found
 
 

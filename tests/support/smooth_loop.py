@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from sharpzo_edge.tuning.stopping import Limits
 from sharpzo_edge.types import LabelledFeatures
 
 K, E, M, D = 3, 8, 2, 5
+BATCH = 3  # so few that a sketch takes several
 SMALL = PaperSettings(
     preset="test",
     population=6,
@@ -30,12 +32,26 @@ SMALL = PaperSettings(
     eta=0.05,
 )
 EDGE = EdgeSettings(
-    preset="test", population=6, dim=7, sigma0=0.4, rho=0.05, change_point=3, rank=4, queries=160
+    preset="test",
+    population=6,
+    dim=7,
+    sigma0=0.4,
+    rho=0.05,
+    change_point=3,
+    rank=4,
+    tangents="fp32",
+    queries=160,
 )
 
 
+DIFFERENCES = dataclasses.replace(EDGE, tangents="none")
+
+
 class SmoothTower:
-    """Class features that bend with the context: unit(tanh(context W_k))."""
+    """Class features that bend with the context: unit(tanh(context W_k)).
+
+    asked: contexts and directions that it has answered
+    """
 
     def __init__(self, breaks_beyond: float = float("inf")) -> None:
         self.broken = self.asked = 0
@@ -50,6 +66,18 @@ class SmoothTower:
         self.broken += int(breaks.sum())
         features[breaks] = np.nan
         return features
+
+    def class_feature_tangents(
+        self, context: np.ndarray, directions: np.ndarray, prompts: ClassPrompts
+    ) -> np.ndarray:
+        self.asked += len(directions)
+        x = np.tanh(np.einsum("i,kie->ke", context.ravel(), self.weights))
+        length = np.linalg.norm(x, axis=-1, keepdims=True)
+        T = x / length
+        # One by one: the bits of a direction's answer do not depend on what shares its run.
+        changes = [np.einsum("i,kie->ke", direction.ravel(), self.weights) for direction in directions]
+        dx = (1 - x**2) * np.array(changes)
+        return (dx - T * (T * dx).sum(axis=-1, keepdims=True)) / length
 
     def close(self) -> None:
         pass
@@ -76,7 +104,8 @@ def make_loop(
     A = run_settings.projection(seed_stream(0, "projection"), p0)
     shots = pictures(30, 1)
     names = ClassPrompts(("a", "b", "c"), (chunk,))
-    objective = Objective(tower or SmoothTower(), names, p0, A, shots, logit_scale=10.0, batch=5)
+    has_tangents = run_settings.tower_tangents is not None
+    objective = Objective(tower or SmoothTower(), names, p0, A, shots, 10.0, BATCH, has_tangents)
     return Loop(
         method_of(run_settings, shots, objective.logit_scale),
         objective,

@@ -19,7 +19,7 @@ from sharpzo_edge.tuning.loop import FINISHED, State, Update
 from sharpzo_edge.tuning.objective import Evaluation
 from sharpzo_edge.tuning.settings import PaperSettings, TuneSettings
 from sharpzo_edge.tuning.stopping import PATIENCE_GENERATIONS
-from support.smooth_loop import EDGE, SMALL, D, M, SmoothTower, make_loop
+from support.smooth_loop import DIFFERENCES, EDGE, SMALL, D, M, SmoothTower, make_loop
 
 
 def test_both_stages_lower_the_loss_each() -> None:
@@ -110,28 +110,36 @@ def test_our_own_preset_lowers_the_loss_with_both_stages() -> None:
     assert last.train.loss < first.train.loss < loop.state.opening.train.loss
 
 
-def test_looks_are_free_where_class_features_are_known() -> None:
-    loop = make_loop(EDGE)
+@pytest.mark.parametrize(("run_settings", "primal"), [(EDGE, 1), (DIFFERENCES, 0)])
+def test_looks_are_free_where_class_features_are_known(run_settings: TuneSettings, primal: int) -> None:
+    tower = SmoothTower()
+    loop = make_loop(run_settings, tower=tower)
     loop.run()
     state = loop.state
-    # 3 generations of a sketch of 1 + 4, 6 candidates; its first point is the look before it, so the last
-    # generation's look is all that is added, and the very first was counted before the stages.
-    assert state.stage1_queries == 3 * (4 + 6) + 3
-    rounds, rest = divmod(state.stage2_queries, 4 + 4)
-    assert rounds > 5 and loop.state.queries == 2 + state.stage1_queries + state.stage2_queries
-    assert rest == 0 and (state.stage == 3 or 160 - loop.state.queries < 4 + 4)
+    # 3 generations of a sketch of 4 directions and the primal pass that they share, and 6 candidates. The
+    # sketch's centre is the look before it, so the last generation's look is all that is added; the very
+    # first was counted before the stages.
+    assert state.stage1_queries == 3 * (primal + 4 + 6) + 3
+    a_round = primal + 4 + 4
+    rounds, rest = divmod(state.stage2_queries, a_round)
+    assert state.queries == 2 + state.stage1_queries + state.stage2_queries
+    assert state.queries == tower.asked + primal * (3 + rounds)
+    assert rounds > 5 and rest == 0 and (state.stage == FINISHED or 160 - state.queries < a_round)
 
 
 @settings(max_examples=25, deadline=None)
-@given(limit=st.integers(1, 200))
-def test_max_queries_holds_in_our_own_preset(limit: int) -> None:
-    run_settings = EDGE.for_context(M * D)
+@given(limit=st.integers(1, 200), run_settings=st.sampled_from([EDGE, DIFFERENCES]))
+def test_max_queries_holds_in_our_own_preset(limit: int, run_settings: TuneSettings) -> None:
+    """An update is begun where all of it fits, the primal pass of its sketch too."""
+    run_settings = run_settings.for_context(M * D)
     loop = make_loop(run_settings, max_queries=limit)
     last = loop.run().best
     assert loop.state.queries <= limit
-    if loop.state.stage < 3:
-        update = run_settings.queries_a_generation if loop.state.stage == 1 else run_settings.queries_a_round
-        assert limit - loop.state.queries < update + (loop.state.stage == 1)
+    if loop.state.stage < FINISHED:
+        is_first = loop.state.stage == 1
+        update = run_settings.queries_a_generation if is_first else run_settings.queries_a_round
+        assert limit - loop.state.queries < update + is_first
+        assert loop.state.search.answered == 0 if is_first else not len(loop.state.search.trials)
     assert last.train.loss == loop.state.latest.train.loss
 
 

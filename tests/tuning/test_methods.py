@@ -13,7 +13,7 @@ from sharpzo_edge.tuning.stopping import Limits
 from sharpzo_edge.types import LabelledFeatures
 
 PAPER = PaperSettings(preset="test", population=6, dim=7, change_point=4, steps=30, prune_interval=10)
-EDGE = EdgeSettings(preset="test", population=6, dim=7, change_point=3, rank=4, queries=160)
+EDGE = EdgeSettings(preset="test", population=6, dim=7, change_point=3, rank=4, tangents="none", queries=160)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ EDGE = EdgeSettings(preset="test", population=6, dim=7, change_point=3, rank=4, 
             "leaves 9 for stage 2, where a round takes 10",
         ),
         (dataclasses.replace(EDGE, change_point=0, rank=6), 12, ""),
+        (
+            dataclasses.replace(EDGE, change_point=0, rank=6, tangents="fp32"),
+            12,
+            "leaves 10 for stage 2, where a round takes 11",
+        ),
         (dataclasses.replace(PAPER, steps=4), None, "--steps 4 ends in stage 1: there will be no stage 2"),
         (dataclasses.replace(PAPER, steps=4, change_point="auto"), None, ""),
     ],

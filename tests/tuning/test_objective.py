@@ -6,6 +6,7 @@ import pytest
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.clip.tower_plan import RESIDENT, TextPlan
 from sharpzo_edge.clip.towers import TextTower
+from sharpzo_edge.search.ask_tell import Centre
 from sharpzo_edge.search.losses import scores
 from sharpzo_edge.tuning.objective import LabelledFeatures, Objective, projection
 
@@ -35,12 +36,15 @@ class FakeTower:
     def close(self):
         pass
 
+    def class_feature_tangents(self, context, directions, prompts):
+        return self.class_features(directions, prompts)  # it is linear
 
-def objective(tower, A=None, p0=None):
+
+def objective(tower, A=None, p0=None, has_tangents=False):
     p0 = unit(2, 3) if p0 is None else p0
     A = projection(np.random.SeedSequence(1), p0.size, 4, 1.0) if A is None else A
     pictures = LabelledFeatures(unit(7, 5), np.array([0, 1, 2, 0, 1, 2, 0]))
-    return Objective(tower, None, p0, A, pictures, SCALE, batch=3)
+    return Objective(tower, None, p0, A, pictures, SCALE, batch=3, has_tangents=has_tangents)
 
 
 def test_the_projection_comes_from_its_seed_and_has_its_std():
@@ -90,6 +94,18 @@ def test_every_point_is_one_query():
     box.class_features(np.zeros((2, 4)))
     box.contexts(np.zeros((9, 4)))  # the network sees nothing of these
     assert box.queries == 5 == sum(len(context) for context in tower.seen)
+
+
+@pytest.mark.parametrize(("has_tangents", "primal"), [(True, 1), (False, 0)])
+def test_a_direction_is_one_query_a_new_centre_one_more(has_tangents, primal):
+    box = objective(FakeTower(), has_tangents=has_tangents)
+    w = RNG.standard_normal(4)
+    T = box.class_features(w[np.newaxis])[0]
+    directions = RNG.standard_normal((3, 4))
+    found = [box.tangents(Centre(w, T, is_new=i == 0), directions[i : i + 1]) for i in range(3)]
+    assert box.queries == 1 + 3 + primal and box.primal_queries == primal
+    linear = box.class_features(w + directions) - T
+    np.testing.assert_allclose(np.concatenate(found), linear, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("answer", [np.nan, np.inf, -np.inf])

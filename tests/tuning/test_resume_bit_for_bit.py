@@ -14,7 +14,7 @@ from sharpzo_edge.errors import InterruptedRunError
 from sharpzo_edge.run.checkpoint import load_state, save_state
 from sharpzo_edge.tuning.loop import Loop, State, Update
 from sharpzo_edge.tuning.settings import TuneSettings
-from support.smooth_loop import EDGE, SMALL, make_loop
+from support.smooth_loop import DIFFERENCES, EDGE, SMALL, make_loop
 
 
 class Stopping:
@@ -67,13 +67,20 @@ def test_resume_equals_no_interruption_bit_for_bit(
     assert_resumes_bit_for_bit(SMALL, moments, limit, tmp_path_factory.mktemp("run") / "checkpoint")
 
 
-@pytest.mark.parametrize("moment", range(45))
+@pytest.mark.parametrize("moment", range(60))
 def test_our_own_preset_resumes_at_every_ask(moment: int, tmp_path_factory) -> None:
+    """A sketch takes two of them, so it is interrupted in its middle too."""
     pruned = dataclasses.replace(EDGE, prune_ratio=0.5, prune_interval=2)
     assert_resumes_bit_for_bit(pruned, [moment], None, tmp_path_factory.mktemp("run") / "checkpoint")
 
 
-@settings(max_examples=10, deadline=None)
-@given(moments=st.lists(st.integers(0, 12), min_size=2, max_size=5), limit=st.sampled_from([25, 48, 77]))
-def test_our_own_preset_resumes_again_and_again(moments: list[int], limit: int, tmp_path_factory) -> None:
-    assert_resumes_bit_for_bit(EDGE, moments, limit, tmp_path_factory.mktemp("run") / "checkpoint")
+@settings(max_examples=20, deadline=None)
+@given(
+    moments=st.lists(st.integers(0, 12), min_size=2, max_size=5),
+    limit=st.sampled_from([25, 48, 77]),
+    run_settings=st.sampled_from([EDGE, DIFFERENCES]),
+)
+def test_our_own_preset_resumes_again_and_again(
+    moments: list[int], limit: int, run_settings: TuneSettings, tmp_path_factory
+) -> None:
+    assert_resumes_bit_for_bit(run_settings, moments, limit, tmp_path_factory.mktemp("run") / "checkpoint")

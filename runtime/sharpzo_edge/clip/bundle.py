@@ -32,7 +32,7 @@ from ..errors import BundleError, ClassNameError, cannot_read, is_absent
 from ..run.npy import npy_offset
 from ..run.reading import plain
 from ..run.typed_json import read_dataclass
-from .manifest import FORMAT, FORMAT_VERSION, Manifest
+from .manifest import FORMAT, FORMAT_VERSION, OLDER_FORMAT, Manifest, Step, TangentStep
 
 MANIFEST_FILE = "manifest.json"
 TOKEN_EMBEDDING_FILE = "token_embedding.npy"
@@ -179,6 +179,8 @@ class Bundle:
         text, image = self.manifest.text, self.manifest.image
         steps = [step.graph for step in (*text.steps, *image.steps)]
         needed = {text.graph, text.data, image.graph, image.data, *steps}
+        if text.tangents:
+            needed |= text.tangents.graphs | ({text.tangents.data} if text.tangents.data else set())
         for name in sorted(needed | {TOKEN_EMBEDDING_FILE, MERGES_FILE}):
             if name not in self.manifest.files:
                 raise _damaged(self.folder, f"the manifest does not list {name}")
@@ -197,9 +199,20 @@ class Bundle:
         for tower in (text, image):
             if len(tower.steps) == 1:  # a streamed tower has a first and a last step, which differ
                 raise _damaged(self.folder, f"{tower.graph} is cut into a single step")
-            for weight in (w for step in tower.steps for w in step.weights):
-                if weight.end > self.manifest.files[tower.data].size:
-                    raise _damaged(self.folder, f"the weight {weight.name} ends behind {tower.data}")
+            self._check_ends(tower.data, tower.steps)
+        if text.tangents:
+            if len(text.tangents.steps) != len(text.steps) - 2:
+                raise _damaged(self.folder, "the tangents' steps are not those of the text tower")
+            kinds = {(step.int8 is not None, bool(step.weights)) for step in text.tangents.steps}
+            if kinds != {(text.tangents.data is not None,) * 2}:
+                raise _damaged(self.folder, "the tangents' steps are of different kinds")
+            if text.tangents.data:
+                self._check_ends(text.tangents.data, text.tangents.steps)
+
+    def _check_ends(self, data: str, steps: Sequence[Step | TangentStep]) -> None:
+        for weight in (w for step in steps for w in step.weights):
+            if weight.end > self.manifest.files[data].size:
+                raise _damaged(self.folder, f"the weight {weight.name} ends behind {data}")
 
 
 def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
@@ -210,12 +223,14 @@ def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise _damaged(folder, f"{MANIFEST_FILE} does not say {FORMAT!r}")
     version = data.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in (OLDER_FORMAT, FORMAT_VERSION):
         raise BundleError(
-            f"The bundle {folder} has format version {version!r}. This program reads version "
-            f"{FORMAT_VERSION}. Update sharpzo-edge on this machine, or export the bundle again "
-            f"with the version you have."
+            f"The bundle {folder} has format version {version!r}. This program reads versions "
+            f"{OLDER_FORMAT} and {FORMAT_VERSION}. Update sharpzo-edge on this machine, or export the bundle "
+            f"again with the version you have."
         )
+    if version == OLDER_FORMAT and isinstance(data.get("text"), dict):
+        data["text"]["tangents"] = None
     try:
         return read_dataclass(Manifest, data)
     except ValueError as error:

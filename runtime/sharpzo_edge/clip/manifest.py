@@ -12,7 +12,9 @@ import numpy as np
 FORMAT = "sharpzo-edge bundle"
 
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+OLDER_FORMAT = 2  # without tangents; it is read too
 
 
 PRECISIONS = ("fp32", "int8", "int4")  # of the linear layers' weights
@@ -25,6 +27,7 @@ WEIGHT_DTYPES = ("float32", "float16", "int8", "uint8")
 
 
 COSINE = "_cosine_to_fp32"  # the end of a name in parity whose figure is a cosine
+OF_TANGENTS = "tangents_"  # the beginning of a name whose figure is relative: a share of the tangents' norm
 
 
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -70,6 +73,13 @@ class Tensor:
         return self.offset + self.n_bytes
 
 
+def _span(weights: tuple[Tensor, ...]) -> tuple[int, int]:
+    if not weights:
+        return 0, 0
+    start = min(t.offset for t in weights)
+    return start, max(t.end for t in weights) - start
+
+
 @dataclass(frozen=True)
 class Step:
     """One graph of a streamed tower, and the weights that it takes as inputs.
@@ -84,10 +94,7 @@ class Step:
     @property
     def span(self) -> tuple[int, int]:
         """Where the step's weights begin in the data file, and how many bytes they take together."""
-        if not self.weights:
-            return 0, 0
-        start = min(t.offset for t in self.weights)
-        return start, max(t.end for t in self.weights) - start
+        return _span(self.weights)
 
     @property
     def unpacking_bytes(self) -> int:
@@ -97,8 +104,58 @@ class Step:
 
 
 @dataclass(frozen=True)
+class TangentStep:
+    """The graphs for the tangents of one half of a block.
+
+    primal:     the half itself. Its first output are its rows; the others are inputs of the tangents' graphs,
+                which have the same names. Its weights are those of the text tower's step
+    fp32, int8: the tangents, with float32 products and the same weights, or with 8-bit products
+    weights:    of the 8-bit products
+    """
+
+    primal: str
+    fp32: str
+    int8: str | None
+    weights: tuple[Tensor, ...]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the weights begin in the tangents' data file, and how many bytes they take together."""
+        return _span(self.weights)
+
+    def graph(self, in_8_bits: bool) -> str:
+        """The graph of the tangents. in_8_bits: only where it has one."""
+        found = self.int8 if in_8_bits else self.fp32
+        assert found
+        return found
+
+
+@dataclass(frozen=True)
+class TangentSpec:
+    """How class features change along directions of the context, in forward passes alone.
+
+    steps: one for each half of a block, so for each step of the text tower but its first and its last
+    head:  the graph that takes EOT rows and their tangents
+    data:  the file with the weights of 8-bit products; None without them
+    """
+
+    steps: tuple[TangentStep, ...]
+    head: str
+    data: str | None
+
+    @property
+    def graphs(self) -> set[str]:
+        """The files of all its graphs."""
+        named = {name for each in self.steps for name in (each.primal, each.fp32, each.int8) if name}
+        return named | {self.head}
+
+
+@dataclass(frozen=True)
 class TextSpec:
-    """The text tower: its files and steps, and the sizes of the transformer."""
+    """The text tower: its files and steps, and the sizes of the transformer.
+
+    tangents: None where there are no graphs of them
+    """
 
     graph: str
     data: str
@@ -109,6 +166,7 @@ class TextSpec:
     context_length: int
     vocabulary: int
     activation: str
+    tangents: TangentSpec | None
 
 
 @dataclass(frozen=True)
@@ -169,7 +227,8 @@ class Manifest:
     """All of manifest.json.
 
     weights: precision of the linear layers, one of PRECISIONS
-    parity:  largest differences from torch at export, by stage; and cosines, whose names end with COSINE
+    parity:  largest differences from torch at export, by stage; those of tangents are relative, and their
+             names begin with OF_TANGENTS; and cosines, whose names end with COSINE
     Raises ValueError for a precision or a logit scale that this program cannot use.
     """
 
@@ -196,8 +255,9 @@ class Manifest:
 
     @property
     def largest_difference(self) -> float:
-        """The largest difference from torch over all stages of parity, cosines left out."""
-        return max((v for stage, v in self.parity.items() if not stage.endswith(COSINE)), default=0.0)
+        """The largest difference from torch over all stages of parity; cosines and tangents are left out."""
+        others = {s: v for s, v in self.parity.items() if not s.startswith(OF_TANGENTS)}
+        return max((v for stage, v in others.items() if not stage.endswith(COSINE)), default=0.0)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"

@@ -28,6 +28,7 @@ from .class_prompts import CHUNK_ROWS, chunked_rows, names_bytes
 from .manifest import ImageSpec, Manifest, Step, TextSpec
 
 Mode = Literal["packed", "mapped", "streamed", "frugal"]
+Tangents = Literal["int8", "fp32"]  # how the products of tangents are computed
 STREAMING = ("streamed", "frugal")
 
 MICRO_BATCHES = (1, 2, 4, 8, 16, 32)  # to choose from: candidates or pictures in one run of a graph
@@ -39,6 +40,12 @@ MOST_ROWS = 4096  # token rows in one run: more are hardly faster
 # frugal: what is in use at once. The others: also what onnxruntime's arenas keep.
 ROW_WIDTHS = {"packed": 34, "mapped": 34, "streamed": 26, "frugal": 14}
 ATTENTION_COPIES = 3  # copies of a number for each head and each pair of rows
+TANGENT_ATTENTION_COPIES = 5  # the same in a run of tangents
+# What the primal pass of a chunk hands over to its tangents, for one half of a block: so many numbers for
+# each row and each unit of width, and one for each head and each pair of rows.
+HANDED_OVER_WIDTHS = 6
+# What the sessions of tangents take for themselves, and their kernels for products.
+TANGENT_SESSIONS_BYTES = {"fp32": 3 * MIB, "int8": 5 * MIB}
 # The same for pictures, as a multiple of the manifest's activation_bytes.
 ALIVE = {"packed": 3.0, "mapped": 3.0, "frugal": 1.7}
 RUN_BYTES = 2 * MIB  # more for each run: what its kernels take for themselves
@@ -66,6 +73,7 @@ class TowerPlan:
     batch: int
 
 
+PRIMAL = TowerPlan("streamed", micro_batch=1, batch=1)  # the pass that a sketch's directions share
 RESIDENT = TowerPlan("packed", micro_batch=16, batch=16)
 STREAMED = TowerPlan("streamed", micro_batch=8, batch=32)
 
@@ -76,11 +84,13 @@ class TextPlan:
 
     chunk_rows: most rows of a candidate in one run of the text graph
     threads:    0 is one a core
+    tangents:   how tangents are computed; None: not at all
     """
 
     tower: TowerPlan
     chunk_rows: int
     threads: int
+    tangents: Tangents | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,8 @@ def text_options(
     n_kept_answers: int,
     may_share_arena: bool,
     reading: float,
+    tangents: Tangents | None = None,
+    n_directions: int = 1,
 ) -> Iterator[Option[TextPlan]]:
     """Yields every way to run the text tower.
 
@@ -132,6 +144,8 @@ def text_options(
     may_share_arena: whether "streamed" is allowed. It has one arena for all sessions, which belongs to the
                     whole process and pays when there are many batches
     reading:        bytes a second at which weights are read again
+    tangents:       as in TextPlan
+    n_directions:   of a sketch
     """
     text = manifest.text
     row_bytes = 4 * text.width
@@ -140,7 +154,7 @@ def text_options(
     for chunk_rows in CHUNK_ROWS:
         rows = chunked_rows(name_lengths, n_shared, chunk_rows)
         held = names_bytes(text.width, name_lengths, n_context, chunk_rows) + held_bytes
-        for tower in _tower_plans(text.steps):
+        for tower in _tower_plans(text.steps, tangents is not None):
             if tower.mode == "streamed" and not may_share_arena:
                 continue
             if tower.micro_batch > 1 and tower.micro_batch * max(rows) > MOST_ROWS:
@@ -150,12 +164,39 @@ def text_options(
             carried = tower.batch * sum(rows) * row_bytes
             n_answers = tower.batch + tower.micro_batch / len(rows) + n_kept_answers
             answers = math.ceil(n_answers * 4 * len(name_lengths) * manifest.embed_dim)
-            # A resident tower's arena keeps what a run took, so it adds to what the caller needs.
             streams = tower.mode in STREAMING
-            above = max(carried + run + unpacking, between_bytes) if streams else run + between_bytes
-            n_bytes = _weights_bytes(manifest, text, tower.mode) + held + answers + above
+            at_once: list[float] = [carried + run + unpacking if streams else run]
+            fixed = _weights_bytes(manifest, text, tower.mode) + held + answers
+            if tangents:
+                fixed += _tangent_weights_bytes(text, tower.mode, tangents)
+                at_once.append(_tangents_bytes(text, rows, tower) + _run_bytes(threads) + unpacking)
+            # A resident tower's arenas keep what a run took, so it adds to what the caller needs.
+            above = max(*at_once, between_bytes) if streams else sum(at_once) + between_bytes
+            plan = TextPlan(tower, chunk_rows, threads, tangents)
             seconds = _seconds(manifest, text, tower, rows, reading)
-            yield Option(TextPlan(tower, chunk_rows, threads), n_bytes, seconds)
+            if tangents:
+                seconds += _seconds(manifest, text, PRIMAL, rows, reading) / min(tower.batch, n_directions)
+            yield Option(plan, fixed + above, seconds)
+
+
+def _tangents_bytes(text: TextSpec, rows: list[int], tower: TowerPlan) -> float:
+    """What directions take on their way through the tower: carried ones, and a run beside its primal pass.
+
+    rows: of each chunk
+    """
+    pairs = 4 * text.heads * max(rows)
+    row = 4 * text.width * ROW_WIDTHS[tower.mode] + TANGENT_ATTENTION_COPIES * pairs
+    handed_over = max(rows) * (4 * text.width * HANDED_OVER_WIDTHS + pairs)
+    carried = (tower.batch + 1) * sum(rows) * 4 * text.width
+    return carried + handed_over + tower.micro_batch * max(rows) * row
+
+
+def _tangent_weights_bytes(text: TextSpec, mode: Mode, tangents: Tangents) -> int:
+    """Sessions, and one buffer for each file that is read step by step. A streamed tower has one already."""
+    assert text.tangents  # asked for where they are
+    rounded = max(step.span[1] for step in text.tangents.steps) if tangents == "int8" else 0
+    plain = 0 if mode in STREAMING else max(step.span[1] for step in text.steps)
+    return TANGENT_SESSIONS_BYTES[tangents] + rounded + plain
 
 
 def image_options(
@@ -182,16 +223,18 @@ def image_options(
         yield Option(plan, n_bytes, _seconds(manifest, image, tower, rows, reading))
 
 
-def _tower_plans(steps: tuple[Step, ...]) -> Iterator[TowerPlan]:
-    """Every mode with every micro-batch and batch. For a resident tower, the batch is a micro-batch."""
-    for micro_batch in MICRO_BATCHES:
-        yield TowerPlan("packed", micro_batch, micro_batch)
-        yield TowerPlan("mapped", micro_batch, micro_batch)
-    if steps:
-        for micro_batch, batch in itertools.product(MICRO_BATCHES, BATCHES):
-            if micro_batch <= batch:
-                yield TowerPlan("streamed", micro_batch, batch)
-                yield TowerPlan("frugal", micro_batch, batch)
+def _tower_plans(steps: tuple[Step, ...], has_tangents: bool = False) -> Iterator[TowerPlan]:
+    """Every mode with every micro-batch and batch.
+
+    For a resident tower the batch is a micro-batch, unless its directions share a primal pass.
+    """
+    for micro_batch, batch in itertools.product(MICRO_BATCHES, BATCHES):
+        if micro_batch == batch or (has_tangents and micro_batch < batch):
+            yield TowerPlan("packed", micro_batch, batch)
+            yield TowerPlan("mapped", micro_batch, batch)
+        if steps and micro_batch <= batch:
+            yield TowerPlan("streamed", micro_batch, batch)
+            yield TowerPlan("frugal", micro_batch, batch)
 
 
 def _seconds(

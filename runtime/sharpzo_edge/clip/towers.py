@@ -8,22 +8,22 @@ All give the same features.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import BundleError, NumericsError
 from ..process_memory import release_library_pages, return_freed_blocks
 from ..types import Floats
 from .bundle import Bundle
 from .class_prompts import ClassPrompts, NameChunk
-from .manifest import Step
 from .sessions import giving_back, open_session, run_session
+from .streaming import StepWeights, kept
+from .tangents import TangentTower
 from .tower_plan import STREAMING, ImagePlan, Mode, TextPlan
 
 
@@ -90,6 +90,15 @@ class TextTower(_Tower):
 
     def __init__(self, bundle: Bundle, plan: TextPlan):
         super().__init__(bundle, "text", plan)
+        self._tangents: TangentTower | None = None
+        if plan.tangents:
+            weights = self._engine.weights if isinstance(self._engine, _Streamed) else None
+            self._tangents = TangentTower(bundle, plan, weights)
+            release_library_pages()
+
+    def close(self) -> None:
+        self._tangents = None
+        super().close()
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
         """context (B, m, D) -> class features (B, K, E) of length one, float32. Costs B queries.
@@ -107,6 +116,18 @@ class TextTower(_Tower):
         for (some, chunk), answer in zip(parts, answers, strict=True):
             result[some, chunk.classes] = answer
         return result
+
+    def class_feature_tangents(self, context: Floats, directions: Floats, prompts: ClassPrompts) -> Floats:
+        """How the class features change along directions: dT/dt of T(context + t direction), at t = 0.
+
+        context (m, D), directions (n, m, D), n > 0 -> (n, K, E) float32. Costs n + 1 queries: a direction is
+        one, and so is the pass at the context, which they share. A direction's answer does not depend on
+        what other directions there are.
+        Only for a tower whose plan has tangents. Source: forward-mode differentiation, see tangents.py
+        """
+        if self._tangents is None:
+            raise ValueError("the tower is closed, or its plan has no tangents")
+        return self._tangents.tangents(context, directions, prompts)
 
 
 class ImageTower(_Tower):
@@ -162,15 +183,14 @@ class _Streamed:
         graphs = dict.fromkeys(step.graph for step in tower.steps)
         self._sessions = {graph: open_session(bundle, graph, tower.data, mode, threads) for graph in graphs}
         self._inputs = {graph: [i.name for i in s.get_inputs()] for graph, s in self._sessions.items()}
-        self._bundle, self._data = bundle, tower.data
+        self.weights = StepWeights(bundle, tower.data, tower.steps)
         self._at_the_end = giving_back() if mode == "streamed" else None
-        self._buffer = np.empty(max(s.span[1] for s in tower.steps), np.uint8)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         carried: list[list[Floats]] = []
         by_name: list[dict[str, Any]] = []
         last = len(self._steps) - 1
-        for number, (step, weights) in enumerate(self._with_weights()):
+        for number, (step, weights) in enumerate(zip(self._steps, self.weights.read(), strict=True)):
             session, names = self._sessions[step.graph], self._inputs[step.graph]
             if number == 0:
                 for job in jobs:
@@ -187,49 +207,7 @@ class _Streamed:
                     carried[i] = []
                     yield answers[0]
                 else:
-                    _keep(carried, i, answers)
-
-    def _with_weights(self) -> Iterator[tuple[Step, dict[str, NDArray[Any]]]]:
-        path = self._bundle.path(self._data)
-        with self._bundle.reading(self._data):
-            opened = path.open("rb", buffering=0)
-        with opened as file:
-            for step in self._steps:
-                start, length = step.span
-                view = self._buffer[:length].data
-                done = 0
-                while done < length:
-                    with self._bundle.reading(self._data):
-                        n = os.preadv(file.fileno(), [view[done:]], start + done)
-                    if n == 0:
-                        raise BundleError(
-                            f"{path} ends in the middle of a block, at byte {start + done}. "
-                            f"It must be as export wrote it. Copy the bundle again"
-                        )
-                    done += n
-                yield (
-                    step,
-                    {
-                        t.name: np.frombuffer(
-                            self._buffer, t.dtype, int(np.prod(t.shape)), t.offset - start
-                        ).reshape(t.shape)
-                        for t in step.weights
-                    },
-                )
-
-
-def _keep(carried: list[list[Floats]], i: int, answers: list[Floats]) -> None:
-    """Copy a step's outputs into the arrays of the step before, where the shapes agree.
-
-    So arrays that outlive a run stay at the same addresses, and the memory that a run used can return as a
-    whole. Otherwise each step would leave its outputs somewhere in the middle of it.
-    """
-    before = carried[i]
-    if [a.shape for a in answers] == [b.shape for b in before]:
-        for own, answer in zip(before, answers, strict=True):
-            np.copyto(own, answer)
-    else:
-        carried[i] = [np.array(answer) for answer in answers]
+                    carried[i] = [kept(own, new) for own, new in zip_longest(rows[: len(answers)], answers)]
 
 
 def _text_job(context: Floats, chunk: NameChunk) -> Job:

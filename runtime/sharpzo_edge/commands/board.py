@@ -40,7 +40,8 @@ def processor_found() -> str:
     else:
         dot = f"int8 dot products {', '.join(found.int8_dot or ()) or 'missing'}"
     name = found.name or found.machine
-    return f"{name}, {cores} core{'s' * (cores != 1)} for this process, {dot}"
+    tangents = f"tangents in {'8 bits' if found.has_int8_dot else 'float32'}"
+    return f"{name}, {cores} core{'s' * (cores != 1)} for this process, {dot}: {tangents}"
 
 
 def power_found() -> tuple[bool, str]:

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ..memory.plan import Work, make_plan
 from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
 from ..processor import this_processor
 from ..storage import reading_speed
+from ..tuning.prepare import choose_tangents
+from ..tuning.presets import EDGE
 from .preview import image_seconds, text_seconds
 
 N_CLASSES = 10
@@ -35,7 +38,9 @@ class Figures:
 
     board:           its model as Linux has it, or its processor
     page_kib:        the size of a page of memory
-    query_seconds, picture_seconds: of 10 classes, of one picture, by the plan within the default budget
+    query_seconds, direction_seconds: of 10 classes, by the plan within the default budget; a direction is a
+        tangent with its share of the pass that a sketch's directions share, None where the bundle has none
+    picture_seconds: of one picture, by that plan
     planned_mib, peak_rss_mib: what the plan promised, and what the process took
     read_bytes_a_second, read_is_cold: of the text tower's file; whether the disk's, and not the page cache's
     celsius_before, celsius_after: of the processor; None where it is not told
@@ -54,6 +59,7 @@ class Figures:
     bundle: str
     plan: Mapping[str, Any]
     query_seconds: float
+    direction_seconds: float | None
     picture_seconds: float
     planned_mib: float
     peak_rss_mib: float
@@ -79,15 +85,21 @@ def figures_of(bundle: Bundle, seconds: float = SECONDS) -> Figures:
     context = context_from_words(bundle, manifest.initial_context)
     names = (manifest.initial_context,) * N_CLASSES
     ids = name_token_ids(bundle, names, ())
+    settings = EDGE.for_context(context.size).with_tangents(partial(choose_tangents, bundle))
     work = Work(
-        name_lengths=tuple(map(len, ids)), n_context=len(context), threads=machine.cores, dim=context.size
+        name_lengths=tuple(map(len, ids)),
+        n_context=len(context),
+        threads=machine.cores,
+        dim=settings.dim,
+        sketches=settings.sketches,
+        tangents=settings.tower_tangents,
     )
     budget = budget_of(DEFAULT_BUDGET, onnxruntime_version(), machine)
     plan = make_plan(manifest, work, budget)
     budget.require_floor()
     prompts = prompts_of(bundle, names, ids, len(context), plan.text.chunk_rows)
     picture = image_seconds(bundle, plan.image, seconds)
-    query = text_seconds(bundle, plan.text, context, prompts, seconds)
+    query, direction = text_seconds(bundle, plan.text, context, prompts, seconds)
     return Figures(
         board=board_name() or processor.name or processor.machine,
         machine=processor.machine,
@@ -106,6 +118,7 @@ def figures_of(bundle: Bundle, seconds: float = SECONDS) -> Figures:
         bundle=bundle.checksum,
         plan=plan.to_json(),
         query_seconds=query,
+        direction_seconds=direction,
         picture_seconds=picture,
         planned_mib=plan.peak_mib,
         peak_rss_mib=peak_rss_mib(),

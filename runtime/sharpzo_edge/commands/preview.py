@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def preview_of(request: TuneRequest) -> Preview:
     caller = caller_of(request.on_progress, request.stop)
     for note in ready.notes:
         caller.say(f"note: {note}")
-    query = text_seconds(ready.bundle, ready.plan.text, ready.context, ready.prompts)
+    query, direction = text_seconds(ready.bundle, ready.plan.text, ready.context, ready.prompts)
+    if direction:
+        query += (direction - query) * ready.settings.tangents_share
     picture = image_seconds(ready.bundle, ready.plan.image)
     n_queries = ready.settings.expected_queries
     n_queries = min(n_queries, ready.limits.max_queries or n_queries)
@@ -89,11 +92,19 @@ preview = by_keywords(TuneRequest)(preview_of)
 
 def text_seconds(
     bundle: Bundle, plan: TextPlan, context: Floats, prompts: ClassPrompts, at_least: float = 0.0
-) -> float:
-    """Seconds a query, by batches through the text tower, for some seconds at least. context: (m, D)."""
-    contexts = np.repeat(context[None], plan.tower.batch, axis=0)
+) -> tuple[float, float | None]:
+    """Seconds a query, by batches through the text tower, for some seconds at least. context: (m, D).
+
+    The second number is the same of a direction; None where the plan has no tangents.
+    """
+    n = plan.tower.batch
+    contexts = np.repeat(context[None], n, axis=0)
     with TextTower(bundle, plan) as tower:
-        return _seconds_of(lambda: tower.class_features(contexts, prompts), at_least) / plan.tower.batch
+        query = _seconds_of(lambda: tower.class_features(contexts, prompts), at_least) / n
+        if not plan.tangents:
+            return query, None
+        sketch = partial(tower.class_feature_tangents, context, contexts, prompts)
+        return query, _seconds_of(sketch, at_least) / n
 
 
 def image_seconds(bundle: Bundle, plan: ImagePlan, at_least: float = 0.0) -> float:

@@ -171,6 +171,7 @@ def _searched(
             pictures.train,
             bundle.manifest.logit_scale,
             plan.text.tower.batch,
+            has_tangents=plan.text.tangents is not None,
         )
         method = method_of(settings, pictures.train, objective.logit_scale)
         state = checkpoint.load()

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from ..clip.class_prompts import CHUNK_ROWS, names_bytes
 from ..clip.manifest import Manifest
 from ..clip.preprocess import PICTURE_BYTES
-from ..clip.tower_plan import ImagePlan, Option, TextPlan, TowerPlan, image_options, text_options
+from ..clip.tower_plan import ImagePlan, Option, Tangents, TextPlan, TowerPlan, image_options, text_options
 from ..errors import BudgetError
 from ..pictures.feature_file import held_bytes as features_bytes
 from ..process_memory import MIB
@@ -43,6 +43,7 @@ class Work:
     threads:      threads of the towers; 0: one a core
     dim:          numbers in w; 0 when nothing is tuned
     sketches:     sizes of sketch that stage 2 can use, the most wanted first
+    tangents:     how the text tower computes tangents; None: not at all
     search_bytes: the most that stage 1 takes between two batches of the text tower
     projection_bytes: the matrix A, which maps w to the context
     head_bytes:   the most that fitting a head takes; 0 without a head
@@ -56,6 +57,7 @@ class Work:
     threads: int = 0
     dim: int = 0
     sketches: tuple[Sketch, ...] = (NO_SKETCH,)
+    tangents: Tangents | None = None
     search_bytes: int = 0
     projection_bytes: int = 0
     head_bytes: int = 0
@@ -96,6 +98,7 @@ class Plan:
             "image": tower_json(self.image.tower),
             "chunk_rows": self.text.chunk_rows,
             "sketch": {"rank": self.sketch.rank, "kept_rounds": self.sketch.kept_rounds},
+            "tangents": self.text.tangents or "none",
             "phases_mib": {name: round(mib, 1) for name, mib in self.phases.items()},
             "peak_mib": round(self.peak_mib, 1),
         }
@@ -229,6 +232,8 @@ def _text_part(manifest: Manifest, work: Work, budget: Budget) -> tuple[Sketch, 
             n_kept_answers=3 + (sketch.rank > 0),
             may_share_arena=work.dim > 0 and budget.bounds_process,
             reading=budget.reading(manifest.files[manifest.text.data].size),
+            tangents=work.tangents,
+            n_directions=max(1, sketch.rank),
         )
         chosen = _choose(options, budget)
         if chosen.n_bytes <= budget.room_mib * MIB:

@@ -23,15 +23,32 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
+class Centre:
+    """The point of a sketch: tangents are wanted there, along several directions.
+
+    w:              (d,) float64
+    class_features: (K, E) float32 at w
+    is_new:         whether nothing of this sketch was told yet
+    """
+
+    w: Doubles
+    class_features: Floats
+    is_new: bool
+
+
+@dataclass(frozen=True)
 class Ask:
     """Points whose answers an optimiser wants.
 
-    points: (n, d) float64, one point a row; n is 0 when there is nothing left to ask
-    wants:  "losses", one number a point; or "features", the class features (K, E) of every point
+    points: (n, d) float64, one a row; n is 0 when there is nothing left to ask. Directions for tangents
+    wants:  "losses", one number a point; "features", the class features (K, E) of every point; or "tangents",
+            the derivative of the class features (K, E) along every direction
+    centre: where the tangents are wanted
     """
 
     points: Doubles
-    wants: Literal["losses", "features"] = "losses"
+    wants: Literal["losses", "features", "tangents"] = "losses"
+    centre: Centre | None = None
 
 
 class Optimiser(Protocol):
@@ -67,11 +84,17 @@ class Optimiser(Protocol):
     def points_of_update(self) -> int:
         """How many answers the next update needs, including those that were told already."""
 
+    @property
+    def has_sketch(self) -> bool:
+        """Whether tangents are among those answers."""
+
     def ask(self, limit: int) -> Ask:
         """The next points without an answer, at most `limit` of them."""
 
     def tell(self, answers: npt.ArrayLike, /) -> None:
-        """Take the answers to the first n points that have none: losses (n,) or class features (n, K, E)."""
+        """Take the answers to the first n points that have none: losses (n,), class features or tangents
+        (n, K, E).
+        """
 
 
 def c_ordered(state: S) -> S:

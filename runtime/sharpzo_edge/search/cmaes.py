@@ -5,8 +5,9 @@ is left out). Then S candidates x_i ~ N(mean, sigma^2 C) are evaluated at x_i + 
 x_i with those losses. So the mean moves towards the minimum of L(mean + eps); eps itself is never added to
 the mean.
 
-The paper computes g by a CGE sweep: 2 d queries. Our feature sketch takes 1 + r queries: g is then the
-gradient's projection on r random directions, and rho is relative: eps = rho omega(mean) g / ||g||.
+The paper computes g by a CGE sweep: 2 d queries. Our sketch asks for the class features at the mean and for
+their derivatives along r random directions: g is then the gradient's projection on these, and rho is
+relative: eps = rho omega(mean) g / ||g||.
 
 CMA-ES is N. Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772. "eq." without a paper's name
 is an equation of it. Where pycma 4.5 differs from the tutorial we follow pycma, and the docstring says so.
@@ -24,15 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import NumericsError, UsageError
-from ..types import Doubles, Floats, class_blocks
-from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from ..types import Doubles, Floats
+from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_shapes
 from .cmaes_rates import Rates, rates
 from .estimators import (
-    SKETCH_STEP,
     CoordinateWise,
-    FeatureSketch,
     directional_derivatives,
     orthonormal_rows,
+    projected_gradient,
     reach,
     refuse_non_finite,
 )
@@ -55,7 +55,8 @@ class Settings:
     sketch_rank: None: a coordinate sweep gives the gradient for the sharpness step. A number r: a feature
                 sketch with r directions gives it
 
-    Queries a generation: S, and when rho > 0, 2 d more with a sweep, 1 + r with a sketch.
+    Queries a generation: S, and when rho > 0, 2 d more with a sweep, 1 + r with a sketch (and one more where
+    tangents share a primal pass).
     """
 
     dim: int = 512
@@ -218,12 +219,18 @@ class SharpnessAwareCMAES:
         """Points of a generation: its sweep or sketch, and the candidates."""
         return self._n_sweep + self._settings.population
 
+    @property
+    def has_sketch(self) -> bool:
+        """Whether a sketch gives the sharpness step."""
+        return self._settings.sketch_rank is not None and self._n_sweep > 0
+
     def ask(self, limit: int) -> Ask:
         """The next points whose answers are wanted, at most `limit`, in the order in which they must be told.
 
-        The answers are losses; for points of a sketch, class features. One call never returns candidates
-        together with other points: candidates need the sharpness step, so the whole sweep or sketch. Without
-        a tell in between, the next call returns the same points. Raises ValueError when limit < 1.
+        The answers are losses. A sketch wants the class features at the mean, then tangents. One call never
+        returns points of different kinds: tangents need the mean's class features, and candidates need the
+        sharpness step. Without a tell in between, the next call returns the same points.
+        Raises ValueError when limit < 1.
         """
         if limit < 1:
             raise ValueError(f"limit is {limit}; at least one point must be asked for")
@@ -233,23 +240,27 @@ class SharpnessAwareCMAES:
         if first >= n_sweep:
             candidates = state.candidates[first - n_sweep : last - n_sweep]
             return Ask(_into_box(candidates + state.perturbation, self._settings.bounds))
-        if self._sketches:
-            return Ask(self._sketch.points(first, last), "features")
+        if self.has_sketch and first == 0:
+            return Ask(state.mean[np.newaxis].copy(), "features")
+        if self.has_sketch:
+            centre = Centre(state.mean, state.features[0], is_new=first == 1)
+            return Ask(state.directions[first - 1 : last - 1].copy(), "tangents", centre)
         return Ask(self._sweep.points(first, last))
 
     def tell(self, answers: npt.ArrayLike) -> None:
         """Take the answers to the first n points that have none yet, for any n.
 
-        answers: losses (n,); for points of a sketch, class features (n, K, E)
+        answers: losses (n,); for a sketch class features (1, K, E), then tangents (n, K, E)
         A candidate whose loss is not finite ranks last, and the mean does not use it.
         Raises NumericsError when no candidate's loss is finite, when a loss of a sweep is not, when no answer
         of a sketch is, or when C is not positive definite any more. Raises ValueError for a wrong shape or
         too many answers. After an error the state is as before.
         """
         first, end = self._state.answered, self._end_of_phase
-        in_sketch = self._sketches and first < self._n_sweep
+        in_sketch = self.has_sketch and first < self._n_sweep
         n_axes = 3 if in_sketch else 1
         values = np.asarray(answers)
+        end = 1 if in_sketch and first == 0 else end
         if values.ndim != n_axes or first + len(values) > end:
             raise ValueError(
                 f"{'features' if in_sketch else 'losses'} have shape {values.shape}; "
@@ -266,10 +277,6 @@ class SharpnessAwareCMAES:
         return n_sweep(self._settings)
 
     @property
-    def _sketches(self) -> bool:
-        return self._settings.sketch_rank is not None and self._n_sweep > 0
-
-    @property
     def _end_of_phase(self) -> int:
         in_sweep = self._state.answered < self._n_sweep
         return self._n_sweep if in_sweep else self._n_sweep + self._settings.population
@@ -281,11 +288,6 @@ class SharpnessAwareCMAES:
         if settings.bounds is not None:
             centre = _into_box(centre, settings.bounds - settings.mu_cge)
         return CoordinateWise(centre, settings.mu_cge)
-
-    @property
-    def _sketch(self) -> FeatureSketch:
-        state = self._state
-        return FeatureSketch(state.mean, state.directions, SKETCH_STEP * reach(state.mean))
 
     def _told(self, losses: Doubles, first: int, last: int) -> State:
         """The state after the losses of points first..last-1, which are all sweep or all candidates."""
@@ -304,25 +306,19 @@ class SharpnessAwareCMAES:
             return self._updated(answers[n_before:])
         return told
 
-    def _sketched(self, features: Floats, last: int) -> State:
-        """The state after class features (n, K, E) of more sketch points. The very first one is the mean."""
-        state, sketch = self._state, self._sketch
+    def _sketched(self, told: Floats, last: int) -> State:
+        """The state after the class features (1, K, E) at the mean, or after tangents (n, K, E)."""
+        state = self._state
         if not state.features.size:
-            centre = features[:1] if len(features) == 1 else features[:1].copy()  # copied: frees the rest
-            state, features = replace(state, features=centre), features[1:]
-        if len(features):
-            assert self._by_features is not None  # the caller of a sketch gives it
-            T = state.features[0]
-            by_features, new = self._by_features(T), np.zeros(len(features))
-            for block in class_blocks(T.shape):
-                for i, answer in enumerate(features[:, block]):
-                    column = sketch.columns(T[block], answer[np.newaxis])
-                    new[i] += directional_derivatives(column, by_features[block])[0]
-            state = replace(state, derivatives=np.concatenate((state.derivatives, new)))
+            return replace(state, features=told, answered=last)
+        assert self._by_features is not None  # the caller of a sketch gives it
+        by_features = self._by_features(state.features[0])
+        new = [directional_derivatives(column[np.newaxis], by_features)[0] for column in told]
+        state = replace(state, derivatives=np.concatenate((state.derivatives, new)))
         state = replace(state, answered=last)
         if last < self._n_sweep:
             return state
-        gradient = sketch.gradient(state.derivatives)
+        gradient = projected_gradient(state.mean, state.directions, state.derivatives)
         radius = self._settings.rho * reach(state.mean)
         return replace(
             state,

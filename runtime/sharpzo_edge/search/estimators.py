@@ -5,8 +5,10 @@ can be made again at any time.
 
 CoordinateWise and Randomised are SharpZO's (arXiv 2506.20990, eq. 1): gradients from losses by central
 differences. They are exact on functions whose third derivatives vanish, up to round-off (about machine
-precision of the loss / mu). FeatureSketch is our own. It takes the class features themselves: one query then
-returns K E numbers instead of one.
+precision of the loss / mu).
+
+A sketch is our own: the class features' derivatives along r random directions, its columns. One query then
+returns K E numbers instead of one. Columns are tangents where the model has them, or forward differences.
 """
 
 import math
@@ -17,7 +19,7 @@ import numpy.typing as npt
 from ..errors import NumericsError, UsageError
 from ..types import Doubles, Floats, Halves
 
-SKETCH_STEP = 0.02  # h in units of reach(w): far above float32's round-off; T is nearly linear over it
+DIFFERENCE_STEP = 0.02  # in units of reach(w): far above float32's round-off; T is nearly linear over it
 
 
 def no_finite_features(w: Doubles, n_answers: int) -> NumericsError:
@@ -130,75 +132,38 @@ class Randomised:
         return total / len(self._directions)
 
 
-class FeatureSketch:
-    """The Jacobian of the class features T(w) along r directions, by forward differences: 1 + r queries.
+def difference_step(w: Doubles) -> float:
+    """h, the step of forward differences of the class features at w (d,), in units of w."""
+    return DIFFERENCE_STEP * reach(w)
 
-    J_j = [T(w + h u_j) - T(w)] / h,  j = 1..r
 
-    centre:     (d,) float64, w; copied
-    directions: (r, d) float64, orthonormal rows u_j; copied. The caller draws and masks them
-    step:       h, in units of w
+def forward_differences(class_features: Floats, answers: Floats, step: float) -> Floats:
+    """[T(w + h u) - T(w)] / h for several directions u: (n, K, E) float32.
 
-    Point 0 is w itself. A caller that knows T(w) already asks for points(1, n_points) only: r queries.
-    Exact on linear T, up to round-off: float32's, about 1e-7, divided by h.
-    Raises ValueError when shapes do not fit or the step is not a positive number.
-
-    >>> import numpy as np
-    >>> sketch = FeatureSketch(np.zeros(2), np.eye(2), step=0.5)
-    >>> T = 3 * sketch.points(0, 3)[:, np.newaxis]
-    >>> sketch.columns(T[0], T[1:])[:, 0]
-    array([[3., 0.],
-           [0., 3.]])
+    class_features: (K, E), T(w)
+    answers:        (n, K, E), T(w + h u). Where an answer is not finite, its difference is not
+    step:           h. Exact on linear T, up to round-off: float32's, about 1e-7, divided by h
+    Memory: the answers are written over.
     """
+    with np.errstate(invalid="ignore", over="ignore"):
+        answers -= class_features
+        answers /= np.float32(step)
+    return answers
 
-    def __init__(self, centre: npt.ArrayLike, directions: npt.ArrayLike, step: float) -> None:
-        self._centre = np.array(centre, dtype=np.float64)
-        self._directions = np.array(directions, dtype=np.float64)
-        if self._directions.ndim != 2 or self._directions.shape[1:] != self._centre.shape:
-            raise ValueError(
-                f"directions have shape {self._directions.shape}; "
-                f"with a centre of {self._centre.shape} it must be (r, {self._centre.size})"
-            )
-        if not (math.isfinite(step) and step > 0):
-            raise ValueError(f"the step of a sketch is {step}; it must be a positive number")
-        self._step = float(step)
 
-    @property
-    def n_points(self) -> int:
-        """Queries for one estimate: 1 + r."""
-        return 1 + len(self._directions)
+def projected_gradient(w: Doubles, directions: Doubles, derivatives: Doubles) -> Doubles:
+    """U^T derivatives: (d,), the gradient's projection on the directions.
 
-    def points(self, start: int, stop: int) -> Doubles:
-        """Points start..stop-1: (stop - start, d) float64. Point 0 is w, point j is w + h u_j.
-
-        Raises ValueError when the range leaves 0..n_points.
-        """
-        which = _range(start, stop, self.n_points)
-        rows = np.repeat(self._centre[np.newaxis], which.size, axis=0)
-        rows[which > 0] += self._step * self._directions[which[which > 0] - 1]
-        return rows
-
-    def columns(self, class_features: Floats, answers: Floats) -> Floats:
-        """Columns J_j from the answers at n points beside w: (n, K, E) float32.
-
-        class_features: (K, E), T(w)
-        answers:        (n, K, E), T at the n points. Where an answer is not finite, its column is not finite
-        """
-        with np.errstate(invalid="ignore", over="ignore"):
-            columns: Floats = (answers - class_features) / np.float32(self._step)
-        return columns
-
-    def gradient(self, derivatives: Doubles) -> Doubles:
-        """U^T derivatives: (d,), the gradient's projection on the directions.
-
-        derivatives: (r,), the loss's directional derivatives. One that is not finite counts as 0.
-        For random directions, the expected cosine between the projection and the gradient is sqrt(r / d).
-        Raises NumericsError when no derivative is finite.
-        """
-        if not np.isfinite(derivatives).any():
-            raise no_finite_features(self._centre, len(derivatives))
-        gradient: Doubles = np.where(np.isfinite(derivatives), derivatives, 0.0) @ self._directions
-        return gradient
+    w:           (d,), where it is, for the message
+    directions:  (r, d) orthonormal rows u
+    derivatives: (r,), the loss's derivatives along them. One that is not finite counts as 0.
+    For random directions, the expected cosine between the projection and the gradient is sqrt(r / d).
+    Raises NumericsError when no derivative is finite.
+    """
+    if not np.isfinite(derivatives).any():
+        raise no_finite_features(w, len(derivatives))
+    gradient: Doubles = np.where(np.isfinite(derivatives), derivatives, 0.0) @ directions
+    return gradient
 
 
 def directional_derivatives(columns: Floats | Halves, by_features: Floats | Doubles) -> Doubles:

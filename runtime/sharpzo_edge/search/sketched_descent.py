@@ -3,7 +3,7 @@
 We know of no publication that does this for prompt tuning with forward passes alone. docs/accuracy.md has its
 figures.
 
-A round has these parts. First a sketch: r forward differences of the class features along random orthonormal
+A round has these parts. First a sketch: the class features' derivatives along r random orthonormal
 directions. Together with the columns kept from earlier rounds it gives the linear model T(w + U a) ~ T + J a,
 with rows scaled to length one; U are all directions, J all columns. The model's loss, which costs no query,
 is minimised in four balls |a| <= f delta omega(w), f = 1/4, 1/2, 1, 2. These four minima are the trials.
@@ -26,13 +26,12 @@ import numpy.typing as npt
 
 from ..types import Doubles, Floats, Halves, class_blocks
 from . import gauss_newton
-from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_shapes
 from .estimators import (
-    SKETCH_STEP,
-    FeatureSketch,
     directional_derivatives,
     no_finite_features,
     orthonormal_rows,
+    projected_gradient,
     reach,
 )
 from .gauss_newton import LinearModel, minimum_in_ball
@@ -80,7 +79,7 @@ class Settings:
     prune_interval: K_prune, rounds between two masks
     prune_ratio:    share of the coordinates that a mask leaves out; 0: no masks
 
-    Queries: r + 4 a round.
+    Queries: r + 4 a round, and one more where tangents share a primal pass.
     """
 
     dim: int
@@ -148,11 +147,15 @@ class SketchedDescent:
     >>> def tower(points):  # a stand-in: (n, 9) -> class features (n, 3, 3) of length one
     ...     T = 0.5 + points.reshape(-1, 3, 3)
     ...     return (T / np.linalg.norm(T, axis=2, keepdims=True)).astype(np.float32)
+    >>> def answers(asked):  # it has no tangents: differences are near enough
+    ...     if asked.wants == "features":
+    ...         return tower(asked.points)
+    ...     return (tower(asked.centre.w + 0.01 * asked.points) - asked.centre.class_features) / 0.01
     >>> w, loss = np.zeros(9), FeatureLoss(pictures, logit_scale=10.0)
     >>> start = SketchedDescent.start
     >>> descent = start(Settings(dim=9, rank=4), loss, w, tower(w)[0], np.random.SeedSequence(1))
     >>> while descent.state.step < 5:
-    ...     descent.tell(tower(descent.ask(limit=3).points))
+    ...     descent.tell(answers(descent.ask(limit=3)))
     >>> bool(loss.values(descent.solution_features[np.newaxis])[0] < 0.05)
     True
     """
@@ -222,14 +225,19 @@ class SketchedDescent:
         return _n_new(self._settings, self._state) + len(FACTORS)
 
     @property
+    def has_sketch(self) -> bool:
+        """True: every round has a sketch."""
+        return True
+
+    @property
     def finished(self) -> bool:
         """Whether no step lowers the loss, down to the smallest trust region."""
         return self._state.delta <= SMALLEST_DELTA
 
     def ask(self, limit: int) -> Ask:
-        """The next points whose class features are wanted, at most `limit`, in the order of telling.
+        """The next directions whose tangents are wanted, or trials whose class features are: at most `limit`.
 
-        One call never returns both sketch points and trials: the trials need the whole sketch. Without a tell
+        One call never returns both directions and trials: the trials need the whole sketch. Without a tell
         in between, the next call returns the same points. No points when finished. Raises ValueError when
         limit < 1.
         """
@@ -239,10 +247,11 @@ class SketchedDescent:
         last = first + min(limit, self._n_outstanding)
         if len(state.trials):
             return Ask(state.trials[first:last].copy(), "features")
-        return Ask(self._sketch.points(1 + first, 1 + last), "features")
+        directions = state.directions[self._n_kept :][first:last].copy()
+        return Ask(directions, "tangents", Centre(state.w, state.class_features, is_new=first == 0))
 
     def tell(self, class_features: npt.ArrayLike) -> None:
-        """Take class features (n, K, E) of the first n points that have none yet, for any n.
+        """Take tangents or class features (n, K, E) of the first n points that have none yet, for any n.
 
         Answers that are not finite are left out: a direction of the sketch then has no effect, a trial is
         rejected.
@@ -284,27 +293,19 @@ class SketchedDescent:
         state = self._state
         return len(state.trials if len(state.trials) else state.directions[self._n_kept :]) - self._n_told
 
-    @property
-    def _sketch(self) -> FeatureSketch:
-        state = self._state
-        return FeatureSketch(state.w, state.directions[self._n_kept :], SKETCH_STEP * reach(state.w))
-
     def _with_columns(self, told: Floats) -> Halves:
-        """The state's columns and those of new answers (n, K, E): (q + n, K, E) float16.
+        """The state's columns and new ones, tangents (n, K, E): (q + n, K, E) float16.
 
         All columns of a round lie in one array, so that nothing is copied as it fills. Each state holds its
         first rows, which are not written to again. The rows that are not yet filled take no memory.
         """
-        state, sketch = self._state, self._sketch
-        T, n_before = state.class_features, len(state.columns)
+        state = self._state
+        n_before = len(state.columns)
         if self._room is None:
-            self._room = np.empty((len(state.directions), *T.shape), np.float16)
+            self._room = np.empty((len(state.directions), *state.class_features.shape), np.float16)
             self._room[:n_before] = state.columns
-        new = self._room[n_before : n_before + len(told)]
         with np.errstate(over="ignore"):
-            for block in class_blocks(T.shape):
-                for column, answer in zip(new[:, block], told[:, block], strict=True):
-                    column[:] = sketch.columns(T[block], answer[np.newaxis])[0]
+            self._room[n_before : n_before + len(told)] = told
         return self._room[: n_before + len(told)]
 
     def _proposed(self, told: State) -> State:
@@ -319,7 +320,8 @@ class SketchedDescent:
             told = replace(told, columns=columns)
         mask = told.mask
         if pruning_is_due(settings, told.step):
-            gradient = self._sketch.gradient(directional_derivatives(told.columns, self._loss.gradient(T)))
+            derivatives = directional_derivatives(told.columns, self._loss.gradient(T))
+            gradient = projected_gradient(told.w, told.directions, derivatives)
             mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
         radius = told.delta * reach(told.w)
         steps = proposals(LinearModel(self._loss, T, told.columns), radius) @ told.directions

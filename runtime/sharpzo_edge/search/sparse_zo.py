@@ -144,6 +144,11 @@ class SparseZOSGD:
         return self._state.answered == 0
 
     @property
+    def has_sketch(self) -> bool:
+        """False: it asks for losses alone."""
+        return False
+
+    @property
     def points_of_update(self) -> int:
         """Points of the present step: two for each direction, and the sweep's if this step has a sweep."""
         return self._state.answers.size

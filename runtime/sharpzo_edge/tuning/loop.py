@@ -260,9 +260,10 @@ class Loop:
         wasted.
         """
         room, optimiser = self._room(), self._optimiser
-        if optimiser.between_updates and room < optimiser.points_of_update:
+        needed = optimiser.points_of_update + self._objective.primal_queries * optimiser.has_sketch
+        if optimiser.between_updates and room < needed:
             known, _ = self._split_known(optimiser.ask(1))
-            if room < optimiser.points_of_update - len(known):
+            if room < needed - len(known):
                 return 0
         return int(min(self._objective.batch, room))
 
@@ -277,7 +278,7 @@ class Loop:
     def _split_known(self, asked: Ask) -> tuple[Doubles, Doubles]:
         """The points of `asked` in two parts: those whose class features are known, and the others.
 
-        Only the first point of a sketch can be known: it is where the latest evaluation was made.
+        Only the centre of a sketch can be known: it is where the latest evaluation was made.
         """
         w = self.state.latest.w
         n = int(asked.wants == "features" and np.array_equal(asked.points[:1], w[np.newaxis]))
@@ -288,7 +289,9 @@ class Loop:
         known, points = self._split_known(asked)
         if len(known):
             yield self.state.latest.class_features[np.newaxis]
-        if len(points):
+        if asked.centre and len(points):
+            yield self._objective.tangents(asked.centre, points)
+        elif len(points):
             wants_losses = asked.wants == "losses"
             yield self._objective.losses(points) if wants_losses else self._objective.class_features(points)
 

@@ -5,8 +5,8 @@
     logits  = s F T^T                                      s: the model's logit scale; F: image features
     L(w)    = mean cross-entropy(logits, labels)
 
-One query is one pass of the text tower over all classes for one context, whatever for. No other file counts
-them.
+One query is one pass of the text tower over all classes for one context, whatever for. A tangent, the class
+features' derivative along one direction, is one query too. No other file counts them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 
 from ..clip.class_prompts import ClassPrompts
 from ..errors import NumericsError
+from ..search.ask_tell import Centre
+from ..search.estimators import difference_step, forward_differences
 from ..search.losses import Score, scores
 from ..types import Doubles, Floats, LabelledFeatures
 from .judge import Judge
@@ -28,6 +30,9 @@ class Tower(Protocol):
 
     def class_features(self, context: Floats, prompts: ClassPrompts) -> Floats:
         """context (B, m, D) -> class features (B, K, E) of length one, float32. Costs B queries."""
+
+    def class_feature_tangents(self, context: Floats, directions: Floats, prompts: ClassPrompts) -> Floats:
+        """context (m, D), directions (n, m, D) -> tangents (n, K, E). Only where the plan has tangents."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,14 @@ class Objective:
         pictures: LabelledFeatures,
         logit_scale: float,
         batch: int,
+        has_tangents: bool = False,
     ):
         """tower, prompts:  the text tower, and the class names as its input
         initial_context: p0, (m, D)
         A:               (m D, d) or (), see moved
         pictures:        the shots
         batch:           how many points to ask for at once, from the plan
+        has_tangents:    whether the tower computes tangents; otherwise they are forward differences
         """
         self.queries = 0
         self.batch = batch
@@ -98,6 +105,12 @@ class Objective:
         self._prompts = prompts
         self._p0 = initial_context
         self._A = A
+        self._has_tangents = has_tangents
+
+    @property
+    def primal_queries(self) -> int:
+        """Queries of a sketch beside those of its directions: tangents share a pass at the centre."""
+        return int(self._has_tangents)
 
     def contexts(self, points: Doubles) -> Floats:
         """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32. Infinite where float32 overflows."""
@@ -109,6 +122,22 @@ class Objective:
         """points (B, d) -> class features (B, K, E) of length one. Costs B queries."""
         self.queries += len(points)
         return self._tower.class_features(self.contexts(points), self._prompts)
+
+    def tangents(self, centre: Centre, directions: Doubles) -> Floats:
+        """The class features' derivatives at a centre along directions (n, d), n > 0: (n, K, E) float32.
+
+        Costs n queries, and for the first directions of a centre `primal_queries` more.
+        """
+        self.queries += self.primal_queries if centre.is_new else 0
+        if not self._has_tangents:
+            step = difference_step(centre.w)
+            answers = self.class_features(centre.w + step * directions)
+            return forward_differences(centre.class_features, answers, step)
+        self.queries += len(directions)
+        (context,) = self.contexts(centre.w[np.newaxis])
+        # One by one: the last bits of a product depend on how many rows it has.
+        changes = np.concatenate([moved(self._A, direction[np.newaxis]) for direction in directions])
+        return self._tower.class_feature_tangents(context, changes.reshape(-1, *context.shape), self._prompts)
 
     def losses(self, points: Doubles) -> Doubles:
         """points (B, d) float64, B <= batch -> losses on the shots (B,) float64. Costs B queries.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..memory.budget import Budget, budget_of, machine_for
 from ..memory.plan import Plan, Work, make_plan
 from ..pictures.few_shot import FewShot
 from ..pictures.folder import LabelledFolder, read_folder
+from ..processor import this_processor
 from ..requests import TuneRequest
 from ..run.folder import WorkFolder
 from ..run.output import check_output
@@ -37,7 +39,7 @@ from ..types import Floats
 from .objective import projection_bytes
 from .presets import HEAD_ALONE, overrides_of, settings_for
 from .resume import made_for, remembered_machine
-from .settings import TuneSettings
+from .settings import AUTO, NO_TANGENTS, TuneSettings
 from .stopping import Limits
 
 HEADS = (heads.AUTO, *heads.KINDS, "none")
@@ -83,6 +85,7 @@ def prepare(request: TuneRequest) -> Prepared:
     asked, notes = settings_for(request.preset, overrides_of(request))
     bundle = Bundle.open(Path(request.bundle))
     folder = read_folder(Path(request.images), Path(request.class_names) if request.class_names else None)
+    asked = asked.with_tangents(partial(choose_tangents, bundle))
     words = initial_words(request, bundle)
     context = initial_context(request, bundle, words)
     name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
@@ -108,6 +111,7 @@ def prepare(request: TuneRequest) -> Prepared:
         threads=request.threads or machine.cores,
         dim=settings.dim if settings.tunes else 0,
         sketches=settings.sketches,
+        tangents=settings.tower_tangents,
         listing_bytes=folder.listing_bytes,
         listing_peak_bytes=folder.listing_peak_bytes,
         search_bytes=cmaes.peak_bytes(settings.stage1()) if settings.tunes else 0,
@@ -144,6 +148,24 @@ def prepare(request: TuneRequest) -> Prepared:
         head=request.head if plan.has_head else "none",
         notes=tuple(notes),
     )
+
+
+def choose_tangents(bundle: Bundle, wanted: str) -> str:
+    """How tangents are computed, one of TANGENTS. wanted: as the option has it.
+
+    auto: 8 bits where the processor has instructions for that. Others may be slower so, or round too much.
+    Raises UsageError for what the bundle does not have.
+    """
+    spec = bundle.manifest.text.tangents
+    found = [NO_TANGENTS, *(["fp32"] if spec else []), *(["int8"] if spec and spec.data else [])]
+    if wanted == AUTO:
+        return found[-1] if this_processor().has_int8_dot else found[min(1, len(found) - 1)]
+    if wanted not in found:
+        raise UsageError(
+            f"--tangents {wanted} cannot be used with the bundle {bundle.folder}: it has no graphs for that. "
+            f"It has: {', '.join(found)}. Leave --tangents out, or export the bundle again"
+        )
+    return wanted
 
 
 def initial_words(request: TuneRequest, bundle: Bundle) -> str:

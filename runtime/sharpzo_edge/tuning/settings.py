@@ -10,11 +10,13 @@ import dataclasses
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
 
+from ..clip.tower_plan import Tangents
 from ..errors import UsageError
 from ..search import cmaes, sketched_descent, sparse_zo
 from ..search.sketched_descent import NO_SKETCH, Sketch
@@ -23,6 +25,10 @@ from .objective import projection
 from .stopping import Limits
 
 AUTO = "auto"
+
+# Tangents with products in 8 bits or float32; without tangents there are forward differences.
+NO_TANGENTS = "none"
+TANGENTS = ("int8", "fp32", NO_TANGENTS)
 
 
 Covariance = Literal["full", "diagonal", "identity"]
@@ -109,8 +115,23 @@ class TuneSettings(ABC):
         """
         stage1 = self.stage1()
         n_sweep = cmaes.n_sweep(stage1)
-        shared = stage1.sketch_rank is not None and n_sweep > 0
-        return n_sweep + self.population + 1 - shared
+        has_sketch = stage1.sketch_rank is not None and n_sweep > 0
+        return n_sweep + self.population + 1 + has_sketch * (self.primal_queries - 1)
+
+    @property
+    def primal_queries(self) -> int:
+        """Queries of a sketch for the pass that its tangents share."""
+        return 0
+
+    @property
+    def tower_tangents(self) -> Tangents | None:
+        """The tangents that the text tower is to compute; None: none."""
+        return None
+
+    @property
+    def tangents_share(self) -> float:
+        """The share of a long run's queries that are tangents."""
+        return 0.0
 
     @property
     def expected_queries(self) -> float:
@@ -129,6 +150,10 @@ class TuneSettings(ABC):
 
     def with_sketch(self, sketch: Sketch) -> Self:
         """These settings with one of those sketches."""
+        return self
+
+    def with_tangents(self, choose: Callable[[str], str]) -> Self:
+        """These settings with tangents chosen. choose: what was asked for -> one of TANGENTS."""
         return self
 
 
@@ -214,6 +239,7 @@ class EdgeSettings(TuneSettings):
 
     dim:             d, numbers in w. 0: w is the context itself, m D numbers; A is a multiple of the identity
     rank, kept_rounds: of the sketches in stage 2, see sketched_descent.Settings
+    tangents:        how derivatives along directions are computed: TANGENTS, or AUTO before that is decided
     label_smoothing: of the loss in stage 2; stage 1, evaluations and results have none
     queries:         limit for the whole run, unless the user sets one
     """
@@ -225,6 +251,7 @@ class EdgeSettings(TuneSettings):
     change_point: int | str = 8
     rank: int = 32
     kept_rounds: int = 3
+    tangents: str = AUTO
     label_smoothing: float = 0.1
     prune_interval: int = 5
     prune_ratio: float = 0.0
@@ -233,6 +260,11 @@ class EdgeSettings(TuneSettings):
 
     def __post_init__(self) -> None:
         """Refuse now what a stage would refuse later."""
+        if self.tangents not in (AUTO, *TANGENTS):
+            raise UsageError(
+                f"--tangents {self.tangents} is not known. It takes one of: {AUTO}, {', '.join(TANGENTS)}. "
+                f"Try --tangents auto"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(
                 f"--label-smoothing {self.label_smoothing} is not a share. It takes a number from 0, and "
@@ -292,9 +324,23 @@ class EdgeSettings(TuneSettings):
         return LIKELY_QUERIES if self.patience else self.queries
 
     @property
+    def primal_queries(self) -> int:
+        return int(self.tangents != NO_TANGENTS)
+
+    @property
+    def tower_tangents(self) -> Tangents | None:
+        if not self.tunes or self.tangents == NO_TANGENTS:
+            return None
+        return "int8" if self.tangents == "int8" else "fp32"
+
+    @property
     def queries_a_round(self) -> int:
-        """Queries of a round of stage 2: one for each new direction, and the trials."""
-        return min(self.rank, self.dim) + len(sketched_descent.FACTORS)
+        """Queries of a round of stage 2: its sketch, and the trials."""
+        return self.primal_queries + min(self.rank, self.dim) + len(sketched_descent.FACTORS)
+
+    @property
+    def tangents_share(self) -> float:
+        return 1 - len(sketched_descent.FACTORS) / self.queries_a_round
 
     @property
     def sketches(self) -> tuple[Sketch, ...]:
@@ -311,6 +357,9 @@ class EdgeSettings(TuneSettings):
         kept = 0 if self.prune_ratio > 0 else self.kept_rounds
         wanted = [(rank, self._kept_beside(rank, kept)) for rank in ranks] + [(rank, 0) for rank in ranks]
         return tuple(dict.fromkeys(Sketch(rank, rounds) for rank, rounds in wanted))
+
+    def with_tangents(self, choose: Callable[[str], str]) -> Self:
+        return dataclasses.replace(self, tangents=choose(self.tangents))
 
     def _kept_beside(self, rank: int, rounds: int) -> int:
         """How many rounds to keep: `rounds`, or fewer if d has no room for so many directions."""
