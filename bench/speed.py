@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import directions
 from shared.class_names import CONTEXT_WORDS, EUROSAT, imagenet
 from shared.inputs import BUNDLES, exported
 from shared.machine import ROOT, describe_machine, one_line
@@ -109,6 +110,8 @@ class TorchWorker:
 class OurWorker:
     """The device side's text tower, in a process as the command line starts it: without torch."""
 
+    more_work: ClassVar[dict[str, Any]] = {}  # of the plan
+
     def prepare(self, bundle: str, names: list[str], threads: int, contexts: str, way: str) -> dict[str, Any]:
         import numpy as np
 
@@ -131,6 +134,7 @@ class OurWorker:
             dim=DIM,
             search_bytes=cmaes.peak_bytes(cmaes.Settings(dim=DIM)),
             projection_bytes=projection_bytes(N_CONTEXT * manifest.text.width, DIM),
+            **self.more_work,
         )
         budget = budget_of(f"{BUDGET_MIB}MiB" if way == "streamed" else None, onnxruntime_version())
         self.plan = make_plan(manifest, work, budget).text
@@ -193,12 +197,11 @@ class OurWorker:
             tower = self._tower()
         finally:
             ort.SessionOptions = plain
-        contexts = self.contexts[:candidates]
-        tower.class_features(contexts, self.prompts)  # warm
+        self.pass_through(tower, candidates)  # warm
         reading = 0.0
         started = time.perf_counter()
         for _ in range(PASSES_PROFILED):
-            tower.class_features(contexts, self.prompts)
+            self.pass_through(tower, candidates)
         wall = (time.perf_counter() - started) / PASSES_PROFILED
         os.preadv = read
         tower.close()  # writes the profiles
@@ -220,6 +223,10 @@ class OurWorker:
         totals["Python and calls"] = wall * 1e3 / candidates - runs - totals["reading blocks"]
         return {"ms": dict(totals), "wall_ms": wall * 1e3 / candidates}
 
+    def pass_through(self, tower: Any, candidates: int) -> Any:
+        """What is profiled."""
+        return tower.class_features(self.contexts[:candidates], self.prompts)
+
     def _tower(self) -> Any:
         from sharpzo_edge.clip.towers import TextTower
 
@@ -237,6 +244,10 @@ def _last_passes(events: list[dict[str, Any]], n: int, of: int) -> list[dict[str
 
 def _our_kind(event: dict[str, Any]) -> str:
     operator = event["args"]["op_name"]
+    if operator in ("MatMulIntegerToFloat", "DynamicQuantizeLinear"):
+        return "products with weights"
+    if operator in ("QuantizeLinear", "Abs", "ReduceMax", "Max"):
+        return "rounding to 8 bits"
     if operator in ("MatMul", "FusedMatMul", "Gemm", "MatMulNBits"):
         _, *second = event["args"]["input_type_shape"]  # a packed matrix is not an input any more
         has_weights = not second or len(next(iter(second[0].values()))) == 2
@@ -267,10 +278,10 @@ def _torch_kind(key: str) -> str:
     return "adding and the rest"
 
 
-def work() -> None:
+def work(kinds: dict[str, type]) -> None:
     """Serve requests, one JSON object a line: {"do": method, ...} -> its answer."""
-    kind = {"torch": TorchWorker, "ours": OurWorker}[sys.argv[2]]
-    if kind is OurWorker:
+    kind = kinds[sys.argv[2]]
+    if kind is not TorchWorker:
         from sharpzo_edge.process_memory import govern
 
         govern()
@@ -284,9 +295,9 @@ def work() -> None:
 class Worker:
     """A process that does one thing at a time, and sleeps in between."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, script: str = __file__):
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", kind],
+            [sys.executable, script, "--worker", kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -529,6 +540,8 @@ def page(results: dict[str, Any]) -> str:
         ),
         "",
         f"Plans within {BUDGET_MIB} MiB: {plans_said(results)}.",
+        "",
+        *directions.section(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -590,6 +603,6 @@ def plans_said(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work()
+        work({"torch": TorchWorker, "ours": OurWorker})
     else:
         main()
