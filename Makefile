@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-heads bench-together soak clean
+.PHONY: help demo test test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-together soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,7 @@ bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (
 	$(EXPORT)/bin/python bench/backbones.py
 
 bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, random weights), and write docs/speed.md
+	$(EXPORT)/bin/python bench/directions.py
 	$(EXPORT)/bin/python bench/speed.py
 
 bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 weights cost and save, and write docs/precision.md (WORK=folder)
@@ -93,6 +94,9 @@ develop-models: $(EXPORT)/recipe-installed  ## make the development set: two sma
 
 bench-selection: develop-models  ## compare ways to choose an evaluation, on the development set (an hour; WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.selection --work $(WORK)
+
+bench-price: develop-models  ## compare shapes of a round at equal cost, on the development set (WORK=folder)
+	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.price --work $(WORK)
 
 bench-heads: develop-models  ## compare closed-form heads, on the development set (WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.head_study --work $(WORK)
