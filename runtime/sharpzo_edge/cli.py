@@ -195,9 +195,9 @@ def tune(
 
             previewed = preview_of(working)
         else:
-            from .commands.tune import tune_or_repeat
+            from .commands.tune import tune_and_report
 
-            result, is_repeated = tune_or_repeat(working)
+            result, is_repeated = tune_and_report(working)
     if plan:
         _print(as_json, previewed.to_json(), preview_lines(previewed))
     else:

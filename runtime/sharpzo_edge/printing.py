@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run.progress import duration
-from .wording import counted
+from .wording import NAMED, counted, percent
 
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Controls, and marks that turn the direction of writing: a file's name may hold them.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-NAMED = {"words": "the words", "prompt": "the prompt", "head": "the head", "both": "prompt and head"}
 # From half to all of the pictures the head has gained so much: then more of them are likely to help.
 HELPS = 0.02
 MOST_NAMES = 12  # classes that a line names
@@ -35,10 +34,6 @@ MOST_NAMES = 12  # classes that a line names
 def printable(line: str) -> str:
     """The same line, with an escape in place of what would move the cursor or break the line."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    return f"{100 * fraction:.{digits}f} %"
 
 
 def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:

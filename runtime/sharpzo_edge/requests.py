@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -110,6 +111,10 @@ class TuneRequest(Call):
         "Save the run so often; 0: after every batch of queries.", default=CHECKPOINT_SECONDS
     )
     strict: bool = option(STRICT, default=False)
+    report: bool = option(
+        "Fail when OUTPUT.work/report.html cannot be made; without it, it is made if it can be.",
+        default=False,
+    )
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
     population: int | None = option("Candidates a generation (S).", default=None)
@@ -179,6 +184,7 @@ class EvaluateRequest(Call):
     )
     class_names: AnyPath | None = option(CLASS_NAMES, default=None)
     strict: bool = option(STRICT, default=False)
+    report: AnyPath | None = option("Also write a report: one HTML file to look at.", default=None)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
 
@@ -207,6 +213,20 @@ class DemoRequest(Call):
     task: str | None = option("Which of the shipped tasks.", default=None)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
+
+
+def typed(command: str, asked: Any) -> str:
+    """A command as it could be typed for a request: its options that are not the defaults."""
+    words = ["sharpzo-edge", command]
+    for f in dataclasses.fields(asked):
+        value = getattr(asked, f.name)
+        if "help" not in f.metadata or value == f.default:
+            continue
+        words.append(f"--{f.name.replace('_', '-')}")
+        if value is not True:
+            several = isinstance(value, (list, tuple))
+            words.append(",".join(map(str, value)) if several else str(value))
+    return shlex.join(words)
 
 
 def by_keywords(kind: Callable[P, Q]) -> Callable[[Callable[[Q], T]], Callable[P, T]]:

@@ -31,7 +31,7 @@ class Terminal:
         self._drawn = ""
 
     def __call__(self, progress: Progress) -> None:
-        if progress.kind == "said":
+        if progress.kind in ("said", "stage"):
             self._clear()
             self._write(f"{printable(progress.text)}\n")
         elif progress.kind in ("status", "evaluation"):

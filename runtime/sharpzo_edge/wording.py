@@ -1,4 +1,6 @@
-"""Words that follow a number."""
+"""Words that follow a number, and the names of the four ways to label."""
+
+NAMED = {"words": "the words", "prompt": "the prompt", "head": "the head", "both": "prompt and head"}
 
 
 def counted(n: float, what: str) -> str:
@@ -10,3 +12,7 @@ def counted(n: float, what: str) -> str:
     if n != 1:
         what = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{n:,} {what}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:.{digits}f} %"

@@ -65,7 +65,8 @@ def test_only_the_export_command_knows_the_workstation():
 
 
 @pytest.mark.parametrize(
-    ("library", "owner"), [("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess")]
+    ("library", "owner"),
+    [("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess"), ("jinja2", "report.render")],
 )
 def test_a_heavy_library_has_one_owner(library, owner):
     assert [m for m in MODULES if library in tops(m)] == [f"sharpzo_edge.{owner}"]
@@ -83,6 +84,7 @@ LADDER = (
     ("requests",),
     ("tuning",),
     ("demo",),
+    ("report",),
     ("commands",),
     ("printing", "terminal"),
     ("cli", "__main__"),

@@ -14,8 +14,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from io import BufferedReader, FileIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -62,6 +63,9 @@ HEAD_COPIES = 4
 TOO_MUCH_BEFORE = "megabytes to read before its pixels, too many for the budget"
 ICONS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")  # they hold PNGs, which are opened when the pixels are read
 DECODER = f"Pillow {PIL.__version__}"  # what judges whether a file is a picture
+THUMBNAIL_QUALITIES = (78, 55, 30)  # of JPEG, the first that is short enough
+
+M = TypeVar("M")
 
 
 class UnreadablePictureError(Exception):
@@ -129,6 +133,41 @@ def decoded(file: PictureFile, how: Preprocess, most_bytes: float) -> NDArray[np
     Pillow maps some files that it opens itself, and a mapped file that shrinks kills the process. A file
     that is already open it reads.
     """
+    return _made_of(file, how, most_bytes, lambda picture: np.asarray(crop(picture, how)))
+
+
+def thumbnail(path: Path, side: int, longest: int, most_bytes: float) -> bytes:
+    """A small copy of a whole picture, as a JPEG of at most `longest` bytes.
+
+    side: the most pixels that it is wide and high; a smaller picture stays as it is
+    Raises UnreadablePictureError with the reason, as `read_crop`.
+    """
+    how = Preprocess((side, side), "RGB", (0.0,) * 3, (1.0,) * 3, "bicubic", "longest", 0)
+    with opened(path) as file:
+        small = _made_of(file, how, most_bytes, lambda picture: _small(picture, how))
+    for quality in THUMBNAIL_QUALITIES:
+        data = BytesIO()
+        small.save(data, "JPEG", quality=quality, optimize=True)
+        if data.tell() <= longest:
+            return data.getvalue()
+    raise UnreadablePictureError("too many details for a small copy")
+
+
+def _small(picture: Image.Image, how: Preprocess) -> Image.Image:
+    """Within the size of `how`, in RGB; what is transparent is white."""
+    picture = _eight_bits(_upright(picture))
+    height, width = how.size
+    if picture.width > width or picture.height > height:
+        picture = _resize(picture, how)
+    if picture.mode not in ALPHA_MODES and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _made_of(file: PictureFile, how: Preprocess, most_bytes: float, make: Callable[[Image.Image], M]) -> M:
+    """What `make` makes of the decoded picture; `how` bounds what that takes."""
     most = min(most_bytes, MOST_DECODING_BYTES)
     with as_unreadable(), warnings.catch_warnings(), _own_text_limit() as limit_text:
         # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
@@ -153,7 +192,7 @@ def decoded(file: PictureFile, how: Preprocess, most_bytes: float) -> NDArray[np
                     limit_text(left, _text_length(picture))
                     picture.load()
                     behind = 0  # it is read
-                return np.asarray(crop(picture, how))
+                return make(picture)
         except UnidentifiedImageError as error:
             file.left = None
             raise UnreadablePictureError(_what_it_is(file)) from error

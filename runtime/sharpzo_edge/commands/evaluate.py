@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..clip.bundle import Bundle
 from ..clip.class_prompts import checked_token_ids, context_from_words, prompts_of
@@ -22,14 +23,16 @@ from ..errors import ImagesError, NumericsError, UsageError
 from ..memory.budget import Budget, budget_of, machine_for
 from ..memory.plan import Work, make_plan, plan_images
 from ..pictures.encode import encode_files
-from ..pictures.folder import LabelledFolder, Skipped, read_folder, skipped_pictures
+from ..pictures.folder import FileNames, LabelledFolder, Skipped, read_folder, skipped_pictures
+from ..report.answered import Answered
 from ..requests import EvaluateRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..search.losses import logits_of
-from ..tuning.answers import PROMPT, WORDS, ByUse
+from ..tuning.answers import PROMPT, WORDS, ByUse, PictureAnswers, answers_of
 from ..tuning.tuned_prompt import TunedPrompt, check_fits, checked_use, load_prompt
 from ..types import Floats
 from ..wording import counted
+from .reports import check_report, report_of_evaluation
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     SkippedPicturesError when one could not.
     """
     caller = caller_of(request.on_progress, request.stop)
+    if request.report is None:
+        return _evaluated(request, caller)[0]
+    check_report(request.memory_budget, Path(request.report))
+    result, answered = _evaluated(request, caller)
+    report_of_evaluation(request, result.to_json(), answered, caller)
+    return result
+
+
+def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult, Answered]:
+    """The result, and what every picture is answered by the way in use."""
     check_threads(request.threads)
     bundle = Bundle.open(Path(request.bundle))
     # What to choose among may come from elsewhere; then one class is enough.
@@ -98,12 +111,16 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
     seen = np.zeros(len(names), int)
     right = {each: np.zeros(len(names), int) for each in ways}
+    kept: list[tuple[list[int], PictureAnswers]] = []  # for the report
     skipped = Skipped()
     for numbers, image_features in encode_files(bundle, chain.from_iterable(folder.files), skipped.add, plan):
         np.add.at(seen, labels[numbers], 1)
-        for each, logits in ways.items():
-            answers = logits(image_features).argmax(axis=1)
+        for each, logits_by in ways.items():
+            logits = logits_by(image_features)
+            answers = logits.argmax(axis=1)
             np.add.at(right[each], labels[numbers], answers == labels[numbers])
+            if each == use and request.report is not None:
+                kept.append((numbers, answers_of(logits, labels[numbers])))
         # No accuracy before the end: classes come one after the other, and the first may be the worst.
         caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
         caller.raise_if_stopped("Nothing is kept of an evaluation. Type the same command again")
@@ -120,13 +137,37 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
             f"needed. Check the path after --images"
         )
     by = {each: float(found.sum() / seen.sum()) for each, found in right.items()}
-    return EvaluateResult(
+    result = EvaluateResult(
         accuracy=by[use],
         n_images=int(seen.sum()),
         n_classes=len(names),
         per_class={names[k]: float(right[use][k] / seen[k]) for k in range(len(names)) if seen[k]},
         use=use,
         by=ByUse(**by),
+    )
+    return result, _answered(use, names, folder, labels, kept)
+
+
+def _answered(
+    use: str,
+    names: list[str],
+    folder: LabelledFolder,
+    labels: NDArray[np.int64],
+    kept: list[tuple[list[int], PictureAnswers]],
+) -> Answered:
+    """kept: by batches the numbers of the pictures that were read, and their answers"""
+    numbers = [number for of_batch, _ in kept for number in of_batch]
+    return Answered(
+        use=use,
+        names=names,
+        files=FileNames(folder, numbers),
+        labels=labels[numbers].tolist(),
+        **{
+            name: [value for _, found in kept for value in getattr(found, name).tolist()]
+            for name in ("answers", "scores", "label_scores")
+        },
+        has_say=[True] * len(numbers),
+        is_val=[True] * len(numbers),
     )
 
 

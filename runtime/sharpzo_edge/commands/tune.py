@@ -24,7 +24,8 @@ from ..pictures.features import (
     training_features,
 )
 from ..process_memory import peak_rss_mib
-from ..requests import TuneRequest, by_keywords
+from ..report.answered import SCORE_DIGITS, Answered
+from ..requests import TuneRequest, by_keywords, typed
 from ..run.checkpoint import load_state, save_state
 from ..run.files import checksum, file_checksum, is_there, remove, try_to_replace
 from ..run.folder import WorkFolder
@@ -51,7 +52,15 @@ from ..tuning.resume import (
 from ..tuning.tuned_prompt import FORMAT_VERSION, HEADS_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
 from ..types import Floats
 from ..wording import counted
-from .tune_news import Gain, evaluation_progress, say_how_it_ended, say_what_there_is, say_which_head
+from .reports import check_report, report_of_tune, versions
+from .tune_news import (
+    Gain,
+    evaluation_progress,
+    say_how_it_ended,
+    say_what_there_is,
+    say_which_head,
+    stage_progress,
+)
 
 
 def tune_request(request: TuneRequest) -> TuneResult:
@@ -63,14 +72,24 @@ def tune_request(request: TuneRequest) -> TuneResult:
     on_progress, stop: told how it goes on, and asked whether to stop; see docs/python.md
     Raises SharpzoError's children; InterruptedRunError when `stop` returned True.
     """
-    return tune_or_repeat(request)[0]
+    return tune_and_report(request)[0]
 
 
 tune = by_keywords(TuneRequest)(tune_request)
 
 
+def tune_and_report(request: TuneRequest) -> tuple[TuneResult, bool]:
+    """The result, and whether it was there before; its report is in the work folder, if it could be made."""
+    if request.report:
+        check_report(request.memory_budget)
+    result, is_repeated = tune_or_repeat(request)
+    if request.report or not (is_repeated and WorkFolder.of(request.output_path).report.exists()):
+        report_of_tune(request, caller_of(request.on_progress, request.stop))
+    return result, is_repeated
+
+
 def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
-    """The result, and whether it was there before."""
+    """The result, and whether it was there before. No report is made."""
     check(request)
     output, work = request.output_path, WorkFolder.of(request.output_path, request.checkpoint_seconds)
     caller = caller_of(request.on_progress, request.stop)
@@ -98,9 +117,12 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             return result, True
         ready.budget.require_machine(ready.plan.peak_mib, this_machine(request.threads))
         try_to_replace(output)
+        is_new = request.restart or not is_there(work.record)
         if request.restart:
             work.clear()
         remember_machine(work, ready.machine)
+        begun = {"is_new": is_new, "command": typed("tune", request), "versions": versions()}
+        caller.tell(Progress("begun", "the work begins", begun))
         save_record(work, Record(ready.made_for, file_checksum(output), None))
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
         if not is_there(work.pictures) and (too_little := space_note(work, needed)):
@@ -114,6 +136,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
 
 def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> TuneResult:
     """The work itself, up to the prompt in its place."""
+    caller.phase_ended("listing" if "listing" in ready.plan.phases else "imports")
     pictures = training_features(
         ready.bundle,
         ready.folder,
@@ -127,6 +150,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     say_what_there_is(ready, pictures, caller)
     found = _searched(request, ready, pictures, work, caller)
     answers = _compared(ready, pictures, found, caller)
+    _answered(ready, pictures, answers, work)
     save_prompt(request.output_path, _prompt(request, ready, found, answers))
     return _result(request, ready, pictures, found, answers)
 
@@ -190,6 +214,7 @@ def _searched(
         )
         ended = loop.run()
         checkpoint.save(loop.state)
+    caller.phase_ended("text tower")
     state = loop.state
     if settings.tunes:
         say_how_it_ended(ended, state, caller)
@@ -223,8 +248,29 @@ def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller
         ready.bundle.manifest.logit_scale,
         before_each,
     )
+    if ready.head != "none":
+        caller.phase_ended("head")
     say_which_head(ready, pictures, answers, caller)
     return answers
+
+
+def _answered(ready: Prepared, pictures: TrainingFeatures, answers: Answers, work: WorkFolder) -> None:
+    """Keep what every drawn picture was answered, for the report."""
+    found = answers.of_use
+    if found is None:
+        remove(work.answers)
+        return
+    Answered(
+        use=answers.use,
+        names=list(ready.folder.names),
+        files=list(pictures.files),
+        labels=pictures.drawn.labels.tolist(),
+        answers=found.answers.tolist(),
+        scores=found.scores.clip(0, 1).round(SCORE_DIGITS).tolist(),
+        label_scores=found.label_scores.clip(0, 1).round(SCORE_DIGITS).tolist(),
+        has_say=answers.has_say.tolist(),
+        is_val=[n >= pictures.n_shots for n in range(len(pictures.files))],
+    ).save(work.answers)
 
 
 class _Checkpoint:
@@ -264,10 +310,7 @@ def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: Gai
         caller.tell(evaluation_progress(ready, update, gain))
         return
     if update.kind == "stage":
-        caller.say(
-            f"stage 1 ends: {update.where}; {counted(state.queries, 'query')}, "
-            f"loss {state.latest.train.loss:.4f}"
-        )
+        caller.tell(stage_progress(update))
     stops = caller.wants_to_stop
     if stops or update.kind == "stage" or checkpoint.is_due:
         checkpoint.save(state)

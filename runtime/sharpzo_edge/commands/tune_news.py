@@ -8,6 +8,7 @@ import math
 from ..heads import kernel
 from ..heads.fit import AUTO as ANY_HEAD
 from ..pictures.features import TrainingFeatures
+from ..process_memory import rss_mib
 from ..run.progress import Caller, Progress, duration
 from ..tuning.answers import Answers
 from ..tuning.loop import Ended, State, Update
@@ -49,8 +50,19 @@ def evaluation_progress(ready: Prepared, update: Update, gain: Gain) -> Progress
         "seconds": round(state.seconds, 3),
         "train": dataclasses.asdict(found.train),
         "val": dataclasses.asdict(found.val) if found.val else None,
+        "rss_mib": round(rss_mib(), 1),
     }
     return Progress("evaluation", text, figures, is_first=update.where == "zero-shot")
+
+
+def stage_progress(update: Update) -> Progress:
+    """Stage 1 has ended."""
+    state = update.state
+    text = (
+        f"stage 1 ends: {update.where}; {counted(state.queries, 'query')}, loss {state.latest.train.loss:.4f}"
+    )
+    figures = {"why": update.where, "queries": state.queries, "seconds": round(state.seconds, 3)}
+    return Progress("stage", text, figures)
 
 
 def _time_left(ready: Prepared, state: State) -> str:

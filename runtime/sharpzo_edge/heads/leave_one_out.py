@@ -55,6 +55,7 @@ class Chosen:
 
     accuracy: every class alike, a fraction
     answers:  (N,) the class that each picture is given
+    scores:   (N,) the probability of that class
     margins:  (N,) the logit of its label less the largest other one
     losses:   (N,) its cross-entropy
     They are None of a head that was not chosen by leave-one-out.
@@ -63,6 +64,7 @@ class Chosen:
     head: Head
     accuracy: float | None = None
     answers: NDArray[np.int64] | None = None
+    scores: Doubles | None = None
     margins: Doubles | None = None
     losses: Doubles | None = None
 
@@ -152,17 +154,19 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
 
 def _answers(
     pictures: Pictures, group: Group, option: int, temperature: float
-) -> tuple[NDArray[np.int64], Doubles, Doubles]:
-    """Left-out answers, margins and losses, (N,) each."""
+) -> tuple[NDArray[np.int64], Doubles, Doubles, Doubles]:
+    """Left-out answers, their scores, margins and losses, (N,) each."""
     n = len(pictures.pictures)
-    answers, margins, losses = np.empty(n, np.int64), np.empty(n), np.empty(n)
+    answers, scores, margins, losses = np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n)
     for rows, features, labels, words in pictures.blocks():
         for number, logits in enumerate(group.left_out(rows, features, labels, words)):
             if number == option:
                 logits *= temperature
                 answers[rows], margins[rows] = logits.argmax(axis=1), margin(logits, labels)
-                losses[rows] = cross_entropies(np.asarray(logits, np.float32), labels)
-    return answers, margins, losses
+                single = np.asarray(logits, np.float32)
+                losses[rows] = cross_entropies(single, labels)
+                scores[rows] = np.exp(-cross_entropies(single, answers[rows]))
+    return answers, scores, margins, losses
 
 
 def margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:

@@ -99,6 +99,7 @@ def training_features(
         how = bundle.manifest.preprocess
         with crops_journal(work, crops_key, how) as crops:
             split, records = read_split(folder, few_shot, how, plan.decoding_bytes, crops, caller)
+            caller.phase_ended("pictures")
             _report(folder, split, caller, strict)
             pictures, views = split.rows(few_shot.views).T
             order = np.column_stack((np.asarray(records)[pictures], views))
@@ -107,6 +108,7 @@ def training_features(
             of_these = json_checksum(key, split.files, split.contents)
             with encoded_journal(work, of_these, len(rows), plan, embed_dim) as encoded:
                 encode(bundle, rows, plan, encoded, caller)
+                caller.phase_ended("image tower")
                 of_views = f", every shot in {few_shot.views} views" * (few_shot.views > 1)
                 caller.say(f"encoded {counted(len(rows), 'picture')}{of_views}")
                 write_features(work.features, encoded, (len(rows), embed_dim))

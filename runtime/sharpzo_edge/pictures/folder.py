@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from ..errors import ImagesError, SkippedPicturesError, cannot_read, is_absent
 from ..run.files import read_limited
@@ -75,6 +76,31 @@ class LabelledFolder:
         n = len(self.dead_links)
         example = f"(for example {self.root / self.dead_links[0]})" if n else ""
         return [f"skipped {counted(n, 'class folder')}: a link that leads nowhere {example}"] * (n > 0)
+
+
+@dataclass(frozen=True)
+class FileNames(Sequence[str]):
+    """Names of files below a folder's root, by their numbers among all. Each is made when it is asked for."""
+
+    folder: LabelledFolder
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[str]: ...
+    def __getitem__(self, i: int | slice) -> str | Sequence[str]:
+        if isinstance(i, slice):
+            return FileNames(self.folder, self.numbers[i])
+        number = self.numbers[i]
+        for listing in self.folder.files:
+            if number < len(listing):
+                return str(listing[number].relative_to(self.folder.root))
+            number -= len(listing)
+        raise IndexError(i)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The work folder, OUTPUT.work: every file in it, and its lock.
 
 lock                    held while a process works on the output
-log.jsonl               what happened, for people and pages; never read back
+log.jsonl               what happened, for people and the report; no run reads it back
 run.json                the command that the folder is for, and its result once there is one
 machine.json            what the machine could give when the run began
 crops.journal           pictures that were read, or why they could not be; until all are encoded
@@ -9,6 +9,8 @@ features.journal        image features, batch by batch; until all are encoded
 features.npy            all image features
 pictures.json           which pictures features.npy was made of
 checkpoint.safetensors  the run at its last save; until it is finished
+answers.json            what each drawn picture is answered, left out of what it is answered by
+report.html             the report of the finished run
 """
 
 from __future__ import annotations
@@ -74,6 +76,14 @@ class WorkFolder:
     @property
     def pictures(self) -> Path:
         return self.path / "pictures.json"
+
+    @property
+    def answers(self) -> Path:
+        return self.path / "answers.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def checkpoint(self) -> Path:

@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines, one event each. Nothing reads it back.
+"""The log of a run: JSON lines, one event each. No run reads it back; the report does.
 
 A log that cannot be written never ends a run: that is said once, and the log is given up.
 """
@@ -14,7 +14,15 @@ from ..errors import SharpzoError
 from .files import Appended
 from .progress import Caller, Progress
 
-EVENTS = {"said": "said", "evaluation": "look", "done": "done"}  # by the kind of news; a status is not kept
+# By the kind of news; a status is not kept.
+EVENTS = {
+    "begun": "begun",
+    "said": "said",
+    "phase": "phase",
+    "evaluation": "look",
+    "stage": "stage",
+    "done": "done",
+}
 
 
 class Log:

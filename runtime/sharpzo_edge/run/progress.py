@@ -11,21 +11,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import InterruptedRunError
+from ..process_memory import is_governed, peak_rss_mib
 
 
 @dataclass(frozen=True)
 class Progress:
     """One piece of news.
 
-    kind:  "said", a line to keep; "status", a line that the next one replaces; "evaluation", what the
-           prompt is worth at this moment; "done", the end of a run
+    kind:  "said", a line to keep; "status", a line that the next one replaces; "begun", a process begins to
+           work on a run; "phase", one of the plan's phases has ended; "evaluation", what the prompt is worth
+           at this moment; "stage", stage 1 has ended; "done", the end of a run
     text:  for people
-    figures: the same in numbers: of an evaluation where, queries, seconds, and for train and val loss and
-           accuracy; of the end what `tune --json` prints
+    figures: the same in numbers. Of "begun": whether the run is new, the command, versions. Of a phase: its
+           name, and the peak memory of the process so far. Of an evaluation: where, queries, seconds, for
+           train and val loss and accuracy, and the memory now. Of a stage: queries and seconds so far. Of the
+           end: what `tune --json` prints
     is_first: the first evaluation of a run: show it, however little time has passed
     """
 
-    kind: Literal["said", "status", "evaluation", "done"]
+    kind: Literal["said", "status", "begun", "phase", "evaluation", "stage", "done"]
     text: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     is_first: bool = False
@@ -56,6 +60,14 @@ class Caller:
     def status(self, text: str) -> None:
         """A line that the next one replaces."""
         self.tell(Progress("status", text))
+
+    def phase_ended(self, name: str) -> None:
+        """One of the plan's phases has ended. It is told where the process is governed, as plans reckon."""
+        if is_governed():
+            peak = round(peak_rss_mib(), 1)
+            self.tell(
+                Progress("phase", f"{name}: at most {peak} MiB so far", {"phase": name, "peak_rss_mib": peak})
+            )
 
     @property
     def wants_to_stop(self) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..heads.fit import best_head
 from ..heads.halves import accuracy_by_halves
 from ..heads.leave_one_out import Chosen, Pictures
+from ..search.losses import cross_entropies
 from ..types import Doubles, Floats, LabelledFeatures
 
 WORDS, PROMPT, HEAD, BOTH = USES = ("words", "prompt", "head", "both")
@@ -51,6 +52,18 @@ class Doubtful:
 
 
 @dataclass(frozen=True, eq=False)
+class PictureAnswers:
+    """How one way labels pictures, (N,) each.
+
+    answers: the class that each is given;  scores: its probability;  label_scores: that of the label
+    """
+
+    answers: NDArray[np.int64]
+    scores: Doubles
+    label_scores: Doubles
+
+
+@dataclass(frozen=True, eq=False)
 class Answers:
     """What was found. Accuracies weigh every class alike.
 
@@ -62,6 +75,8 @@ class Answers:
     covered:   the share of classes that left_out is measured on
     by_halves: of the head, when it is fitted to half of the pictures
     doubtful:  the pictures that look least like their label, the worst first
+    of_use:    how the way in use labels every drawn picture; None of a head that was not judged
+    has_say:   (N,) whether left_out counts a picture for the words and the head
     """
 
     use: str
@@ -72,6 +87,8 @@ class Answers:
     covered: ByUse
     by_halves: float | None
     doubtful: tuple[Doubtful, ...]
+    of_use: PictureAnswers | None
+    has_say: NDArray[np.bool_]
 
 
 def compare(
@@ -99,8 +116,8 @@ def compare(
     answers = {
         WORDS: _answers(of_words),
         PROMPT: None if of_prompt is None else _answers(of_prompt),
-        HEAD: None if head is None else head.answers,
-        BOTH: None if both is None else both.answers,
+        HEAD: _left_out(head),
+        BOTH: _left_out(both),
     }
     is_val = np.arange(len(drawn)) >= n_shots
     validated = {use: _accuracy(found, drawn.labels, is_val) for use, found in answers.items()}
@@ -109,8 +126,9 @@ def compare(
     left_out = validated | {use: _accuracy(answers[use], drawn.labels, has_say) for use in (WORDS, HEAD)}
     shares = [_share(drawn.labels, which, len(words)) for which in (has_say, is_val, has_say, is_val)]
     covered = {use: s for use, s in zip(USES, shares, strict=True) if left_out[use] is not None}
+    use = use_of(left_out, head)
     return Answers(
-        use=use_of(left_out, head),
+        use=use,
         head=head,
         both=both,
         left_out=ByUse(**left_out),
@@ -118,6 +136,8 @@ def compare(
         covered=ByUse(**covered),
         by_halves=accuracy_by_halves(head.head, of_words) if head and head.accuracy is not None else None,
         doubtful=_doubtful(head, drawn.labels),
+        of_use=answers[use] or (answers[WORDS] if use == PROMPT else None),
+        has_say=has_say,
     )
 
 
@@ -131,22 +151,39 @@ def use_of(left_out: dict[str, float | None], head: Chosen | None) -> str:
     return WORDS
 
 
-def _answers(pictures: Pictures) -> NDArray[np.int64]:
-    """The classes that the class features alone give to all pictures: (N,)."""
-    found = np.empty(len(pictures.pictures), np.int64)
-    for rows, _, _, logits in pictures.blocks():
-        found[rows] = logits.argmax(axis=1)
+def _answers(pictures: Pictures) -> PictureAnswers:
+    """Of the class features alone, to all pictures."""
+    n = len(pictures.pictures)
+    found = PictureAnswers(np.empty(n, np.int64), np.empty(n), np.empty(n))
+    for rows, _, labels, logits in pictures.blocks():
+        block = answers_of(logits, labels)
+        found.answers[rows], found.scores[rows] = block.answers, block.scores
+        found.label_scores[rows] = block.label_scores
     return found
 
 
+def answers_of(logits: Floats, labels: NDArray[np.int64]) -> PictureAnswers:
+    """By logits (N, K), for labels (N,)."""
+    answers = logits.argmax(axis=1)
+    scores, label_scores = (np.exp(-cross_entropies(logits, of)) for of in (answers, labels))
+    return PictureAnswers(answers, scores, label_scores)
+
+
+def _left_out(head: Chosen | None) -> PictureAnswers | None:
+    """Of a head, to all pictures, each left out of its fit; None of a head that was not chosen that way."""
+    if head is None or head.answers is None or head.scores is None or head.losses is None:
+        return None
+    return PictureAnswers(head.answers, head.scores, np.exp(-head.losses))
+
+
 def _accuracy(
-    answers: NDArray[np.int64] | None, labels: NDArray[np.int64], which: NDArray[np.bool_]
+    found: PictureAnswers | None, labels: NDArray[np.int64], which: NDArray[np.bool_]
 ) -> float | None:
     """On some of the pictures, every class alike; None where there are none, or no answers."""
-    if answers is None or not which.any():
+    if found is None or not which.any():
         return None
     counts: Doubles = np.bincount(labels[which]).astype(np.float64)
-    right = np.bincount(labels[which], answers[which] == labels[which], len(counts))
+    right = np.bincount(labels[which], found.answers[which] == labels[which], len(counts))
     there = counts > 0
     return float((right[there] / counts[there]).mean())
 
