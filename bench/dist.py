@@ -27,6 +27,9 @@ NEEDED = (
     "sharpzo_edge/demo/ATTRIBUTION.md",
     "sharpzo_edge/demo/bundle/manifest.json",
     "sharpzo_edge/demo/bundle/text.data",
+    "sharpzo_edge/report/templates/report.css",
+    "sharpzo_edge/report/templates/report.html",
+    "sharpzo_edge/report/templates/report.js",
     "sharpzo_export/write_bundle.py",
 )
 DEMO = "sharpzo_edge/demo/"

@@ -75,6 +75,12 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tune in this process makes no report unless it is asked to: it would start a process each time."""
+    monkeypatch.setattr("sharpzo_edge.commands.reports.can_report", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def ungoverned(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that runs the command line in this process does not change what the next one finds."""
     monkeypatch.setattr("sharpzo_edge.process_memory._governed", False)

@@ -62,7 +62,7 @@ def report_of_tune(request: TuneRequest, caller: Caller) -> None:
     SharpzoError when it is not made; InterruptedRunError when the caller wants to stop.
     """
     budget = budget_of(request.memory_budget, onnxruntime_version())
-    if not can_report() or _room_bytes(budget) < PICTURE_BYTES:
+    if not request.report and not (can_report() and _room_bytes(budget) >= PICTURE_BYTES):
         return
     target = WorkFolder.of(request.output_path).report
     try:

@@ -15,8 +15,8 @@ from .data import Confusion, Curve, Memory
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
 MOST_DOTS = 60  # looks; with more of them there is only the line
 DEEPEST, FAINTEST = 0.5, 0.1  # opacities of a cell: text stays readable on the deepest
-CELL_SIZES = (14, 40)  # pixels
-MATRIX_PIXELS = 520
+CELL_SIZES = (14, 36)  # pixels
+MATRIX_PIXELS = 480
 LARGE_CELL = 24  # pixels, from which on a cell has its count in it
 LONGEST_LABEL = 18  # characters
 
@@ -93,7 +93,6 @@ class MemoryBar:
     name: str
     planned_mib: float
     measured_mib: float | None
-    is_exact: bool
     planned: float
     measured: float
 
@@ -144,7 +143,6 @@ def memory_chart(memory: Memory) -> MemoryChart:
             phase.name,
             phase.planned_mib,
             phase.measured_mib,
-            phase.is_exact,
             share(phase.planned_mib),
             share(phase.measured_mib or 0.0),
         )

@@ -26,6 +26,7 @@ MOST_WORST = 50
 LONGEST_NAME = 60  # characters of a name of a class or a file
 LONGEST_COMMAND = 2000
 ABOUT_MIB = 0.05  # peaks are rounded to a tenth
+PHASES = ("imports", "listing", "pictures", "image tower", "text tower", "head")  # in their order
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class PhaseMemory:
-    """MiB of the process. Where `is_exact` is false an earlier phase took more, and it took at most that."""
+    """MiB of the process. measured_mib: None where none was measured, or an earlier phase took more."""
 
     name: str
     planned_mib: float
     measured_mib: float | None
-    is_exact: bool
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ class Report:
 
     headline: the way in use, and its accuracy on pictures that it has not learnt from
     on:       which pictures mistakes, classes and the worst pictures are of
-    n_wrong:  how many of them are wrong;  n_classes: of which the table may show only the worst
+    n_measured, n_wrong: how many these are, and how many of them are answered wrongly
+    n_classes: of which `classes` may have only the worst
+    doubtful: those that a tune's result names;  worst: the worst of the others
     """
 
     kind: str
@@ -191,6 +193,7 @@ class Report:
     n_classes: int
     doubtful: tuple[Picture, ...]
     worst: tuple[Picture, ...]
+    n_measured: int
     n_wrong: int
     memory: Memory | None
     command: str
@@ -213,6 +216,7 @@ def report_of(source: Source) -> Report:
     counts = _confusions(answered, measured) if answered else Counter()
     by_class = _classes(answered, measured, counts) if answered else []
     wrong = [n for n in measured if answered and not answered.is_right(n)]
+    doubtful = _doubtful(source)
     return Report(
         kind=source.kind,
         title=source.title,
@@ -226,8 +230,9 @@ def report_of(source: Source) -> Report:
         mistakes=_mistakes(answered, counts) if answered else (),
         classes=tuple(by_class[:MOST_CLASSES]),
         n_classes=len(by_class),
-        doubtful=_doubtful(source),
-        worst=_worst(answered, wrong) if answered else (),
+        doubtful=doubtful,
+        worst=_worst(answered, wrong, doubtful) if answered else (),
+        n_measured=len(measured),
         n_wrong=len(wrong),
         memory=_memory(source),
         command=shortened(source.command, LONGEST_COMMAND),
@@ -356,11 +361,11 @@ def _measured(source: Source) -> tuple[list[int], str]:
     if answered is None:
         return [], ""
     if source.kind == "eval":
-        return answered.measured, "all pictures of the folder"
+        return answered.measured, "the folder’s pictures"
     if not answered.measured:  # a prompt without validation pictures
         return list(range(len(answered.files))), "the shots, which it was tuned on"
     if answered.use in BY_SHOTS_TOO:
-        return answered.measured, "all drawn pictures, each left out of what answers it"
+        return answered.measured, "the drawn pictures, each left out of what answers it"
     return answered.measured, "the validation pictures"
 
 
@@ -418,10 +423,12 @@ def _matrix(answered: Answered, counts: Counter[tuple[int, int]]) -> Confusion:
     return Confusion(names, named, tuple(map(tuple, cells)))
 
 
-def _worst(answered: Answered, wrong: Iterable[int]) -> tuple[Picture, ...]:
-    """The wrong pictures whose label seemed least likely."""
-    worst = sorted(wrong, key=lambda n: (answered.label_scores[n], n))[:MOST_WORST]
-    return tuple(_picture(answered, n) for n in worst)
+def _worst(answered: Answered, wrong: Iterable[int], shown: Iterable[Picture]) -> tuple[Picture, ...]:
+    """The wrong pictures whose label seemed least likely, without those that are shown already."""
+    already = {picture.image for picture in shown}
+    worst = sorted(wrong, key=lambda n: (answered.label_scores[n], n))[: MOST_WORST + len(already)]
+    found = (_picture(answered, n) for n in worst)
+    return tuple(picture for picture in found if picture.image not in already)[:MOST_WORST]
 
 
 def _picture(answered: Answered, n: int) -> Picture:
@@ -462,24 +469,24 @@ def _memory(source: Source) -> Memory | None:
         return None
     measured = _peaks(source.events)
     plan, budget = result["plan"], str(source.asked.get("--memory-budget", ""))
-    phases = tuple(
-        PhaseMemory(name, planned, *measured.get(name, (None, False)))
-        for name, planned in plan["phases_mib"].items()
-    )
+    planned = plan["phases_mib"]
+    names = sorted(planned, key=lambda name: PHASES.index(name) if name in PHASES else len(PHASES))
+    phases = tuple(PhaseMemory(name, planned[name], measured.get(name)) for name in names)
     limit = float(budget.removesuffix("MiB")) if budget.endswith("MiB") else None
     return Memory(phases, plan["peak_mib"], result["peak_rss_mib"] if measured else None, budget, limit)
 
 
-def _peaks(events: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, bool]]:
-    """By phase: the peak of the process when it ended, and whether the phase itself reached it."""
-    found: dict[str, tuple[float, bool]] = {}
+def _peaks(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The peaks of the process by the phase that reached them."""
+    found: dict[str, float] = {}
     before = 0.0
     for event in events:
         if event["event"] == "begun":
             before = 0.0
         elif event["event"] == "phase":
-            peak = event["peak_rss_mib"]
-            found[event["phase"]] = peak, peak > before + ABOUT_MIB
+            name, peak = event["phase"], event["peak_rss_mib"]
+            if peak > before + ABOUT_MIB:
+                found[name] = max(peak, found.get(name, 0.0))
             before = max(before, peak)
     return found
 

@@ -18,9 +18,11 @@ from markupsafe import Markup
 from ..run.progress import duration
 from ..wording import counted, percent
 from . import charts
-from .data import Report
+from .data import Report, shortened
 
 TEMPLATES = Path(__file__).parent / "templates"
+SHOWN_AT_ONCE = 12  # of the worst pictures; a click shows the others
+NAMES_OF_GROUP = 12
 PARTS = ("summary", "ways", "curve", "pictures", "confusion", "classes", "memory", "made")
 
 
@@ -73,12 +75,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, duration=duration, counted=counted, fixed=_fixed)
+    found.filters.update(percent=percent, duration=duration, counted=counted, fixed=_fixed, shortened=shortened)
     found.globals.update(
         line_charts=charts.line_charts,
         matrix=charts.matrix,
         memory_chart=charts.memory_chart,
         plot=(charts.PLOT_WIDTH, charts.PLOT_HEIGHT),
+        shown_at_once=SHOWN_AT_ONCE,
+        names_of_group=NAMES_OF_GROUP,
     )
     return found
 
