@@ -23,7 +23,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from . import __version__
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
 from .libraries import NO_TELEMETRY, is_of_a_library, not_imported
 from .printing import printable
@@ -32,6 +31,7 @@ from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, Pred
 from .run.files import read_limited
 from .run.interrupt import Interrupt
 from .terminal import Terminal
+from .version import __version__
 
 # For what this process imports or starts besides us.
 os.environ[NO_TELEMETRY] = "1"

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..clip.preprocess import DECODER, PICTURE_BYTES
 from ..clip.sessions import onnxruntime_version
 from ..errors import BudgetError, InterruptedRunError, SharpzoError
@@ -23,6 +22,7 @@ from ..report.source import Source
 from ..requests import EvaluateRequest, TuneRequest, typed
 from ..run.folder import WorkFolder
 from ..run.progress import Caller
+from ..version import __version__
 
 
 def versions() -> dict[str, str]:

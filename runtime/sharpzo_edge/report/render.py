@@ -75,7 +75,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, duration=duration, counted=counted, fixed=_fixed, shortened=shortened)
+    found.filters.update(percent=percent, duration=duration, counted=counted)
+    found.filters.update(fixed=_fixed, shortened=shortened)
     found.globals.update(
         line_charts=charts.line_charts,
         matrix=charts.matrix,
