@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -341,6 +342,19 @@ def test_only_a_report_is_replaced(tmp_path: Path, images: Path) -> None:
         sharpzo_edge.evaluate(BUNDLE, images, report=tmp_path)
     for _ in range(2):
         sharpzo_edge.evaluate(BUNDLE, images, report=tmp_path / "r.html", threads=1)
+
+
+def test_a_name_that_is_not_utf_8_is_shown(tmp_path: Path, images: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+        picture = next(each for each in images.rglob("*.png"))
+        shutil.copy(picture, os.fsencode(photos / name) + b"/\xff.png")  # one of the two is wrong
+    sharpzo_edge.evaluate(BUNDLE, photos, report=tmp_path / "r.html", threads=1)
+    page = page_of(tmp_path / "r.html")
+    assert "\\udcff.png" in page.text and sum(tag == "img" for tag, _ in page.elements) == 1
+    quick(tmp_path / "p", images=photos, report=True)
+    assert "\\xff.png" in page_of(WorkFolder.of(tmp_path / "p").report).text
 
 
 def test_a_report_that_fails_takes_nothing_along(tmp_path: Path, images: Path) -> None:
