@@ -14,7 +14,7 @@ from .data import Confusion, Curve, Memory
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
 MOST_DOTS = 60  # looks; with more of them there is only the line
-DEEPEST, FAINTEST = 0.5, 0.1  # opacities of a cell: text stays readable on the deepest
+DEEPEST, FAINTEST = 0.45, 0.1  # opacities of a cell: text stays readable on the deepest
 CELL_SIZES = (14, 36)  # pixels
 MATRIX_PIXELS = 480
 LARGE_CELL = 24  # pixels, from which on a cell has its count in it
