@@ -16,3 +16,8 @@ def counted(n: float, what: str) -> str:
 
 def percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
+
+
+def shortened(text: str, longest: int = 60) -> str:
+    """Its beginning, where it has more than so many characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

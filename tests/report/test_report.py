@@ -22,8 +22,10 @@ import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.errors import BudgetError, InterruptedRunError, UsageError
 from sharpzo_edge.report.answered import Answered, load_answered
-from sharpzo_edge.report.data import MOST_CELLS, MOST_CLASSES, MOST_WORST, Report, report_of
+from sharpzo_edge.report.data import Report
+from sharpzo_edge.report.figures import MOST_CLASSES, report_of
 from sharpzo_edge.report.groups import grouped
+from sharpzo_edge.report.judged import MOST_CELLS, MOST_WORST
 from sharpzo_edge.report.process import PROCESS_MIB
 from sharpzo_edge.report.render import PARTS, render, render_part
 from sharpzo_edge.report.source import Source, source_of_tune
@@ -250,7 +252,7 @@ def test_each_part_stands_alone(tuned: Path) -> None:
 
 def test_figures_are_made_without_a_library() -> None:
     code = (
-        "import sharpzo_edge.report.source, sharpzo_edge.report.data, sharpzo_edge.report.charts, sys;"
+        "import sharpzo_edge.report.source, sharpzo_edge.report.figures, sharpzo_edge.report.charts, sys;"
         "print(*{'numpy', 'jinja2', 'PIL', 'onnxruntime'} & {*sys.modules})"
     )
     assert finish([sys.executable, "-c", code]).stdout == "\n"
@@ -357,14 +359,22 @@ def test_a_name_that_is_not_utf_8_is_shown(tmp_path: Path, images: Path) -> None
     assert "\\xff.png" in page_of(WorkFolder.of(tmp_path / "p").report).text
 
 
-def test_a_report_that_fails_takes_nothing_along(tmp_path: Path, images: Path) -> None:
+def test_a_report_that_fails_takes_nothing_along(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The prompt is there; only who asked for the report is told by an error."""
-    said: list[str] = []
     quick(tmp_path / "p", images=images)
     WorkFolder.of(tmp_path / "p").report.mkdir()
     with pytest.raises(sharpzo_edge.SharpzoError, match=r"report.html was not made: Cannot write"):
         quick(tmp_path / "p", images=images, report=True)
-    assert (tmp_path / "p").exists() and not said
+    assert (tmp_path / "p").exists()
+    said: list[str] = []
+    work = WorkFolder.of(tmp_path / "p")
+    work.report.rmdir()
+    monkeypatch.setattr("sharpzo_edge.commands.reports.can_report", lambda: True)
+    work.log.write_text('{"event": "look"}\n', encoding="utf-8")
+    quick(tmp_path / "p", images=images, on_progress=lambda progress: said.append(progress.text))
+    assert any(re.match("note: .*the files of the run do not fit", line) for line in said)
 
 
 def test_a_stop_ends_the_child(tmp_path: Path, images: Path) -> None:

@@ -16,7 +16,7 @@ from ..errors import BudgetError, InterruptedRunError, SharpzoError
 from ..memory.budget import Budget, budget_of
 from ..process_memory import MIB, release_library_pages, return_freed_blocks
 from ..report.answered import Answered
-from ..report.data import report_of
+from ..report.figures import report_of
 from ..report.process import PROCESS_MIB, Job, can_report, check_target, make_report, require_extra
 from ..report.source import Source
 from ..requests import EvaluateRequest, TuneRequest, typed

@@ -38,15 +38,8 @@ class Answered:
     @property
     def measured(self) -> list[int]:
         """Numbers of the pictures that the way in use is measured on."""
-        return self.measured_by(self.use)
-
-    def measured_by(self, use: str) -> list[int]:
-        """Numbers of the pictures that a way to label is measured on."""
-        counts = self.has_say if use in BY_SHOTS_TOO else self.is_val
+        counts = self.has_say if self.use in BY_SHOTS_TOO else self.is_val
         return [n for n, has in enumerate(counts) if has]
-
-    def is_right(self, n: int) -> bool:
-        return self.answers[n] == self.labels[n]
 
     def save(self, path: Path) -> None:
         """Raises SharpzoError when the disk does not take it."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..wording import shortened
 from .data import Confusion, Curve, Memory
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
@@ -118,7 +119,7 @@ def matrix(confusion: Confusion) -> Matrix:
     n = len(confusion.names)
     smallest, largest = CELL_SIZES
     cell = max(smallest, min(largest, MATRIX_PIXELS // n))
-    names = [_cut(name) for name in confusion.names]
+    names = [shortened(name, LONGEST_LABEL) for name in confusion.names]
     cells = []
     for row, counts in enumerate(confusion.counts):
         total = sum(counts)
@@ -228,7 +229,3 @@ def _plain(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.10g} %"
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"

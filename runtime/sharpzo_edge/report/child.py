@@ -11,7 +11,8 @@ from ..errors import SharpzoError
 from ..process_memory import govern
 from ..run.files import replacing
 from ..run.typed_json import read_dataclass
-from .data import Report, report_of
+from .data import Report
+from .figures import report_of
 from .render import render
 from .source import source_of_tune
 from .thumbnails import with_thumbnails
@@ -29,7 +30,10 @@ def main() -> None:
 
 
 def write(job: dict[str, Any]) -> None:
-    """Make the report of a job (Job.to_json) and write it. Raises SharpzoError."""
+    """Make the report of a job (Job.to_json) and write it.
+
+    Raises SharpzoError, also when the run's files are not what a run writes.
+    """
     report = with_thumbnails(_figures(job), Path(job["images"]), job["decoding_bytes"])
     with replacing(Path(job["target"])) as file:
         file.write(render(report).encode(errors="backslashreplace"))  # names may be any bytes
@@ -37,7 +41,10 @@ def write(job: dict[str, Any]) -> None:
 
 def _figures(job: dict[str, Any]) -> Report:
     if job["tuned"] is not None:
-        return report_of(source_of_tune(Path(job["tuned"])))
+        try:
+            return report_of(source_of_tune(Path(job["tuned"])))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SharpzoError(f"the files of the run do not fit this version ({error!r})") from error
     return read_dataclass(Report, job["report"])
 
 

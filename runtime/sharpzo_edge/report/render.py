@@ -16,9 +16,9 @@ import jinja2
 from markupsafe import Markup
 
 from ..run.progress import duration
-from ..wording import counted, percent
+from ..wording import counted, percent, shortened
 from . import charts
-from .data import Report, shortened
+from .data import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_AT_ONCE = 12  # of the worst pictures; a click shows the others
@@ -66,10 +66,10 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-@functools.cache
-def _environment() -> jinja2.Environment:
+def templates_in(folder: Path) -> jinja2.Environment:
+    """Templates that escape all that they are told, and refuse a name that they were not told."""
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -77,6 +77,12 @@ def _environment() -> jinja2.Environment:
     )
     found.filters.update(percent=percent, duration=duration, counted=counted)
     found.filters.update(fixed=_fixed, shortened=shortened)
+    return found
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    found = templates_in(TEMPLATES)
     found.globals.update(
         line_charts=charts.line_charts,
         matrix=charts.matrix,
