@@ -26,7 +26,7 @@ def main() -> None:
     except SharpzoError as error:
         raise SystemExit(str(error)) from None
     except MemoryError:
-        raise SystemExit("no memory is left on this machine, or within a limit on this program") from None
+        raise SystemExit("No memory is left on this machine, or within a limit on this program") from None
 
 
 def write(job: dict[str, Any]) -> None:
@@ -44,7 +44,10 @@ def _figures(job: dict[str, Any]) -> Report:
         try:
             return report_of(source_of_tune(Path(job["tuned"])))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SharpzoError(f"the files of the run do not fit this version ({error!r})") from error
+            raise SharpzoError(
+                f"The run's files cannot be read: {error!r}. They must be as tune of this version writes them. "
+                f"To have them anew, tune again with --restart"
+            ) from error
     return read_dataclass(Report, job["report"])
 
 

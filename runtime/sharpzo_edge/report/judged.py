@@ -40,7 +40,7 @@ class Judged:
         if source.kind == "eval":
             return cls(answered, answered.measured, "the folder’s pictures")
         if not answered.measured:  # a prompt without validation pictures
-            return cls(answered, list(range(len(answered.files))), "the shots, which it was tuned on")
+            return cls(answered, list(range(len(answered.files))), "the shots, which the prompt was tuned on")
         by_shots_too = answered.use in BY_SHOTS_TOO
         on = "drawn pictures, each left out of what answers it" if by_shots_too else "validation pictures"
         return cls(answered, answered.measured, f"the {on}")

@@ -110,10 +110,10 @@ def make_report(job: Job, caller: Caller) -> None:
             child.kill()
             raise
     if child.returncode:
-        why = (said.decode(errors="backslashreplace").strip().splitlines() or ["it was ended"])[-1]
+        lines = said.decode(errors="backslashreplace").strip().splitlines() or ["Its process was ended"]
         raise SharpzoError(
-            f"The report {job.target} was not made: {why}. What it is about is complete. Its process needs "
-            f"some {PROCESS_MIB} MiB of memory and room on the disk. Type the same command again"
+            f"The report {job.target} was not made; all else is complete. {lines[-1]}. A report needs some "
+            f"{PROCESS_MIB} MiB of memory and room on the disk. Type the same command again"
         )
 
 
@@ -129,4 +129,4 @@ def _waited_for(child: subprocess.Popen[bytes], job: bytes, caller: Caller) -> b
             "All but the report is complete. Type the same command again to have that, too"
         )
     child.kill()
-    return f"it took more than {SECONDS} seconds".encode()
+    return f"It took more than {SECONDS} seconds".encode()
