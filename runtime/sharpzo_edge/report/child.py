@@ -45,8 +45,8 @@ def _figures(job: dict[str, Any]) -> Report:
             return report_of(source_of_tune(Path(job["tuned"])))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SharpzoError(
-                f"The run's files cannot be read: {error!r}. They must be as tune of this version writes them. "
-                f"To have them anew, tune again with --restart"
+                f"The run's files cannot be read: {error!r}. They must be as this version of tune writes "
+                f"them. To have them anew, tune again with --restart"
             ) from error
     return read_dataclass(Report, job["report"])
 
