@@ -32,6 +32,7 @@ from sharpzo_edge.report.process import PROCESS_MIB
 from sharpzo_edge.report.render import PARTS, render, render_part
 from sharpzo_edge.report.source import Source, source_of_tune
 from sharpzo_edge.report.thumbnails import MOST_BYTES, with_thumbnails
+from sharpzo_edge.requests import EvaluateRequest, TuneRequest, typed
 from sharpzo_edge.run.folder import WorkFolder
 from sharpzo_edge.wording import percent
 from support.pages import Page, flat
@@ -177,6 +178,13 @@ def test_a_log_of_several_processes_is_one_curve(tmp_path: Path) -> None:
     report = report_of(source_of_tune(tmp_path / "p"))
     assert report.curve and [each.queries for each in report.curve.looks] == [2, 20, 40]
     assert not report.is_finished and "still at work" in render(report)
+
+
+def test_the_command_could_be_typed() -> None:
+    asked = TuneRequest("b", "my photos", Path("p"), seed=3, strict=True, max_minutes=0.5)
+    words = "sharpzo-edge tune --bundle b --images 'my photos' --output p --seed 3 --max-minutes 0.5 --strict"
+    assert typed("tune", asked) == words
+    assert typed("eval", EvaluateRequest("b", "i", classes=["a", "b c"])).endswith("--classes 'a,b c'")
 
 
 # What is in a file --------------------------------------------------------------------------------
