@@ -13,6 +13,7 @@ import numpy as np
 from ..clip.preprocess import DECODER, PICTURE_BYTES
 from ..clip.sessions import onnxruntime_version
 from ..errors import BudgetError, InterruptedRunError, SharpzoError
+from ..machine import this_machine
 from ..memory.budget import Budget, budget_of
 from ..process_memory import MIB, release_library_pages, return_freed_blocks
 from ..report.answered import Answered
@@ -61,12 +62,12 @@ def report_of_tune(request: TuneRequest, caller: Caller) -> None:
     Where it was not asked for it is made if it can be, and what goes wrong is said. Otherwise raises
     SharpzoError when it is not made; InterruptedRunError when the caller wants to stop.
     """
-    budget = budget_of(request.memory_budget, onnxruntime_version())
-    if not request.report and not (can_report() and _room_bytes(budget) >= PICTURE_BYTES):
+    room = _room_now(request)
+    if not request.report and not (can_report() and room >= PICTURE_BYTES):
         return
     target = WorkFolder.of(request.output_path).report
     try:
-        _make(Job(target, Path(request.images), _room_bytes(budget), tuned=request.output_path), caller)
+        _make(Job(target, Path(request.images), room, tuned=request.output_path), caller)
     except InterruptedRunError:
         raise
     except SharpzoError as error:
@@ -88,8 +89,9 @@ def report_of_evaluation(
         command=typed("eval", request),
         versions=versions(),
     )
-    room = _room_bytes(budget_of(request.memory_budget, onnxruntime_version()))
-    _make(Job(Path(request.report), Path(request.images), room, report=report_of(source)), caller)
+    _make(
+        Job(Path(request.report), Path(request.images), _room_now(request), report=report_of(source)), caller
+    )
 
 
 def _make(job: Job, caller: Caller) -> None:
@@ -97,6 +99,12 @@ def _make(job: Job, caller: Caller) -> None:
     return_freed_blocks()
     make_report(job, caller)
     caller.say(f"wrote the report {job.target}")
+
+
+def _room_now(request: TuneRequest | EvaluateRequest) -> float:
+    """As _room_bytes, and no more than the machine can give at this moment."""
+    machine = this_machine(request.threads)
+    return _room_bytes(budget_of(request.memory_budget, onnxruntime_version(), machine))
 
 
 def _room_bytes(budget: Budget) -> float:
