@@ -107,6 +107,9 @@ class TuneRequest(Call):
         "Stop after so many evaluations of stage 2 without improvement; 0 or none: go on.", default=None
     )
     restart: bool = option("Start over; replace the output.", default=False)
+    keep_features: bool = option(
+        "With --restart: keep the image features of pictures whose bytes are the same.", default=False
+    )
     checkpoint_seconds: float = option(
         "Save the run so often; 0: after every batch of queries.", default=CHECKPOINT_SECONDS
     )

@@ -46,6 +46,7 @@ def encode(
     plan: ImagePlan = PLAN,
     shots: int = SHOTS,
     strict: bool = False,
+    keep: bool = False,
     said: list[str] | None = None,
 ) -> TrainingFeatures:
     """said: takes every line that the caller is told."""
@@ -58,6 +59,7 @@ def encode(
         WorkFolder(work),
         Caller(listeners, stop),
         strict=strict,
+        keep=keep,
     )
 
 

@@ -119,7 +119,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
         try_to_replace(output)
         is_new = request.restart or not is_there(work.record)
         if request.restart:
-            work.clear()
+            work.clear(but=(work.features, work.pictures) if request.keep_features else ())
         remember_machine(work, ready.machine)
         begun = {"is_new": is_new, "command": typed("tune", request), "versions": versions()}
         caller.tell(Progress("begun", "the work begins", begun))
@@ -146,6 +146,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
         caller,
         on_disk=ready.plan.features_on_disk,
         strict=request.strict,
+        keep=request.keep_features,
     )
     say_what_there_is(ready, pictures, caller)
     found = _searched(request, ready, pictures, work, caller)

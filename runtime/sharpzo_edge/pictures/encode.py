@@ -6,7 +6,7 @@ pictures, and keep nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..run.journal import Journal
 from ..run.progress import Caller
 from ..types import Doubles, Floats
 from ..wording import counted
+from .feature_file import FeatureRow
 from .few_shot import crop_of
 
 
@@ -52,9 +53,20 @@ class Rows:
         return view(plain, self.parts[row]) if i else plain
 
 
-def encode(bundle: Bundle, rows: Rows, plan: ImagePlan, encoded: Journal, caller: Caller) -> None:
+def encode(
+    bundle: Bundle,
+    rows: Rows,
+    plan: ImagePlan,
+    encoded: Journal,
+    caller: Caller,
+    known: Sequence[FeatureRow | None] = (),
+) -> None:
     """Encode the rows, a batch of them at a time, into records of `encoded`: float32.
 
+    known: for every row, the feature that an earlier run has of the same picture, if any. A batch whose rows
+    are all known is copied. The first batch is encoded in any case, and every feature that is encoded must be
+    what is known of it, bit for bit: if one is not, its place in a batch counts on this machine, and all are
+    encoded anew.
     Raises NumericsError when the tower answers differently twice, which is asked before the first batch, and
     InterruptedRunError when the caller wants to stop.
     """
@@ -65,13 +77,29 @@ def encode(bundle: Bundle, rows: Rows, plan: ImagePlan, encoded: Journal, caller
         if not len(encoded):
             _require_one_answer(tower, to_pixels(rows[0][np.newaxis], rows.how))
         for taken in batches[len(encoded) :]:
+            before = [known[row] for row in taken] if known else []
+            if taken.start and before and all(before):
+                copied = np.stack([each.read() for each in before if each])
+                encoded.append(copied.astype("<f4").tobytes())
+                continue
             caller.raise_if_stopped(
                 f"{taken.start:,} of {counted(len(rows), 'picture')} encoded, and kept. To go on, type the "
                 f"same command again, without --restart"
             )
             caller.status(f"encoding picture {taken.start + 1} of {len(rows)}")
             pixels = _pixels([rows[row] for row in taken], rows.how, plan)
-            encoded.append(tower.image_features(pixels).astype("<f4").tobytes())
+            features = tower.image_features(pixels).astype("<f4")
+            if not _are_the_same(before, features):
+                encoded.cut(0)
+                break
+            encoded.append(features.tobytes())
+    encode(bundle, rows, plan, encoded, caller)  # what is left, if anything
+
+
+def _are_the_same(before: Sequence[FeatureRow | None], features: Floats) -> bool:
+    """Whether features are what is known of them."""
+    pairs = zip(before, features, strict=False)
+    return all(each is None or np.array_equal(each.read(), now) for each, now in pairs)
 
 
 def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, embed_dim: int) -> Journal:

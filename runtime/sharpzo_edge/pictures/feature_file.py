@@ -83,6 +83,19 @@ class FeatureFile:
         return replace(self, offset=self.offset + start * self.row_bytes, n_rows=end - start)
 
 
+@dataclass(frozen=True)
+class FeatureRow:
+    """One row of a file, still on disk."""
+
+    file: FeatureFile
+    number: int
+
+    def read(self) -> Floats:
+        """(E,) Raises SharpzoError."""
+        row: Floats = self.file[self.number : self.number + 1][0]
+        return row
+
+
 def write_features(path: Path, encoded: Journal, shape: tuple[int, int]) -> None:
     """Records of rows, one after another, as a .npy file. Raises SharpzoError when the disk is full."""
     with replacing(path) as out:

@@ -23,7 +23,7 @@ from ..wording import counted
 from .compare import changed_picture
 from .content import listing_checksum
 from .encode import Rows, encode, encoded_journal
-from .feature_file import FeatureFile, write_features
+from .feature_file import FeatureFile, FeatureRow, write_features
 from .few_shot import ROW_ORDER, FewShot, Split, crops_bytes, crops_journal, read_split
 from .folder import LabelledFolder, skipped_pictures
 
@@ -53,9 +53,13 @@ class TrainingFeatures:
 
 @dataclass(frozen=True)
 class Kept:
-    """pictures.json: what features.npy, of this checksum, was made of, and under which key."""
+    """pictures.json: what features.npy, of this checksum, was made of, and under which key.
+
+    encoder: what decides the features of a picture, beside its bytes
+    """
 
     key: str
+    encoder: str
     drawn: Split
     features: str | None
 
@@ -70,18 +74,21 @@ def training_features(
     *,
     on_disk: bool = False,
     strict: bool = False,
+    keep: bool = False,
 ) -> TrainingFeatures:
     """Split off shots and validation pictures of every class, and encode them.
 
     The shots come as they are, or also in augmented views, which follow; validation pictures as they are.
     What an earlier process read or encoded for the same command lies in `work` and is used again.
     on_disk: the features stay on disk and are read in blocks; otherwise they come into memory
+    keep:    also features of an earlier run on other pictures are used again, by the bytes of each picture
     Raises ImagesError for a class without a readable picture, InterruptedRunError when the caller wants to
     stop, with `strict` SkippedPicturesError when a picture could not be read, UsageError when pictures have
     changed with which tuning has begun. Costs no query.
     """
     embed_dim = bundle.manifest.embed_dim
     crops_key, key = _keys(bundle, folder, few_shot, plan)
+    encoder = _encoder(bundle, plan)
     has_begun = is_there(work.checkpoint)
     if has_begun:
         refuse_other_pictures(f"The interrupted run in {work.path}", work, folder, few_shot, caller)
@@ -106,13 +113,15 @@ def training_features(
             parts = np.random.default_rng(few_shot.views_seed).random((len(order), 5))
             rows = Rows(crops, how, order, parts)
             of_these = json_checksum(key, split.files, split.contents)
+            known = _known(work, encoder, embed_dim) if keep and few_shot.views == 1 else {}
+            there = [known.get(split.contents[picture]) for picture in pictures]
             with encoded_journal(work, of_these, len(rows), plan, embed_dim) as encoded:
-                encode(bundle, rows, plan, encoded, caller)
+                encode(bundle, rows, plan, encoded, caller, there)
                 caller.phase_ended("image tower")
                 of_views = f", every shot in {few_shot.views} views" * (few_shot.views > 1)
                 caller.say(f"encoded {counted(len(rows), 'picture')}{of_views}")
                 write_features(work.features, encoded, (len(rows), embed_dim))
-        kept = Kept(key, split, file_checksum(work.features))
+        kept = Kept(key, encoder, split, file_checksum(work.features))
         write_checked_json(work.pictures, asdict(kept))
     remove(work.crops)
     remove(work.encoded)
@@ -181,6 +190,24 @@ def _keys(bundle: Bundle, folder: LabelledFolder, few_shot: FewShot, plan: Image
     )
     seen = [few_shot.views, views_seed.entropy, list(views_seed.spawn_key)]
     return crops, json_checksum(crops, asdict(plan.tower), plan.threads, seen)
+
+
+def _encoder(bundle: Bundle, plan: ImagePlan) -> str:
+    """What decides the features of a picture, beside its bytes: up to its place in a batch, see `encode`."""
+    return json_checksum(bundle.checksum, DECODER, asdict(plan.tower), plan.threads)
+
+
+def _known(work: WorkFolder, encoder: str, embed_dim: int) -> dict[str, FeatureRow]:
+    """Features in `work` that the same encoder made, by the contents of their pictures. Views have none."""
+    kept = _kept(work)
+    if kept is None or kept.encoder != encoder or kept.features != file_checksum(work.features):
+        return {}
+    order = kept.drawn.rows(1)[:, 0]
+    try:
+        features = FeatureFile.open(work.features, len(order), embed_dim)
+    except ValueError:  # there are views in it
+        return {}
+    return {kept.drawn.contents[i]: FeatureRow(features, row) for row, i in enumerate(order)}
 
 
 def _split_before(work: WorkFolder, key: str, n_views: int, n_classes: int, embed_dim: int) -> Split | None:

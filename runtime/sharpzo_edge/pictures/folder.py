@@ -139,14 +139,14 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
     system does not let be listed.
     """
     passed_over = Skipped()
-    found, dead_links = _class_folders(root, passed_over)
-    files = tuple(_listing(path, passed_over) for path in found)
+    found, dead_links = class_folders(root, passed_over)
+    files = tuple(class_listing(path, passed_over) for path in found)
     if not found and passed_over.counts[BESIDE_CLASSES]:
         raise ImagesError(
             f"{root} holds files, and no class folder. A class is a folder with its pictures in it, such as "
             f"{root}/cat/1.jpg and {root}/dog/1.jpg. Make a folder for each class, and move the files there"
         )
-    if len(found) == 1 and not files[0] and _class_folders(found[0], Skipped())[0]:
+    if len(found) == 1 and not files[0] and class_folders(found[0], Skipped())[0]:
         raise ImagesError(
             f"{root} holds one folder, and the class folders are in that one. --images takes the folder that "
             f"holds the class folders. Type: --images {found[0]}"
@@ -158,7 +158,7 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
             f"Check the path after --images"
         )
     _refuse_other_layouts(root, found)
-    folders = [_text(path) for path in found]
+    folders = [folder_name(path) for path in found]
     words = _read_class_names(class_names_file, folders) if class_names_file else {}
     names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
     alike = [unicodedata.normalize("NFC", name) for name in names]
@@ -189,7 +189,7 @@ def _entries(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
         ) from error
 
 
-def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[str, ...]]:
+def class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[str, ...]]:
     """The folders that are classes, sorted, and the names of dead links."""
     found, dead_links = [], []
     with _entries(root) as entries:
@@ -208,7 +208,7 @@ def _class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[
     return sorted(found, key=os.fsencode), tuple(sorted(dead_links, key=os.fsencode))
 
 
-def _listing(folder: Path, passed_over: Skipped) -> Listing:
+def class_listing(folder: Path, passed_over: Skipped) -> Listing:
     """Files that may be pictures: plain ones, and dead links, which are counted as unreadable later."""
     names = []
     with _entries(folder) as entries:
@@ -281,7 +281,7 @@ def _refuse_other_layouts(root: Path, found: list[Path]) -> None:
         )
 
 
-def _text(path: Path) -> str:
+def folder_name(path: Path) -> str:
     """The name of a class folder. Raises ImagesError unless it is UTF-8, whatever the locale."""
     try:
         return os.fsencode(path.name).decode()

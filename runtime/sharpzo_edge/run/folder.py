@@ -19,7 +19,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,14 +101,14 @@ class WorkFolder:
         except OSError as error:
             raise cannot("make", self.path, error) from error
 
-    def clear(self) -> None:
-        """Remove an earlier run; the lock stays, and the log, which is open."""
+    def clear(self, but: Collection[Path] = ()) -> None:
+        """Remove an earlier run, but some of its files; the lock stays, and the log, which is open."""
         try:
             found = [*self.path.iterdir()]
         except OSError as error:
             raise cannot("read", self.path, error) from error
         for path in found:
-            if path.name not in (LOCK, LOG) and not path.is_dir():
+            if path.name not in (LOCK, LOG) and path not in but and not path.is_dir():
                 remove(path)
 
     def journal(self, path: Path, key: str, largest: int, fits: Callable[[int, bytes], bool]) -> Journal:
