@@ -79,7 +79,7 @@ def _row(parameter: Any) -> str:
 
 
 def _shown(default: Any) -> str:
-    return "" if default is None or default is False else f"`{default}`"
+    return "" if default is None or default is False or default == () else f"`{default}`"
 
 
 if __name__ == "__main__":

@@ -25,13 +25,21 @@ import typer
 
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
 from .libraries import NO_TELEMETRY, is_of_a_library, not_imported
-from .printing import printable
 from .process_memory import DEFAULT_BUDGET, govern
-from .requests import AnyPath, DemoRequest, EvaluateRequest, ExportRequest, PredictRequest, TuneRequest
+from .requests import (
+    AnyPath,
+    DemoRequest,
+    EvaluateRequest,
+    ExportRequest,
+    PageRequest,
+    PredictRequest,
+    TuneRequest,
+)
 from .run.files import read_limited
 from .run.interrupt import Interrupt
 from .terminal import Terminal
 from .version import __version__
+from .wording import printable
 
 # For what this process imports or starts besides us.
 os.environ[NO_TELEMETRY] = "1"
@@ -298,6 +306,34 @@ def demo(request: DemoRequest, as_json: JsonOption = False) -> None:
     with at_work(request) as working:
         result = demo_request(working)
     _print(as_json, result.to_json(), demo_lines(result))
+
+
+@command(PageRequest, "page")
+def page(
+    request: PageRequest,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when the page can be opened: url and token.")
+    ] = False,
+) -> None:
+    """Label pictures, tune and look at results in a browser (needs the extra [page]).
+
+    Example: sharpzo-edge page --bundle vit-b-16 --images photos
+    """
+    try:
+        from .page.server import Address, serve
+    except ImportError as error:
+        raise UsageError(
+            f"The page needs the extra [page], and {(error.name or str(error)).partition('.')[0]} is not "
+            f"installed here. All other commands work without it. "
+            f"In sharpzo-edge's own folder, type: pip install '.[page]'"
+        ) from error
+    from .printing import page_lines
+
+    def say(address: Address) -> None:
+        lines = page_lines(address.url, address.token, address.qr_code())
+        _print(as_json, address.to_json(), lines)
+
+    serve(request, say)
 
 
 @app.callback(invoke_without_command=True)

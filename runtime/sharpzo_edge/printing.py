@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .run.progress import duration
-from .wording import NAMED, counted, percent
+from .wording import NAMED, counted, percent, printable
 
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
@@ -24,16 +23,9 @@ if TYPE_CHECKING:
     from .tuning.result import DoubtfulPicture, TuneResult
     from .tuning.tuned_prompt import TunedPrompt
 
-# Controls, and marks that turn the direction of writing: a file's name may hold them.
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # From half to all of the pictures the head has gained so much: then more of them are likely to help.
 HELPS = 0.02
 MOST_NAMES = 12  # classes that a line names
-
-
-def printable(line: str) -> str:
-    """The same line, with an escape in place of what would move the cursor or break the line."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], line)
 
 
 def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:
@@ -273,6 +265,17 @@ def demo_lines(result: DemoResult) -> list[str]:
     return [
         f"{result.n_images} held-out pictures, {result.n_classes} classes",
         *(f"  {name:29}{value:>10}" for name, value in rows),
+    ]
+
+
+def page_lines(url: str, token: str | None, qr_code: str) -> list[str]:
+    """Where the page is. With a token: also as a QR code, for a phone."""
+    if token is None:
+        return [f"the page is at {url}", "it is for this machine alone; Ctrl+C ends it"]
+    return [
+        *qr_code.splitlines(),
+        f"the page is at {url}",
+        "whoever has this address may label and tune; on this network it can be overheard; Ctrl+C ends it",
     ]
 
 

@@ -35,7 +35,7 @@ def peak_rss_mib() -> float:
     It reads VmHWM where /proc has it. getrusage is only the fallback: after fork and exec it may report the
     peak of a larger parent process.
     """
-    status = _proc_status()
+    status = sizes_of()
     if "VmHWM" in status:
         return status["VmHWM"] / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -44,13 +44,13 @@ def peak_rss_mib() -> float:
 
 def rss_mib() -> float:
     """The resident set size now, in MiB. Where the system does not tell: the peak."""
-    status = _proc_status()
+    status = sizes_of()
     return status["VmRSS"] / MIB if "VmRSS" in status else peak_rss_mib()
 
 
 def tells_rss() -> bool:
     """Whether the system tells what this process holds at this moment (Linux, with /proc)."""
-    return "VmRSS" in _proc_status()
+    return "VmRSS" in sizes_of()
 
 
 def govern() -> None:
@@ -101,7 +101,7 @@ def release_library_pages() -> None:
         return
     with contextlib.suppress(AttributeError, OSError, ValueError):
         madvise = ctypes.CDLL(None).madvise
-        in_large_pieces = _proc_status().get("RssFile", 0) > LARGE_PIECES
+        in_large_pieces = sizes_of().get("RssFile", 0) > LARGE_PIECES
         clean = [mapping for mapping in _mappings() if mapping.is_clean_file and mapping.resident]
         for mapping in clean:
             madvise(ctypes.c_void_p(mapping.start), ctypes.c_size_t(mapping.size), MADV_DONTNEED)
@@ -162,10 +162,10 @@ def _mappings() -> Iterator[_Mapping]:
         yield mapping
 
 
-def _proc_status() -> dict[str, int]:
-    """The sizes in /proc/self/status by name, in bytes. Empty where the file cannot be read."""
+def sizes_of(process: int | str = "self") -> dict[str, int]:
+    """The sizes in a process's status by name, in bytes, such as VmRSS. Empty where it cannot be read."""
     try:
-        return sizes_in(Path("/proc/self/status").read_text())
+        return sizes_in(Path(f"/proc/{process}/status").read_text())
     except OSError:
         return {}
 

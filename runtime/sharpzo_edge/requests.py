@@ -218,6 +218,34 @@ class DemoRequest(Call):
     memory_budget: str | None = option(BUDGET, default=None)
 
 
+@request
+class PageRequest(Call):
+    """Of `page`."""
+
+    _: KW_ONLY
+    bundle: AnyPath | None = option(
+        "Folder that export wrote; without it and --images: the shipped demo.", default=None
+    )
+    images: AnyPath | None = option(
+        "Folder of pictures, one folder a class; it is made if it is not there.", default=None
+    )
+    output: AnyPath | None = option(
+        "File to write the tuned prompt to; without it, IMAGES.safetensors beside the pictures.", default=None
+    )
+    class_names: AnyPath | None = option(
+        "JSON object: folder name to the words to use; without it, class-names.json in IMAGES.",
+        default=None,
+    )
+    host: str = option("Address to listen on; another than 127.0.0.1 demands a token.", default="127.0.0.1")
+    port: int = option("Port to listen on; 0: any that is free.", default=8750)
+    allow_host: Sequence[str] = option(
+        "A further name that this machine is called by; repeat it.", default=()
+    )
+    open: bool = option("Show the page in this machine's browser.", default=False)
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(
+        "The most memory that a run may ever hold, and the helper of the page.", default=None
+    )
 def typed(command: str, asked: Any) -> str:
     """A command as it could be typed for a request: its options that are not the defaults."""
     words = ["sharpzo-edge", command]

@@ -13,9 +13,9 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
-from .printing import printable
 from .process_memory import rss_mib
 from .run.progress import Progress
+from .wording import printable
 
 PLAIN_LINE_SECONDS = 5.0
 REDRAW_SECONDS = 0.2

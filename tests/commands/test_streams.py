@@ -18,7 +18,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE, TASKS
-from sharpzo_edge.printing import printable
+from sharpzo_edge.wording import printable
 from support.file_names import of_any_script
 from support.processes import ORIGINAL, clean, start
 

@@ -11,11 +11,11 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.memory.budget import budget_of, parse_budget
 from sharpzo_edge.process_memory import (
     MIB,
-    _proc_status,
     peak_rss_mib,
     release_library_pages,
     return_freed_blocks,
     rss_mib,
+    sizes_of,
 )
 from support.processes import finish
 
@@ -35,7 +35,7 @@ def released(monkeypatch):
 
 def anonymous_mib():
     """The part of this process's resident set that no file backs. None where the system does not tell."""
-    status = _proc_status()
+    status = sizes_of()
     return status["RssAnon"] / MIB if "RssAnon" in status else None
 
 
@@ -110,7 +110,7 @@ def test_without_proc_the_floor_is_that_of_the_imports(monkeypatch):
     """No pages can be given back there, and nothing is refused for what cannot be measured."""
     monkeypatch.setattr("sharpzo_edge.process_memory._governed", True)
     known = budget_of("200MiB", "1.32.0")
-    monkeypatch.setattr("sharpzo_edge.process_memory._proc_status", dict)
+    monkeypatch.setattr("sharpzo_edge.process_memory.sizes_of", dict)
     blind = budget_of("200MiB", "1.32.0")
     assert blind.floor.work == blind.floor.imports == known.floor.imports > known.floor.work
     blind.require_floor()

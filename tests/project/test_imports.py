@@ -89,6 +89,7 @@ LADDER = (
     ("demo",),
     ("report",),
     ("commands",),
+    ("page",),
     ("printing", "terminal"),
     ("cli", "__main__"),
 )

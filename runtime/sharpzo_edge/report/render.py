@@ -76,13 +76,13 @@ def templates_in(folder: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters.update(percent=percent, duration=duration, counted=counted)
-    found.filters.update(fixed=_fixed, shortened=shortened)
     return found
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     found = templates_in(TEMPLATES)
+    found.filters.update(fixed=_fixed, shortened=shortened)
     found.globals.update(
         line_charts=charts.line_charts,
         matrix=charts.matrix,

@@ -1,12 +1,14 @@
 """Files that survive a power cut. No other file of the device side changes the disk.
 
 Every change is one call of `os` as this module knows it: whoever puts something else in its place sees all
-changes in their order, and may let any of them fail.
+changes in their order, and may let any of them fail. Only `move_to_free` asks the C library, for a rename
+that `os` has not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -25,6 +27,9 @@ CHECKPOINT_SECONDS = 30.0  # the most work that a power cut takes, unless the us
 JSON_LIMIT_BYTES = 16 << 20
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 BUSY_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.4)  # before a rename that the system calls busy is tried again
+RENAME_NOREPLACE = 1  # Linux's renameat2
+AT_FDCWD = -100  # Linux's "below the working folder"
+WITHOUT_NOREPLACE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # of renameat2, on some file systems
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)  # of fsync, on some file systems
 
 
@@ -59,20 +64,23 @@ class OpenFile:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[OpenFile]:
+def replacing(path: Path, is_lasting: bool = True) -> Iterator[OpenFile]:
     """Open a file beside `path`; when the block ends well, `path` is replaced by it at once.
 
     Whoever reads `path` sees the old bytes or the new ones, never a part. When the block raises,
     the file beside is removed and `path` is as it was. One process at a time may replace a path.
+    is_lasting: False for what can be made again: it is not flushed, and a power cut may leave it torn
     Raises SharpzoError when the disk does not take it.
     """
     path, beside = _place_of(path)
     try:
         with OpenFile(beside, os.O_WRONLY | os.O_TRUNC) as file:
             yield file
-            file.sync()
+            if is_lasting:
+                file.sync()
         _rename(beside, path)
-        sync_folder(path.parent)
+        if is_lasting:
+            sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
@@ -90,6 +98,28 @@ def _rename(path: Path, new: Path) -> None:
             if error.errno != errno.EBUSY:
                 raise
         time.sleep(seconds)
+    os.replace(path, new)
+
+
+def move_to_free(path: Path, new: Path) -> None:
+    """Rename a file or a folder to a name that nothing has, in one step. Both are on one disk.
+
+    Raises FileExistsError when something has the name, and OSError. Where the system has no such rename, a
+    look comes first; only there another program might take the name in between.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        rename = None
+    if rename is not None:
+        names = os.fsencode(path), os.fsencode(new)
+        if rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in WITHOUT_NOREPLACE:
+            raise OSError(number, os.strerror(number), os.fspath(path), None, os.fspath(new))
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(new))
     os.replace(path, new)
 
 
