@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo test test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-together soak clean
+.PHONY: help demo page test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-together soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,13 +21,19 @@ help:  ## list the targets
 demo: $(DEVICE)/installed  ## install the device side, and tune the shipped model on shipped pictures
 	$(DEVICE)/bin/sharpzo-edge demo
 
+page: $(DEVICE)/page-installed  ## label, tune and look in a browser, on the demo's pictures in ./sharpzo-demo
+	$(DEVICE)/bin/sharpzo-edge page --open
+
 test: test-device test-oldest test-export  ## all tests: without torch first, then with it
 
 test-device: $(DEVICE)/tests-installed  ## the device's tests, in an environment without torch
-	$(DEVICE)/bin/python -m pytest tests --ignore tests/export
+	$(DEVICE)/bin/python -m pytest tests --ignore tests/export --ignore tests/browser
+
+test-page: $(DEVICE)/browser-installed build/npm/node_modules/axe-core/axe.min.js  ## the page in a real browser, on a phone's screen and a desk's
+	$(DEVICE)/bin/python -m pytest tests/browser
 
 test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest onnxruntime allowed
-	$(OLDEST)/bin/python -m pytest tests -m oldest_onnxruntime --ignore tests/export
+	$(OLDEST)/bin/python -m pytest tests -m oldest_onnxruntime --ignore tests/export --ignore tests/browser
 
 test-export: $(EXPORT)/recipe-installed  ## the export's tests, in an environment with torch
 	$(EXPORT)/bin/python -m pytest tests/export
@@ -76,6 +82,9 @@ bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 we
 bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md
 	$(EXPORT)/bin/python bench/memory.py
 
+bench-page: $(EXPORT)/installed  ## what the page and its helper take, and the section of docs/memory.md
+	PYTHONPATH=bench $(EXPORT)/bin/python bench/page_memory.py
+
 bench-accuracy: $(EXPORT)/recipe-installed demo-tasks  ## redo some of the accuracy runs beside those in the repository (under 30 minutes)
 	$(ACCURACY).harness.run run --subset $(ACCURACY_DATA) --results $(ACCURACY_AGAIN) --chosen bench/results/accuracy
 	$(ACCURACY).report.page --results $(ACCURACY_AGAIN) --page build/accuracy/accuracy.md --against bench/results/accuracy
@@ -117,6 +126,22 @@ $(DEVICE)/bin/python $(EXPORT)/bin/python $(OLDEST)/bin/python:
 $(DEVICE)/installed: $(SOURCES) | $(DEVICE)/bin/python
 	$(DEVICE)/bin/python $(PIP) .
 	@touch $@
+
+$(DEVICE)/page-installed: $(DEVICE)/installed
+	$(DEVICE)/bin/python $(PIP) '.[page]'
+	@touch $@
+
+# Debian's chromium: installed where that is allowed, otherwise asked for.
+$(DEVICE)/browser-installed: $(DEVICE)/tests-installed
+	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install --yes chromium; } || \
+	{ echo "error: chromium is not installed, and only root can do that. Type: sudo apt install chromium" >&2; exit 2; }
+	$(DEVICE)/bin/python $(PIP) --group browser
+	@touch $@
+
+build/npm/node_modules/axe-core/axe.min.js:
+	@command -v npm > /dev/null || { apt-get -qq update && apt-get -qq install --yes npm; } || \
+	{ echo "error: npm is not installed, and only root can do that. Type: sudo apt install npm" >&2; exit 2; }
+	npm install --silent --no-save --prefix build/npm axe-core@4
 
 $(DEVICE)/tests-installed: $(DEVICE)/installed
 	$(DEVICE)/bin/python $(PIP) --group test

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import page_memory
 from shared.class_names import CONTEXT_WORDS, names_of
 from shared.groups import drop_caches, limited_memory
 from shared.inputs import BUNDLES, exported
@@ -555,6 +556,8 @@ def page(results: dict[str, Any]) -> str:
             ["tune", *PHASES, "whole, seen", "reported", "planned", ""],
             ([what, *_phases(run)] for what, run in every_run(results)),
         ),
+        "",
+        *page_memory.section(read_results(page_memory.RESULTS)),
         "",
         "## Plans",
         "",
