@@ -127,10 +127,8 @@ def prepare(request: TuneRequest) -> Prepared:
     if budget.note:
         notes.append(budget.note)
     if request.head != "none" and not plan.has_head:
-        notes.append(
-            "the head is left out: the memory budget has no room for it. --head auto with a larger "
-            "--memory-budget makes one"
-        )
+        larger = "more memory" if budget.note else "a larger --memory-budget"
+        notes.append(f"the head is left out: there is no room for it. --head auto with {larger} makes one")
     return Prepared(
         bundle=bundle,
         folder=folder,
