@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--queries", type=int, default=130)
     given = parser.parse_args()
+    load = os.getloadavg()[0]
     rows = [
         measure(given.bundle, speed, memory, given.queries)
         for memory in MEMORY_MIB
         for speed in MEGABYTES_A_SECOND
     ]
     model = Bundle.open(given.bundle).manifest.model
-    keep_results({"model": model, "rows": rows, "machine": describe_machine()}, SLOW)
+    keep_results({"model": model, "rows": rows, "load": load, "machine": describe_machine()}, SLOW)
     PAGE.write_text(written(), encoding="utf-8")
 
 

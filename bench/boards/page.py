@@ -70,7 +70,8 @@ def _slow(slow: dict[str, Any]) -> list[str]:
         )
         for row in slow["rows"]
     ]
-    return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])}", ""]
+    load = f"The load was {slow['load']:.0f}, so that seconds are too many." if slow["load"] > 1 else ""
+    return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])} {load}".strip(), ""]
 
 
 def _cells(by_machine: dict[str, Any]) -> list[str]:
@@ -101,7 +102,7 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
     )
     rows = [
         (
-            f"{f['board']} ({f['machine']}, {f['cores']} cores)",
+            f"{f['board']} ({f['machine']}, {f['cores']} cores, load {f['load']:.0f})",
             f"{f['model']} ({f['weights']})",
             *(milliseconds(f[f"{what}_seconds"]) for what in ("query", "direction", "picture")),
             f"{f['peak_rss_mib']:.0f}, {f['planned_mib']:.0f} MiB",

@@ -36,8 +36,8 @@ from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 
 USER_CHECKS = ("install", "doctor", "zero-shot", "tune", "predict", "demo")
 BOOTED_CHECKS = (
-    *("huge pages always", "huge pages madvise", "huge pages never"),
-    *("smallest budget", "kill and resume", "memory limit", "floor"),
+    *("floor", "smallest budget", "huge pages always", "huge pages madvise", "huge pages never"),
+    *("memory limit", "kill and resume"),
 )
 FEW_CHECKS = ("huge pages always", "memory limit")
 PICTURE = "test/clothing/1F454.png"

@@ -241,6 +241,7 @@ def figures_lines(found: Figures) -> list[str]:
         ("peak memory, planned", f"{found.peak_rss_mib:.0f} MiB, {found.planned_mib:.0f} MiB"),
         ("reading", f"{read}, {'the disk' if found.read_is_cold else 'the page cache'}"),
         ("before, after", ", ".join(celsius)),
+        ("load before", f"{found.load:.1f} on {counted(found.cores, 'core')}"),
     )
     return [f"  {name:24}{value}" for name, value in rows]
 

@@ -13,7 +13,8 @@ import pytest
 from boards import boot, job, page, run
 from support.processes import finish
 
-NO_ROWS = {"model": "ViT-B-16", "rows": [], "machine": {"cpu": "", "cores": 2, "versions": {}, "commit": ""}}
+MACHINE = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
+NO_ROWS = {"model": "ViT-B-16", "rows": [], "load": 0.1, "machine": MACHINE}
 KEPT = {"check": "tune", "kept": True, "found": "as on x86-64", "seconds": 3.0}
 
 
@@ -47,9 +48,8 @@ def test_the_first_disk_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
 
 def test_every_cell_of_the_page_says_kept_or_broken() -> None:
     broken = {**KEPT, "check": "demo", "kept": False}
-    machine = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
     text = page.page(
-        {"user": {"Debian 12": {"cells": [KEPT, broken], "machine": machine}}, "booted": {}}, NO_ROWS, []
+        {"user": {"Debian 12": {"cells": [KEPT, broken], "machine": MACHINE}}, "booted": {}}, NO_ROWS, []
     )
     assert (
         "| tune | as on x86-64 | 3 | **kept** |" in text

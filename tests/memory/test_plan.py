@@ -1,6 +1,7 @@
 """The planner: chunks, budgets, plans."""
 
 import math
+import platform
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,14 @@ from sharpzo_edge.clip.manifest import BundledFile, Manifest, Step, Tensor
 from sharpzo_edge.errors import BudgetError, UsageError
 from sharpzo_edge.heads import fit as heads
 from sharpzo_edge.machine import SYSTEM, Machine
-from sharpzo_edge.memory.budget import FLOORS, Budget, Floor, floor_of, parse_budget
+from sharpzo_edge.memory.budget import (
+    FLOORS,
+    FLOORS_ON_EARLIER_KERNELS,
+    Budget,
+    Floor,
+    floor_of,
+    parse_budget,
+)
 from sharpzo_edge.memory.plan import Work, make_plan, plan_images, plan_text
 from sharpzo_edge.process_memory import MIB
 from sharpzo_edge.search.cmaes import Settings, peak_bytes
@@ -78,6 +86,16 @@ def test_an_unknown_version_has_the_largest_floor():
     unknown = floor_of("99.0.1")
     assert unknown.imports == max(f.imports for f in FLOORS.values())
     assert unknown.work == max(f.work for f in FLOORS.values())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_measured"), [("6.12.117+deb13-arm64-16k", True), ("6.18.44", False), ("", False)]
+)
+def test_arm64s_floor_is_of_the_kernels_it_was_measured_on(monkeypatch, kernel, is_measured):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "release", lambda: kernel)
+    assert (floor_of("1.32.0") == FLOORS_ON_EARLIER_KERNELS["1.32", "aarch64"]) == is_measured
+    assert floor_of("1.27.0").imports == max(f.imports for f in FLOORS.values())
 
 
 # Plans --------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Figures:
 
     board:           its model as Linux has it, or its processor
     page_kib:        the size of a page of memory
+    load:            programs that ran or waited before, on average of a minute: others made it slower
     query_seconds, direction_seconds: of 10 classes, by the plan within the default budget; a direction is a
         tangent with its share of the pass that a sketch's directions share, None where the bundle has none
     picture_seconds: of one picture, by that plan
@@ -51,6 +52,7 @@ class Figures:
     system: str
     cores: int
     page_kib: int
+    load: float
     free_mib: float | None
     int8_dot: tuple[str, ...] | None
     versions: Mapping[str, str]
@@ -79,7 +81,7 @@ def figures_of(bundle: Bundle, seconds: float = SECONDS) -> Figures:
     plan fits.
     """
     manifest = bundle.manifest
-    before = celsius()
+    before, load = celsius(), os.getloadavg()[0]
     reading = reading_speed(bundle.path(manifest.text.data))
     machine, processor = this_machine(), this_processor()
     context = context_from_words(bundle, manifest.initial_context)
@@ -106,6 +108,7 @@ def figures_of(bundle: Bundle, seconds: float = SECONDS) -> Figures:
         system=f"{platform.system()} {platform.release()}",
         cores=machine.cores,
         page_kib=os.sysconf("SC_PAGE_SIZE") >> 10,
+        load=load,
         free_mib=machine.free_mib,
         int8_dot=processor.int8_dot,
         versions={

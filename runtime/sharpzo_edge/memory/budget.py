@@ -41,6 +41,13 @@ FLOORS = {
     ("1.31", "x86_64"): Floor(80, 60),
     ("1.32", "x86_64"): Floor(82, 62),  # its library has 2 MiB more of resident pages
 }
+# The same on kernels before Linux 6.18, which maps large pieces of cached files as a whole (process_memory).
+# docs/boards.md has the measurements, with pages of 4 and of 16 KiB.
+EARLIER_KERNELS = (6, 18)
+FLOORS_ON_EARLIER_KERNELS = {
+    ("1.23", "aarch64"): Floor(60, 48),
+    ("1.32", "aarch64"): Floor(60, 48),
+}
 CALL_FLOOR = Floor(0, 24)  # sessions, and what glibc keeps in its heaps without `govern`
 
 
@@ -196,10 +203,16 @@ def spelt(limit_mib: float) -> str:
 
 
 def floor_of(onnxruntime_version: str) -> Floor:
-    """The measured floor for a version of onnxruntime on this processor.
+    """The measured floor for a version of onnxruntime on this processor and kernel.
 
-    Where that pair was not measured: the largest of all measured floors.
+    Where these were not measured: the largest of all measured floors.
     """
     key = (".".join(onnxruntime_version.split(".")[:2]), platform.machine())
     known = FLOORS.values()
-    return FLOORS.get(key) or Floor(max(f.imports for f in known), max(f.work for f in known))
+    found = FLOORS.get(key) or (FLOORS_ON_EARLIER_KERNELS.get(key) if _is_earlier_kernel() else None)
+    return found or Floor(max(f.imports for f in known), max(f.work for f in known))
+
+
+def _is_earlier_kernel() -> bool:
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", platform.release())
+    return found is not None and (int(found[1]), int(found[2])) < EARLIER_KERNELS
