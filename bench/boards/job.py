@@ -221,8 +221,12 @@ def limited(job: Job) -> Verdict:
 
 
 def floor(job: Job) -> Verdict:
-    """What is resident before the work, with a cold and a warm page cache: the most of each."""
-    found = []
+    """What is resident before the work, with a cold and a warm page cache: the most of each.
+
+    It must be within the least that plans reckon with on such a kernel.
+    """
+    least = {name: min(each[name] for each in job.reference["floors"]) for name in ("imports", "work")}
+    found, kept = [], True
     for version, path in job.floors.items():
         seen = []
         for cold in (True, False, True, False):
@@ -236,7 +240,8 @@ def floor(job: Job) -> Verdict:
             seen.append(tuple(map(float, done.stdout.split())))
         imports, work = (max(figures) for figures in zip(*seen, strict=True))
         found.append(f"onnxruntime {version}: {imports:.1f} MiB at the end of the imports, {work:.1f} later")
-    return True, "; ".join(found)
+        kept = kept and imports <= least["imports"] and work <= least["work"]
+    return kept, "; ".join([*found, f"plans reckon with {least['imports']:.0f} and {least['work']:.0f}"])
 
 
 CHECKS: dict[str, Callable[[Job], Verdict]] = {

@@ -93,7 +93,7 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
     header = (
         "board",
         "model",
-        "a query of 10 classes",
+        "a query of 10 classes, a direction",
         "a direction",
         "a picture",
         "peak, plan",
@@ -107,13 +107,15 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
             *(milliseconds(f[f"{what}_seconds"]) for what in ("query", "direction", "picture")),
             f"{f['peak_rss_mib']:.0f}, {f['planned_mib']:.0f} MiB",
             f"{f['read_bytes_a_second'] / 1e6:,.0f} MB/s{'' if f['read_is_cold'] else ' (cached)'}",
-            ", ".join(
-                "–" if f[name] is None else f"{f[name]:.0f}" for name in ("celsius_before", "celsius_after")
-            ),
+            ", ".join("–" if each is None else f"{each:.0f}" for each in _celsius(f)),
         )
         for f in figures
     ]
     return markdown_table(header, rows)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1000 * seconds:.1f} ms"
 
 
 def _celsius(figures: dict[str, Any]) -> list[float | None]:

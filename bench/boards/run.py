@@ -33,6 +33,7 @@ from shared.machine import ROOT, describe_machine
 from shared.pages import keep_results, read_results
 from sharpzo_edge import __version__
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from sharpzo_edge.memory.budget import FLOORS_ON_EARLIER_KERNELS
 
 USER_CHECKS = ("install", "doctor", "zero-shot", "tune", "predict", "demo")
 BOOTED_CHECKS = (
@@ -90,7 +91,7 @@ def main() -> None:
         raise SystemExit(f"There is no {given.wheel}. It must be there. Type: make dist")
     given.work.mkdir(parents=True, exist_ok=True)
     results = read_results(EMULATED) if EMULATED.exists() else {"user": {}, "booted": {}}
-    lab = Laboratory(given.work.resolve(), given.wheel.resolve())
+    lab = Laboratory(given.work.resolve(), given.wheel.resolve(), describe_machine())
     for release in (each for each in RELEASES if each.number in given.releases and "user" in given.parts):
         results["user"][f"Debian {release.number}, Python {release.python}"] = lab.emulate(release)
         _keep(results)
@@ -118,10 +119,11 @@ def _keep(results: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """work: the folder of packages, roots, disks;  wheel: what is tried"""
+    """work: the folder of packages, roots, disks;  wheel: what is tried;  machine: at the beginning"""
 
     work: Path
     wheel: Path
+    machine: dict[str, Any]
 
     def reference(self) -> dict[str, Any]:
         """What the same commands say on this machine, and the line that the README has people type."""
@@ -177,7 +179,8 @@ class Laboratory:
         newest, oldest = (self._unpacked(root, release, version) for version in (None, OLDEST))
         python = ["env", f"PYTHONPATH={newest}", "python3", "-m", "sharpzo_edge"]
         floors = {"newest": newest, OLDEST: f"{oldest}:{newest}"}
-        self._put_job(root, Job([*checks], python, f"{newest}/sharpzo_edge", {}, floors))
+        known = {"floors": [dataclasses.asdict(each) for each in FLOORS_ON_EARLIER_KERNELS.values()]}
+        self._put_job(root, Job([*checks], python, f"{newest}/sharpzo_edge", known, floors))
         put_script(root, "second-init.sh")
         archive = self._archive("arm64")
         kernel = Kernel.of(archive, KERNELS[pages])
@@ -239,7 +242,7 @@ class Laboratory:
         cells += [
             {"check": c, "kept": False, "found": "it ended without a word", "seconds": 0.0} for c in silent
         ]
-        return {"cells": cells, "machine": describe_machine()}
+        return {"cells": cells, "machine": self.machine}
 
 
 def install_line() -> str:
