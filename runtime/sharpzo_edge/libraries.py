@@ -76,6 +76,8 @@ def not_imported(error: Exception) -> SharpzoError:
     if refused := _refused(first):
         return refused
     named = (first.name or "").partition(".")[0] if isinstance(first, ImportError) else ""
+    if library in OURS and named:  # a library's own function has imported it
+        library = named
     for name in (library, named):
         if other := _in_its_way(name):
             return SharpzoError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge.demo import BUNDLE, TASKS
+from sharpzo_edge.libraries import not_imported
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 LIBRARIES = {"typer": "typer", "numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow"}
@@ -115,6 +117,14 @@ def test_a_file_of_ones_own_in_a_librarys_place(name: str, tmp_path: Path) -> No
     (tmp_path / f"{name}.py").write_text("")
     told, _ = end_of(Path(sys.executable), tmp_path, *EVAL, PYTHONPATH=f"{tmp_path}:{RUNTIME}")
     assert f"{tmp_path}/{name}.py is imported in place of" in told and "Rename it" in told
+
+
+def test_what_a_librarys_function_imports_is_named() -> None:
+    """As torch's export does with onnxscript: our own line is no import."""
+    try:
+        importlib.import_module("none_such")
+    except ImportError as error:
+        assert str(not_imported(error)).startswith("The library none_such cannot be imported")
 
 
 def test_a_damaged_file_of_ours_is_not_a_librarys_fault(tmp_path: Path) -> None:

@@ -88,6 +88,15 @@ def test_no_command_opens_a_socket_or_leaves_a_file(home: Path, here: Path) -> N
     assert {path.name for path in here.iterdir()} == made
 
 
+def test_an_address_is_only_a_path_that_is_not_there(home: Path, here: Path) -> None:
+    for command in (
+        ["inspect", "https://example.com/bundle"],
+        ["eval", "--bundle", BUNDLE, "--images", "http://example.com/photos"],
+        ["predict", "--bundle", "//example.com/b", "--prompt", "p", "http://example.com/a.jpg"],
+    ):
+        assert run(home, here, "-m", "sharpzo_edge", *command).returncode == 2
+
+
 def test_the_library_leaves_no_trace(home: Path, here: Path) -> None:
     code = (
         "import os, time\n"
