@@ -278,7 +278,7 @@ def doctor(
     from .printing import doctor_lines, figures_lines
 
     if bench and bundle is None:
-        raise UsageError("--bench measures a bundle, and there is none. Add --bundle FOLDER")
+        raise UsageError("--bench measures a bundle, and none is named. One is needed. Add --bundle FOLDER")
     checks = run(bundle)
     ok = all(check.ok for check in checks)
     result: dict[str, Any] = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}

@@ -53,6 +53,15 @@ def without_proc() -> SharpzoError:
     )
 
 
+def not_as_installed(why: str) -> SharpzoError:
+    """What to say where a file that comes with sharpzo-edge is missing or damaged. why: its first sentence"""
+    return SharpzoError(
+        f"A file of sharpzo-edge itself is not as it was installed: {why.partition('. ')[0]}. Each must be "
+        f"whole. Go to the clone of sharpzo-edge. Type there: {install_anew('.')}. Where you have its wheel, "
+        f"type the wheel's name in place of the dot"
+    )
+
+
 def is_of_a_library(error: BaseException) -> bool:
     """Whether an error that a function has caught was raised while a module was imported, or lacks a part."""
     frames = traceback.walk_tb(error.__traceback__)
@@ -92,10 +101,7 @@ def not_imported(error: Exception) -> SharpzoError:
             f"there, in sharpzo-edge's own folder: python3 -m pip install ."
         )
     if library in OURS:
-        return SharpzoError(
-            f"A file of sharpzo-edge itself cannot be imported: {said}. Each must be as it was installed. "
-            f"Go to sharpzo-edge's own folder. Type there: {install_anew('.')}"
-        )
+        return not_as_installed(said)
     lost = SYSTEMS_FILE.search(said)
     also = f". If {lost[1]} is missing then too, install your system's package that has it" if lost else ""
     return SharpzoError(

@@ -67,6 +67,6 @@ def test_a_demo_that_is_not_whole_is_installed_anew(missing: str, tmp_path: Path
     monkeypatch.setattr(own, "TASKS", tmp_path / "tasks")
     monkeypatch.setattr(commands_demo, "TASKS", tmp_path / "tasks")
     monkeypatch.setattr(commands_demo, "BUNDLE", tmp_path / "bundle")
-    with pytest.raises(SharpzoError, match=r"not as they were installed.*--force-reinstall") as refused:
+    with pytest.raises(SharpzoError, match=r"not as it was installed.*--force-reinstall") as refused:
         demo()
     assert "--images" not in str(refused.value) and "workstation" not in str(refused.value)

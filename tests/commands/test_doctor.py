@@ -140,5 +140,11 @@ def test_a_system_without_proc_is_told_before_what_it_breaks(python, monkeypatch
     check = python("kill -6 $$")
     assert check.found == "its import dies with SIGABRT: see /proc above"
     names = [each.name for each in doctor(None)]
-    assert names.index("/proc") < names.index("onnxruntime")
+    assert names.index("/proc") < names.index("onnxruntime") and "demo fits" not in names
     assert "mount -t proc" in by_name(doctor(None))["/proc"].found
+
+
+def test_a_shipped_bundle_that_is_lost_is_installed_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr("sharpzo_edge.commands.doctor.SHIPPED", tmp_path)
+    check = by_name(doctor(None))["bundle"]
+    assert not check.ok and "--force-reinstall" in check.found and "export" not in check.found

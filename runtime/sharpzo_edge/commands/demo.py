@@ -13,7 +13,7 @@ from typing import Any
 
 from ..demo import BUNDLE, DEFAULT_TASK, TASKS, task_names
 from ..errors import BundleError, ImagesError, InterruptedRunError, SharpzoError, UsageError
-from ..libraries import install_anew
+from ..libraries import not_as_installed
 from ..process_memory import peak_rss_mib
 from ..requests import DemoRequest, TuneRequest, by_keywords
 from ..run.progress import caller_of
@@ -64,7 +64,7 @@ def demo_request(request: DemoRequest) -> DemoResult:
     try:
         shipped = task_names()
     except OSError as error:
-        raise _not_as_installed(error) from error
+        raise not_as_installed(str(error)) from error
     if task not in shipped:
         raise UsageError(
             f"--task {task} is not shipped. It takes one of: {', '.join(shipped)}. Try --task {DEFAULT_TASK}"
@@ -96,7 +96,7 @@ def demo_request(request: DemoRequest) -> DemoResult:
                 "Stopped. The demo keeps nothing. Begin again with: sharpzo-edge demo", stopped.exit_code
             ) from stopped
         except (BundleError, ImagesError) as error:
-            raise _not_as_installed(error) from error
+            raise not_as_installed(str(error)) from error
         except SharpzoError as error:
             if isinstance(error.__cause__, OSError) and str(work) in str(error):
                 raise _no_place(error.__cause__) from error
@@ -125,14 +125,6 @@ def _temporary_folder() -> Iterator[str]:
         raise _no_place(error) from error
     with folder as path:
         yield path
-
-
-def _not_as_installed(error: Exception) -> SharpzoError:
-    what = str(error).partition(". ")[0]
-    return SharpzoError(
-        f"The demo's own files are not as they were installed: {what}. They come with sharpzo-edge, and each "
-        f"must be whole. Go to sharpzo-edge's own folder. Type there: {install_anew('.')}"
-    )
 
 
 def _no_place(error: OSError) -> UsageError:

@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..demo import BUNDLE as SHIPPED
-from ..errors import SharpzoError
-from ..libraries import NO_TELEMETRY, install_anew, is_about_memory, is_without_proc, without_proc
+from ..errors import BundleError, SharpzoError, cannot_read
+from ..libraries import (
+    NO_TELEMETRY,
+    install_anew,
+    is_about_memory,
+    is_without_proc,
+    not_as_installed,
+    without_proc,
+)
 from ..machine import SYSTEM, WAYS_OUT, Machine, this_machine
 from .board import pages_found, power_found, processor_found, storage_found
 
@@ -49,13 +56,16 @@ def doctor(bundle: Path | None) -> list[Check]:
     checks = [_bits(), _python()]
     if is_without_proc():
         checks.append(Check("/proc", False, str(without_proc())))
+    checks += [_library(*each) for each in LIBRARIES]
+    may_import = all(check.ok for check in checks)
     checks += [
-        *(_library(*each) for each in LIBRARIES),
         Check("processor", True, processor_found()),
         Check("pages", True, pages_found()),
         _memory(machine),
         Check("power", *power_found()),
     ]
+    if not may_import:  # a bundle needs the libraries in this process
+        return [*checks, Check("bundle", False, "not looked at, before all libraries are in order")]
     checks += _bundle(SHIPPED, machine, is_shipped=True)
     if bundle is not None:
         checks += _bundle(bundle, machine, is_shipped=False)
@@ -119,17 +129,16 @@ def _memory(machine: Machine) -> Check:
 
 
 def _bundle(path: Path, machine: Machine, is_shipped: bool) -> list[Check]:
-    try:
-        from ..clip.bundle import Bundle  # it needs libraries that were just judged
-    except ImportError:
-        return [Check("bundle", False, "not looked at, before all libraries are in order")]
+    from ..clip.bundle import Bundle
+
     try:
         bundle = Bundle.open(path)
         if is_shipped:
             return [_fits("demo fits", bundle, machine)]
         bundle.verify()
     except SharpzoError as error:
-        return [Check("bundle", False, str(error))]
+        told = not_as_installed(str(error)) if is_shipped and isinstance(error, BundleError) else error
+        return [Check("bundle", False, str(told))]
     m = bundle.manifest
     pretrained = m.pretrained or "random weights"
     size = sum(file.size for file in m.files.values()) / 1e6
@@ -144,8 +153,7 @@ def _storage(bundle: Bundle) -> Check:
     try:
         return Check("storage", True, storage_found(bundle.path(largest)))
     except OSError as error:
-        found = f"cannot read {largest}: {error.strerror}. Look at the disk that it is on"
-        return Check("storage", False, found)
+        return Check("storage", False, str(cannot_read(bundle.path(largest), error)))
 
 
 def _fits(name: str, bundle: Bundle, machine: Machine) -> Check:
