@@ -12,6 +12,7 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.commands.tune import tune_request as tune
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import InterruptedRunError, UsageError
+from sharpzo_edge.printing import plan_lines
 from sharpzo_edge.processor import Processor
 from sharpzo_edge.requests import TuneRequest
 from sharpzo_edge.tuning.prepare import choose_tangents, prepare
@@ -97,6 +98,9 @@ def test_a_sketch_of_tangents_takes_one_query_more(images: Path, tmp_path: Path)
     found = [prepare(replace(request, tangents=kind)) for kind in ("none", "fp32", "int8")]
     assert [each.settings.primal_queries for each in found] == [0, 1, 1]
     assert [each.plan.text.tangents for each in found] == [None, "fp32", "int8"]
+    assert [each.plan.to_json()["tangents"] for each in found] == ["none", "fp32", "int8"]
+    said = ["differences of class features", "products in float32", "products in 8 bits"]
+    assert all(words in "\n".join(plan_lines(p.plan)) for words, p in zip(said, found, strict=True))
     # 2 before the stages, 1 generation of 4 candidates, a sketch and a look, and rounds up to 24 queries.
     queries = [
         tune(replace(request, tangents=kind, output=tmp_path / kind)).queries for kind in ("none", "fp32")
