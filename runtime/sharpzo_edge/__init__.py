@@ -17,8 +17,9 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
+    from .commands.classifier import Classifier, Prediction
     from .commands.evaluate import EvaluateResult, evaluate
-    from .commands.predict import Prediction, PredictResult, SkippedPicture, predict
+    from .commands.predict import PredictResult, SkippedPicture, predict
     from .commands.preview import Preview, preview
     from .commands.tune import tune
     from .errors import (
@@ -45,6 +46,7 @@ __all__ = [
     "BundleError",
     "ByUse",
     "ClassNameError",
+    "Classifier",
     "DoubtfulPicture",
     "EvaluateResult",
     "HeadResult",
@@ -72,7 +74,8 @@ __all__ = [
 _HOMES = {
     "clip.bundle": ("Bundle",),
     "commands.evaluate": ("EvaluateResult", "evaluate"),
-    "commands.predict": ("PredictResult", "Prediction", "SkippedPicture", "predict"),
+    "commands.classifier": ("Classifier", "Prediction"),
+    "commands.predict": ("PredictResult", "SkippedPicture", "predict"),
     "commands.preview": ("Preview", "preview"),
     "commands.tune": ("tune",),
     "memory.plan": ("Plan",),

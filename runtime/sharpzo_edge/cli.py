@@ -233,7 +233,8 @@ def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
-    from .commands.predict import Prediction, predict_each, result_of
+    from .commands.classifier import Prediction
+    from .commands.predict import predict_each, result_of
     from .printing import prediction_line
 
     found = []

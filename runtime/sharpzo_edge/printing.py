@@ -12,12 +12,12 @@ from .wording import NAMED, counted, percent, printable
 if TYPE_CHECKING:
     from .clip.bundle import Bundle
     from .clip.manifest import Manifest
+    from .commands.classifier import Prediction
     from .commands.demo import DemoResult
     from .commands.doctor import Check
     from .commands.evaluate import EvaluateResult
     from .commands.figures import Figures
     from .commands.inspect import Inspection
-    from .commands.predict import Prediction
     from .commands.preview import Preview
     from .memory.plan import Plan
     from .tuning.result import DoubtfulPicture, TuneResult

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
@@ -351,6 +351,24 @@ def _coefficient_bytes(picture: Image.Image) -> int:
 def crop(picture: Image.Image, how: Preprocess) -> Image.Image:
     """The crop of a picture, in RGB: open_clip's evaluation transform without the scaling of numbers."""
     return _centre_crop(_resize(_shortened(_eight_bits(_upright(picture)), how), how), how).convert("RGB")
+
+
+def crop_of_image(picture: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
+    """The same of a Pillow image, as (height, width, 3) uint8. Raises UnreadablePictureError."""
+    with as_unreadable():
+        return np.asarray(crop(picture, how))
+
+
+def crop_of_array(levels: NDArray[Any], how: Preprocess) -> NDArray[np.uint8]:
+    """The same of an array in RGB. Raises UnreadablePictureError unless it is (H, W, 3) uint8."""
+    if levels.dtype != np.uint8 or levels.ndim != 3 or levels.shape[2] != 3 or not levels.size:
+        raise UnreadablePictureError(f"an array {levels.shape} of {levels.dtype}, not (H, W, 3) of uint8")
+    return crop_of_image(Image.fromarray(np.ascontiguousarray(levels)), how)
+
+
+def is_image(picture: object) -> bool:
+    """Whether it is one of Pillow's."""
+    return isinstance(picture, Image.Image)
 
 
 def view(plain: NDArray[np.uint8], draw: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -7,29 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..clip.bundle import Bundle
-from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
-from ..memory.budget import budget_of, machine_for
-from ..memory.plan import plan_images
-from ..pictures.encode import encode_files
 from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import caller_of
-from ..search.losses import softmax
-from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt
 from ..wording import counted
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """image: the picture's path as it was given; labels: the likeliest first; scores: their probabilities."""
-
-    image: str
-    labels: tuple[str, ...]
-    scores: tuple[float, ...]
+from .classifier import Classifier, Prediction
 
 
 @dataclass(frozen=True)
@@ -84,18 +67,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
     caller = caller_of(request.on_progress, request.stop)
     if request.top < 1:
         raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
-    check_threads(request.threads)
     images = [Path(image) for image in request.pictures]
-    bundle, prompt = Bundle.open(Path(request.bundle)), load_prompt(Path(request.prompt))
-    check_fits(Path(request.prompt), prompt, bundle)
-    use = checked_use(request.use, prompt, Path(request.prompt))
-    machine = machine_for(bundle, request.threads, request.memory_budget)
-    budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
-    if budget.note:
-        caller.say(f"note: {budget.note}")
-    threads = request.threads or machine.cores
-    plan = plan_images(bundle.manifest, threads, budget, prompt_bytes=prompt.n_bytes)
-    budget.require_floor()
     passed_over = Skipped()
     skipped: list[SkippedPicture] = []
     n_labelled = 0
@@ -104,16 +76,21 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
         passed_over.add(path, reason)
         skipped.append(SkippedPicture(str(path), reason))
 
-    for numbers, features in encode_files(bundle, images, skip, plan):
-        logits = prompt.logits(features, bundle.manifest.logit_scale, use)
-        for i, row in zip(numbers, softmax(logits), strict=True):
-            best = np.argsort(-row, kind="stable")[: request.top]
-            labels = tuple(prompt.class_names[k] for k in best)
-            yield Prediction(str(images[i]), labels, tuple(float(row[k]) for k in best))
-        n_labelled += len(numbers)
-        caller.raise_if_stopped(
-            f"{n_labelled} of {counted(len(images), 'picture')} labelled. Type the same command again"
-        )
+    with Classifier(
+        request.bundle,
+        request.prompt,
+        use=request.use,
+        threads=request.threads,
+        memory_budget=request.memory_budget,
+    ) as classifier:
+        for note in classifier.notes:
+            caller.say(f"note: {note}")
+        for batch in classifier.files(images, skip, request.top):
+            yield from batch
+            n_labelled += len(batch)
+            caller.raise_if_stopped(
+                f"{n_labelled} of {counted(len(images), 'picture')} labelled. Type the same command again"
+            )
     yield from skipped
     for line in passed_over.lines():
         caller.say(line)

@@ -6,10 +6,12 @@ pictures, and keep nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,28 +111,65 @@ def encoded_journal(work: WorkFolder, key: str, n_rows: int, plan: ImagePlan, em
     return work.journal(work.encoded, key, largest, fits)
 
 
-def encode_files(
-    bundle: Bundle, files: Iterable[Path], on_skipped: Callable[[Path, str], None], plan: ImagePlan
-) -> Iterator[tuple[list[int], Floats]]:
-    """Encode pictures batch by batch: yields (their numbers in `files`, unit features (B, E)).
+class Encoder:
+    """An open image tower that encodes pictures, and keeps nothing. A context manager.
 
-    on_skipped: is told every picture that cannot be read, and why
+    Several threads may use it; one batch at a time goes through the tower.
     """
-    how = bundle.manifest.preprocess
-    with ImageTower(bundle, plan) as tower:
+
+    def __init__(self, bundle: Bundle, plan: ImagePlan):
+        self._how, self._plan = bundle.manifest.preprocess, plan
+        self._tower = ImageTower(bundle, plan)
+        self._lock = threading.Lock()
+
+    def files(
+        self, files: Iterable[Path], on_skipped: Callable[[Path, str], None]
+    ) -> Iterator[tuple[list[int], Floats]]:
+        """Encode files batch by batch: yields (their numbers in `files`, unit features (B, E)).
+
+        on_skipped: is told every picture that cannot be read, and why
+        """
         numbers: list[int] = []
         crops: list[NDArray[np.uint8]] = []
         for i, path in enumerate(files):
             try:
-                crops.append(read_crop(path, how, plan.decoding_bytes))
+                crops.append(read_crop(path, self._how, self._plan.decoding_bytes))
                 numbers.append(i)
             except UnreadablePictureError as reason:
                 on_skipped(path, str(reason))
-            if len(crops) == plan.tower.batch:
-                yield numbers, tower.image_features(_pixels(crops, how, plan))
+            if len(crops) == self._plan.tower.batch:
+                yield numbers, self._features(crops)
                 numbers, crops = [], []
         if crops:
-            yield numbers, tower.image_features(_pixels(crops, how, plan))
+            yield numbers, self._features(crops)
+
+    def crops(self, crops: Sequence[NDArray[np.uint8]]) -> Floats:
+        """Crops (N of them, see preprocess.crop) -> unit features (N, E), in the same batches as files."""
+        size = self._plan.tower.batch
+        batches = [crops[start : start + size] for start in range(0, len(crops), size)]
+        return np.concatenate([self._features(batch) for batch in batches])
+
+    def _features(self, crops: Sequence[NDArray[np.uint8]]) -> Floats:
+        with self._lock:
+            return self._tower.image_features(_pixels(crops, self._how, self._plan))
+
+    def close(self) -> None:
+        """Free the tower's memory."""
+        self._tower.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+def encode_files(
+    bundle: Bundle, files: Iterable[Path], on_skipped: Callable[[Path, str], None], plan: ImagePlan
+) -> Iterator[tuple[list[int], Floats]]:
+    """As Encoder.files, with a tower that is open only meanwhile."""
+    with Encoder(bundle, plan) as encoder:
+        yield from encoder.files(files, on_skipped)
 
 
 def _batches(n_rows: int, plan: ImagePlan) -> list[range]:
@@ -152,7 +191,7 @@ def _require_one_answer(tower: ImageTower, pixels: Floats) -> None:
         )
 
 
-def _pixels(crops: list[NDArray[np.uint8]], how: Preprocess, plan: ImagePlan) -> Iterable[Floats]:
+def _pixels(crops: Sequence[NDArray[np.uint8]], how: Preprocess, plan: ImagePlan) -> Iterable[Floats]:
     """A batch of crops as micro-batches of pixels, each made when its turn comes."""
     size = plan.tower.micro_batch
     return (to_pixels(np.stack(crops[i : i + size]), how) for i in range(0, len(crops), size))

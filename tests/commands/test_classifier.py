@@ -1,0 +1,70 @@
+"""`Classifier`: what predict says, for whatever a program has as a picture, with all opened once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sharpzo_edge import Classifier, ImagesError, UsageError, predict, tune
+from sharpzo_edge.demo import BUNDLE, TASKS
+
+PICTURES = sorted((TASKS / "subgroups" / "test").glob("*/*.png"))[::9]
+
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("classifier") / "prompt.safetensors"
+    tune(BUNDLE, TASKS / "subgroups" / "train", path, preset="head", shots=4, val=0)
+    return path
+
+
+def test_files_in_the_same_batches_have_predicts_bits(prompt):
+    expected = predict(PICTURES, BUNDLE, prompt, top=10).predictions
+    with Classifier(BUNDLE, prompt) as classify:
+        assert tuple(classify(PICTURES, top=10)) == expected
+        assert classify([]) == [] and len(classify.labels) == 10
+
+
+def test_a_path_an_image_and_an_array_are_one_picture(prompt):
+    with Classifier(BUNDLE, prompt) as classify:
+        together = classify(PICTURES, top=10)
+        for path, whole in zip(PICTURES[:4], together, strict=False):
+            with Image.open(path) as image:
+                rgb = np.asarray(image.convert("RGB"))
+                answers = [classify(str(path), top=10), classify(image, top=10), classify(rgb, top=10)]
+            assert [answer.image for answer in answers] == [str(path), "", ""]
+            for answer in answers:
+                assert answer.labels == whole.labels
+                np.testing.assert_allclose(answer.scores, whole.scores, rtol=0, atol=1e-6)
+
+
+def test_threads_get_the_answers_of_one(prompt):
+    with Classifier(BUNDLE, prompt) as classify, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(classify, PICTURES)) == [classify(path) for path in PICTURES]
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)]
+)
+def test_an_array_of_another_kind_is_refused(prompt, picture):
+    with (
+        Classifier(BUNDLE, prompt) as classify,
+        pytest.raises(ImagesError, match=r"not \(H, W, 3\) of uint8"),
+    ):
+        classify(picture)
+
+
+def test_what_is_no_picture_is_refused_with_what_is(prompt, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    with Classifier(BUNDLE, prompt) as classify:
+        with pytest.raises(ImagesError, match=r"notes.txt cannot be used: not a picture"):
+            classify([PICTURES[0], tmp_path / "notes.txt"])
+        with pytest.raises(UsageError, match="A int is no picture"):
+            classify(3)
+        assert classify(PICTURES[0]).labels  # it is none the worse
+    with pytest.raises(ValueError, match="closed"):
+        classify(PICTURES[0])
