@@ -246,6 +246,8 @@ class PageRequest(Call):
     memory_budget: str | None = option(
         "The most memory that a run may ever hold, and the helper of the page.", default=None
     )
+
+
 def typed(command: str, asked: Any) -> str:
     """A command as it could be typed for a request: its options that are not the defaults."""
     words = ["sharpzo-edge", command]

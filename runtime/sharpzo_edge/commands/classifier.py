@@ -127,11 +127,11 @@ class Classifier:
         except UnreadablePictureError as error:
             raise ImagesError(
                 f"The picture {_path_of(picture) or 'that was given'} cannot be used: {error}. JPEG, PNG and "
-                f"Pillow's other formats are allowed. Give another one"
+                f"Pillow's other formats are allowed. Try another one"
             ) from error
         raise UsageError(
             f"A {type(picture).__name__} is no picture. It takes a path, a Pillow image, or an array "
-            f"(H, W, 3) of uint8. Give one of them"
+            f"(H, W, 3) of uint8. Try one of these"
         )
 
     def _predictions(self, features: Floats, images: Iterable[str], top: int) -> Iterator[Prediction]:

@@ -191,7 +191,7 @@ class Labels:
         if name.casefold() in taken:
             raise UsageError(
                 f"There is a {shown(taken[name.casefold()])} already. Every class needs a name of its own. "
-                f"Move the pictures there, or type another name"
+                f"Type another name, or move the pictures there"
             )
         return name
 
@@ -290,7 +290,7 @@ class Labels:
         if not _is_folder(folder):
             raise UsageError(
                 f"{folder} is no folder of its own, but a link or a file. The page keeps files there. "
-                f"Move it away, and try again"
+                f"Move it away. Try again then"
             )
         return folder
 
@@ -378,5 +378,5 @@ def refused(verb: str, path: Path, error: OSError) -> SharpzoError:
     advice = "Free some space" if error.errno in DISK_FULL else "Check the disk or card, and its permissions"
     return SharpzoError(
         f"Cannot {verb} {shown(str(path))}: {error.strerror or error}. The folder must be there, be writable "
-        f"and have room. Nothing is lost: what was there before is where it was. {advice}, and try again"
+        f"and have room. Nothing is lost: what was there before is where it was. {advice}. Try again then"
     )

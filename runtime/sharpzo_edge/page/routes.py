@@ -234,7 +234,7 @@ class Routes:
         """Label one picture, which is not kept."""
         if not self._page.run.output.exists():
             raise UsageError(
-                "There is no tuned prompt yet. Labels come from one. Go to Tune, and start a run"
+                "There is no tuned prompt yet. Labels come from one. Begin a run on the Tune tab"
             )
         uploads = self._page.labels.own_folder("uploads")
         found: list[Sent] = []
@@ -245,7 +245,7 @@ class Routes:
             if not found or found[0].path is None:
                 raise UsageError(
                     f"This cannot be tried: {found[0].reason if found else 'no picture was sent'}. "
-                    f"It takes a picture. Choose another one"
+                    f"It takes a picture. Try another one"
                 )
             answer = await self._page.worker.ask(
                 "predict",
@@ -309,7 +309,8 @@ async def _form(request: Request) -> dict[str, str]:
             return {name: value for name, value in found.items() if isinstance(value, str)}
     except HTTPException as error:
         raise UsageError(
-            f"The form cannot be read: {error.detail}. Load the page again, and repeat it"
+            f"The form cannot be read: {error.detail}. It takes a few short fields. Load the page anew. Try "
+            f"again then"
         ) from error
 
 

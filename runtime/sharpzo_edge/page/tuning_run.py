@@ -103,8 +103,8 @@ class TuningRun:
         """
         if self.pid is not None:
             raise UsageError(
-                "A run is at work on this prompt already. One at a time may tune into a file. Stop it, or "
-                "wait until it has ended"
+                "A run is at work on this prompt already. One at a time may tune into a file. Try "
+                "again when it has ended, or stop it"
             )
         self._labels.tidy_words()
         self.error, self.status = "", ""

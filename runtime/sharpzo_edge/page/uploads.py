@@ -182,5 +182,5 @@ def told(sent: Sent) -> dict[str, str]:
 def not_a_form() -> UsageError:
     return UsageError(
         "What was sent is no whole form with pictures. The page sends multipart/form-data, up to its end. "
-        "What was whole before is kept: load the page again, and send the rest"
+        "What was whole before is kept. Load the page anew. Try again with the rest"
     )
