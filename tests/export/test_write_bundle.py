@@ -67,14 +67,18 @@ def test_nothing_of_this_machine(exported, recipe):
 
 @each_way_and_packed
 def test_opset_ir_and_inputs_are_what_old_runtimes_read(exported, recipe, weights):
-    """ONNX's own operators, and for packed weights one of onnxruntime's, which leaves activations alone."""
+    """ONNX's own operators, and two of onnxruntime's: for packed weights, which leaves activations alone, and
+    for tangents in 8 bits.
+    """
     it = exported(recipe, weights)
     for name, model in graphs(it.bundle).items():
         assert model.ir_version == 9, name
         assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", 20)], name
-        packed = [node for node in model.graph.node if node.domain]
-        assert {(node.domain, node.op_type) for node in packed} <= {("com.microsoft", "MatMulNBits")}, name
-        for node in packed:
+        foreign = [node for node in model.graph.node if node.domain]
+        assert {node.domain for node in foreign} <= {"com.microsoft"}, name
+        kinds = {node.op_type for node in foreign} - {"MatMulNBits"}
+        assert kinds == ({"MatMulIntegerToFloat"} if name.endswith("_int8.onnx") else set()), name
+        for node in (node for node in foreign if node.op_type == "MatMulNBits"):
             attributes = {a.name: a.i for a in node.attribute}
             assert attributes["accuracy_level"] == 1 and weights == f"int{attributes['bits']}"
         onnx.checker.check_model(it.bundle.path(name))
@@ -110,7 +114,7 @@ def streamed(tower):
 def test_weights_of_a_step_are_contiguous_and_page_aligned(exported, recipe, weights):
     """So that a step's weights are one read."""
     manifest = exported(recipe, weights).bundle.manifest
-    for step in (*streamed(manifest.text), *streamed(manifest.image)):
+    for step in itertools.chain(*map(streamed, (manifest.text, manifest.text.tangents, manifest.image))):
         assert step.weights[0].offset % 4096 == 0
         for tensor, following in itertools.pairwise(step.weights):
             assert tensor.offset % 64 == 0
