@@ -93,7 +93,7 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
     header = (
         "board",
         "model",
-        "a query of 10 classes, a direction",
+        "a query of 10 classes",
         "a direction",
         "a picture",
         "peak, plan",
@@ -112,10 +112,6 @@ def _figures(figures: list[dict[str, Any]]) -> list[str]:
         for f in figures
     ]
     return markdown_table(header, rows)
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{1000 * seconds:.1f} ms"
 
 
 def _celsius(figures: dict[str, Any]) -> list[float | None]:
