@@ -22,6 +22,7 @@ OURS = ("sharpzo_edge", "sharpzo_export")
 PACKAGE_OF = {"PIL": "pillow", "open_clip": "open_clip_torch"}  # others are named like their module
 IMPORT = re.compile(r"\s*(?:from|import) (\w+)")
 LONGEST_SAID = 300
+IMPORTER = "<frozen importlib"
 OWN_FILES = "/proc/self/fd"
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"  # a variable of the environment; see clip/quiet_onnxruntime
 # In what a loader says when a library finds no memory.
@@ -64,9 +65,10 @@ def not_as_installed(why: str) -> SharpzoError:
 
 def is_of_a_library(error: BaseException) -> bool:
     """Whether an error that a function has caught was raised while a module was imported, or lacks a part."""
-    frames = traceback.walk_tb(error.__traceback__)
-    is_importing = any(frame.f_code.co_name == "<module>" for frame, _ in frames)
-    return is_importing or isinstance(error, ImportError) or _module_without(error) is not None
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_importing = any(c.co_name == "<module>" or c.co_filename.startswith(IMPORTER) for c in codes)
+    is_unreadable = isinstance(error, (ImportError, SyntaxError))  # Python leaves out where it came from
+    return is_importing or is_unreadable or _module_without(error) is not None
 
 
 def not_imported(error: Exception) -> SharpzoError:

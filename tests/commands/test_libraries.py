@@ -127,12 +127,13 @@ def test_what_a_librarys_function_imports_is_named() -> None:
         assert str(not_imported(error)).startswith("The library none_such cannot be imported")
 
 
-def test_a_damaged_file_of_ours_is_not_a_librarys_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["printing.py", "cli.py", "wording.py"])
+def test_a_damaged_file_of_ours_is_not_a_librarys_fault(name: str, tmp_path: Path) -> None:
     made = tmp_path / "sharpzo_edge"
     made.mkdir()
     for path in (RUNTIME / "sharpzo_edge").iterdir():
         (made / path.name).symlink_to(path)
-    (made / "printing.py").unlink()
-    (made / "printing.py").write_bytes(bytes(100))
+    (made / name).unlink()
+    (made / name).write_bytes(bytes(100))
     told, _ = end_of(Path(sys.executable), tmp_path, "inspect", BUNDLE)
     assert "A file of sharpzo-edge itself is not as it was installed: " in told and "wheel" in told
