@@ -438,8 +438,10 @@ def main() -> None:
         )
         _fail(error, text, 1)
     except Exception as error:
-        if is_of_a_library(error):
-            _fail(error, str(not_imported(error)), 1)
+        # click makes an Abort of the EOFError that a file which was cut off raises
+        real = error.__cause__ if isinstance(error, typer.Abort) else error
+        if isinstance(real, Exception) and is_of_a_library(real):
+            _fail(real, str(not_imported(real)), 1)
         text = (
             f"Something went wrong that should not: {type(error).__name__}: {error}. This is a defect of "
             f"sharpzo-edge, please report it. SHARPZO_DEBUG=1 before the command shows where"
