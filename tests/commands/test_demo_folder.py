@@ -50,7 +50,7 @@ def test_a_temporary_folder_that_refuses_is_a_sentence(number: int, monkeypatch)
 def test_a_temporary_folder_that_gets_full_is_a_sentence(tmp_path: Path, monkeypatch) -> None:
     """There is no --output to choose another place with."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(files, "os", disk.FailingOs(12, disk.full_disk))
+    monkeypatch.setattr(files, "os", disk.FailingOs(12, disk.full_disk, lasts=True))
     with pytest.raises(SharpzoError, match=SAYS) as error:
         demo()
     assert "No space left" in str(error.value) and "--output" not in str(error.value)
