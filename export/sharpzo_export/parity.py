@@ -43,7 +43,7 @@ TOLERANCES = {
     "class_features": 1e-4,
     "class_features_streamed": 1e-4,
     "tangents_fp32": 1e-5,
-    "tangents_int8": 0.03,
+    "tangents_int8": 0.1,  # it adds up: 0.03 over 12 random blocks. A wrong graph is off by 1
 }
 N_DIRECTIONS = 3
 CHUNK_ROWS = 32  # so few that the names take several runs
