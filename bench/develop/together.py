@@ -1,11 +1,10 @@
 """Prompt and head tuned together, on the development set: does a prompt learn what the head lacks?
 
-    python -m develop.together --work DIR [--seeds 0]
+    python -m develop.together --work DIR [--models NAME ...] [--tasks NAME ...] [--seeds 0]
 
 The loss of both stages is that of the prompt's logits and the head's together. The head is fitted to the
 words and all drawn pictures, and answers for each shot as if that one were left out. Every run has the same
-limit of queries. Runs that are in DIR/together already are kept. Writes bench/results/develop/together.json,
-and a table of docs/development.md.
+limit of queries. Runs that are in DIR/together already are kept. Prints the table of docs/development.md.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accuracy.harness.runs import bootstrap
-from shared.machine import ROOT, describe_machine, one_line
-from shared.pages import keep_results, markdown_table, replace_between
+from shared.pages import markdown_table
 from sharpzo_edge.heads import gaussian, kernel
 from sharpzo_edge.heads.fit import best_head
 from sharpzo_edge.heads.gaussian import Gaussian
@@ -45,8 +43,6 @@ from sharpzo_edge.types import Doubles, Floats, LabelledFeatures, joined
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
 
-PAGE = ROOT / "docs" / "development.md"
-RESULTS = ROOT / "bench" / "results" / "develop" / "together.json"
 QUERIES = 2_000
 SPLITS = ((16, 4), (4, 4))  # shots and validation pictures a class
 
@@ -63,6 +59,7 @@ class Candidate:
 
 
 ALONE = "the prompt alone"
+TOGETHER, AGAIN = "together", "a head on it"  # as they were tuned; a head that is fitted to the tuned prompt
 CANDIDATES = {
     ALONE: Candidate(0.0),
     "and 0.3 of the head": Candidate(0.3),
@@ -239,8 +236,8 @@ def run(job: Job) -> dict[str, Any]:
         "queries": spent,
         "head": right(by_head),
         "prompt": right(by_prompt),
-        "together": right(together),
-        "a head on it": right(again.head.logits(F, T, scale)) if again else right(by_prompt),
+        TOGETHER: right(together),
+        AGAIN: right(again.head.logits(F, T, scale)) if again else right(by_prompt),
     }
 
 
@@ -253,62 +250,54 @@ def kept(job: Job) -> dict[str, Any]:
     return found
 
 
-WAYS = ("prompt", "together", "a head on it")
-
-
-def figures(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Split -> candidate -> mean accuracies, and what each way gains over the head alone (95 %)."""
-    found: dict[str, Any] = {}
-    for shots, n_val in SPLITS:
-        for name in CANDIDATES:
-            own = [r for r in runs if (r["shots"], r["n_val"], r["candidate"]) == (shots, n_val, name)]
-            if own:
-                found.setdefault(f"{shots} + {n_val}", {})[name] = {
-                    "runs": len(own),
-                    **{w: round(100 * float(np.mean([r[w] for r in own])), 2) for w in ("head", *WAYS)},
-                    **{f"{w} less head": gain(own, w) for w in WAYS},
-                }
-    return found
-
-
-def gain(runs: Sequence[dict[str, Any]], way: str) -> list[float]:
-    return [round(each, 2) for each in bootstrap([100 * (r[way] - r["head"]) for r in runs])]
-
-
-def write_page(results: dict[str, Any]) -> None:
+def table(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """By how many points a way is better than the head alone, and than a head on the prompt that was tuned
+    alone: the mean over draws that have all candidates, and its 95 % interval.
+    """
+    draws: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for r in runs:
+        key = r["model"], r["task"], r["shots"], r["n_val"], r["seed"]
+        draws.setdefault(key, {})[r["candidate"]] = r
     rows = []
-    for split, of_split in results["splits"].items():
-        for name, each in of_split.items():
-            ways = WAYS if name != ALONE else (WAYS[0], WAYS[2])  # nothing is added to it
-            cells = [
-                f"{each[w]:.1f}, {{:+.1f}} ({{:+.1f}} to {{:+.1f}})".format(*each[f"{w} less head"])
-                if w in ways
-                else ""
-                for w in WAYS
-            ]
-            rows.append([split, name, str(each["runs"]), f"{each['head']:.1f}", *cells])
-    header = ["shots + validation", "the loss is of", "runs", "the head alone"]
-    header += ["the tuned prompt alone", "both as they were tuned", "a head on the tuned prompt"]
-    lines = [*markdown_table(header, rows), "", one_line(results["machine"])]
-    replace_between(PAGE, "together", "\n".join(lines))
+    for split, name in itertools.product(SPLITS, CANDIDATES):
+        own = [draw for key, draw in draws.items() if key[2:4] == split and draw.keys() == CANDIDATES.keys()]
+
+        def gain(way: str, other: str, than: str, own: list[Any] = own, name: str = name) -> str:
+            pairs = [100 * (draw[name][way] - draw[than][other]) for draw in own]
+            return "{:+.1f} ({:+.1f} to {:+.1f})".format(*bootstrap(pairs))
+
+        if not own:
+            continue
+        if name == ALONE:
+            cells = ["", gain(AGAIN, "head", ALONE), "", ""]
+        else:
+            cells = [gain(way, "head", name) for way in (TOGETHER, AGAIN)]
+            cells += [gain(way, AGAIN, ALONE) for way in (TOGETHER, AGAIN)]
+        rows.append(["{} + {}".format(*split), name, str(len(own)), *cells])
+    header = ["shots + validation", "the loss is of", "draws"]
+    header += [
+        f"{way}, less {than}" for than in ("the head", f"{AGAIN}, {ALONE}") for way in (TOGETHER, AGAIN)
+    ]
+    return markdown_table(header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     jobs = [
         Job(given.work, model, task, shots, n_val, candidate, seed)
         for seed, (shots, n_val), task, model, candidate in itertools.product(
-            given.seeds, SPLITS, TASKS, given.models, CANDIDATES
+            given.seeds, SPLITS, given.tasks, given.models, CANDIDATES
         )
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         runs = list(pool.map(kept, jobs))
-    write_page(keep_results({"machine": describe_machine(), "splits": figures(runs)}, RESULTS))
+    print(*table(runs), sep="\n")
 
 
 if __name__ == "__main__":
