@@ -121,12 +121,12 @@ def _waited_for(child: subprocess.Popen[bytes], job: bytes, caller: Caller) -> b
     """What it said on standard error."""
     given: bytes | None = job
     for _ in range(int(SECONDS / ASK_SECONDS)):
+        caller.raise_if_stopped(
+            "All but the report is complete. Type the same command again to have that, too"
+        )
         try:
             return child.communicate(given, timeout=ASK_SECONDS)[1]
         except subprocess.TimeoutExpired:
             given = None  # it is on its way
-        caller.raise_if_stopped(
-            "All but the report is complete. Type the same command again to have that, too"
-        )
     child.kill()
     return f"It took more than {SECONDS} seconds".encode()
