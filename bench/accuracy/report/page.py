@@ -71,6 +71,9 @@ Test accuracy in percent, 16 shots, at most {QUERIES:,} queries. In full: the me
 {{lengths}}."""
 
 OF_SHOTS = f"""\
+The runs of edge and of tune are from before tangents: they took differences of class features. With tangents
+a round takes less time ([speed.md](speed.md#directions)), and accuracies may be other ones.
+
 Test accuracy with at most {QUERIES:,} queries, of long runs the first ones. ± is over seeds, of means over
 tasks. Queries and seconds are those of a run at 16 shots."""
 
