@@ -94,7 +94,7 @@ class Classifier:
         given = pictures if is_list else (pictures,)
         if not given:
             return []
-        features = self._encoder.crops([self._crop(picture) for picture in given])
+        features = self._encoder.crops(map(self._crop, given))
         found = list(self._predictions(features, map(_path_of, given), top))
         return found if is_list else found[0]
 
@@ -143,5 +143,5 @@ class Classifier:
 
 
 def _path_of(picture: Any) -> str:
-    """ "" for what is no path."""
+    """The path as it was given; nothing for what is no path."""
     return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else ""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -143,10 +144,13 @@ class Encoder:
         if crops:
             yield numbers, self._features(crops)
 
-    def crops(self, crops: Sequence[NDArray[np.uint8]]) -> Floats:
-        """Crops (N of them, see preprocess.crop) -> unit features (N, E), in the same batches as files."""
-        size = self._plan.tower.batch
-        batches = [crops[start : start + size] for start in range(0, len(crops), size)]
+    def crops(self, crops: Iterable[NDArray[np.uint8]]) -> Floats:
+        """Crops (N > 0 of them, see preprocess.crop) -> unit features (N, E), in the same batches as files.
+
+        Each batch of crops is taken when its turn comes.
+        """
+        rest, size = iter(crops), self._plan.tower.batch
+        batches = iter(lambda: list(islice(rest, size)), [])
         return np.concatenate([self._features(batch) for batch in batches])
 
     def _features(self, crops: Sequence[NDArray[np.uint8]]) -> Floats:
