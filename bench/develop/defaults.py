@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -23,7 +23,6 @@ import numpy as np
 
 from shared.machine import ROOT, describe_machine, one_line
 from shared.pages import keep_results, markdown_table, replace_between
-from sharpzo_edge.run.files import write_json
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.tuning.answers import BOTH, HEAD, PROMPT, USES, WORDS, compare
 from sharpzo_edge.tuning.loop import Update
@@ -33,6 +32,7 @@ from sharpzo_edge.tuning.stopping import is_better
 from sharpzo_edge.types import Floats, joined
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
+from .jobs import Job, kept
 
 PAGE = ROOT / "docs" / "development.md"
 RESULTS = ROOT / "bench" / "results" / "develop" / "defaults.json"
@@ -45,22 +45,6 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "sigma0 0.44, smoothing 0": {"sigma0": 0.44, "label_smoothing": 0.0},
 }
 FIRST = next(iter(CANDIDATES))
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    work: Path
-    model: str
-    task: str
-    shots: int
-    n_val: int
-    candidate: str
-    seed: int
-
-    @property
-    def place(self) -> Path:
-        words = (self.model, self.task, str(self.shots), str(self.n_val), self.candidate, str(self.seed))
-        return self.work / "defaults" / f"{'-'.join(words).replace(' ', '_')}.json"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -104,15 +88,6 @@ def run(job: Job) -> dict[str, Any]:
         "validated": dataclasses.asdict(answers.validated),
         "by_halves": answers.by_halves,
     }
-
-
-def kept(job: Job) -> dict[str, Any]:
-    if not job.place.exists():
-        job.place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(job.place, run(job))
-        print(job.place.stem, flush=True)
-    found: dict[str, Any] = json.loads(job.place.read_text(encoding="utf-8"))
-    return found
 
 
 def mean(values: Sequence[float]) -> float:
@@ -188,7 +163,7 @@ def main() -> None:
         if candidate == FIRST or shots == SPLITS[0][0]  # elsewhere only what to use is asked
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        runs = list(pool.map(kept, jobs))
+        runs = list(pool.map(functools.partial(kept, "defaults", run), jobs))
     write_page(keep_results({"machine": describe_machine(), "splits": figures(runs)}, RESULTS))
 
 

@@ -3,9 +3,8 @@
     python -m develop.price --work DIR [--models NAME ...] [--seeds 0]
 
 A direction in 8 bits takes less time than a context, so the best shape of a round may be another. Every
-candidate runs until it has spent as much as so many contexts take; prices are those of docs/speed.md's
-machine. Runs that are in DIR/price already are kept. Writes bench/results/develop/price.json, and a table of
-docs/development.md.
+candidate runs until it has spent as much as so many contexts take, by PRICES. Runs that are in DIR/price
+already are kept. Writes bench/results/develop/price.json, and a table of docs/development.md.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,7 +21,6 @@ import numpy as np
 
 from shared.machine import ROOT, describe_machine, one_line
 from shared.pages import keep_results, markdown_table, replace_between
-from sharpzo_edge.run.files import write_json
 from sharpzo_edge.search import sketched_descent
 from sharpzo_edge.search.losses import logits_of
 from sharpzo_edge.tuning.loop import Update
@@ -32,10 +29,12 @@ from sharpzo_edge.tuning.presets import EDGE
 from sharpzo_edge.tuning.stopping import is_better
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned
+from .jobs import Job, kept
 
 PAGE = ROOT / "docs" / "development.md"
 RESULTS = ROOT / "bench" / "results" / "develop" / "price.json"
-# In units of a context's pass: a direction, and the pass that a sketch's directions share.
+# In units of a context's pass: a direction (measured of bare graphs), and the pass that a sketch's directions
+# share (a guess, which whole towers do not reach: docs/speed.md).
 PRICES = {"int8": (0.42, 1.3), "none": (1.0, 0.0)}
 MOMENTS = (250, 500, 1_000)
 SPLITS = ((16, 4), (4, 4))  # shots and validation pictures a class
@@ -75,15 +74,13 @@ class Meter:
         return mock.patch.multiple(objective, class_features=metered_features, tangents=metered_tangents)
 
 
-def run(
-    work: Path, model: str, task: str, shots: int, n_val: int, candidate: str, seed: int
-) -> dict[str, Any]:
+def run(job: Job) -> dict[str, Any]:
     """The best evaluation by validation at each moment: its loss on the shots, and its test accuracy."""
-    found = drawn(work, model, task, seed)
-    parts = slice(0, shots), slice(shots, shots + n_val)
+    found = drawn(job.work, job.model, job.task, job.seed)
+    parts = slice(0, job.shots), slice(job.shots, job.shots + job.n_val)
     train, val = (pictures_of(found.classes, [part] * len(found.classes)) for part in parts)
     scale, test = found.bundle.manifest.logit_scale, found.tests["test"]
-    changes = dict(CANDIDATES[candidate])
+    changes = dict(CANDIDATES[job.candidate])
     trials = changes.pop("trials", FOUR)
     changes = dict[str, Any](tangents="int8", patience=0) | changes
     settings = dataclasses.replace(EDGE, **changes)
@@ -103,7 +100,7 @@ def run(
         mock.patch.object(sketched_descent, "FACTORS", trials),
         contextlib.suppress(SpentError),
     ):
-        tuned(found.bundle, found.task.class_names, settings, train, val, seed, None, see)
+        tuned(found.bundle, found.task.class_names, settings, train, val, job.seed, None, see)
 
     def accuracy(e: Evaluation) -> float:
         logits = logits_of(test.features[:], e.class_features, scale)
@@ -119,23 +116,12 @@ class SpentError(Exception):
     """The last moment has passed."""
 
 
-def kept(work: Path, *job: Any) -> dict[str, Any]:
-    place = work / "price" / f"{'-'.join(map(str, job)).replace(' ', '_').replace('/', '_')}.json"
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, run(work, *job))
-        print(place.stem, flush=True)
-    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return found
-
-
-def figures(runs: dict[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]]:
+def figures(runs: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     """For each split and candidate the means over models, tasks and seeds."""
     rows = []
     for (shots, n_val), candidate in itertools.product(SPLITS, CANDIDATES):
-        some = [
-            r for (_, _, *split, name, _), r in runs.items() if (split, name) == ([shots, n_val], candidate)
-        ]
+        wanted = shots, n_val, candidate
+        some = [found for job, found in runs.items() if (job.shots, job.n_val, job.candidate) == wanted]
         row: dict[str, Any] = {"split": f"{shots} + {n_val}", "candidate": candidate, "runs": len(some)}
         for most in map(str, MOMENTS):
             row[f"test at {most}"] = round(100 * float(np.mean([r["test"][most] for r in some])), 2)
@@ -170,12 +156,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     jobs = [
-        (model, task, shots, n_val, candidate, seed)
+        Job(given.work, model, task, shots, n_val, candidate, seed)
         for seed, (shots, n_val), task, model, candidate in itertools.product(
             given.seeds, SPLITS, given.tasks, given.models, CANDIDATES
         )
     ]
-    runs = {job: kept(given.work, *job) for job in jobs}
+    runs = {job: kept("price", run, job) for job in jobs}
     found = {"machine": describe_machine(), "models": list(given.models), "rows": figures(runs)}
     write_page(keep_results(found, RESULTS))
 

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -32,7 +31,6 @@ from sharpzo_edge.heads.head import Head
 from sharpzo_edge.heads.kernel import Kernel
 from sharpzo_edge.heads.leave_one_out import Group, Pictures
 from sharpzo_edge.heads.ridge import Ridge
-from sharpzo_edge.run.files import write_json
 from sharpzo_edge.search.losses import FeatureLoss, Score, cross_entropies, logits_of
 from sharpzo_edge.tuning.loop import Update
 from sharpzo_edge.tuning.methods import EdgeMethod
@@ -42,6 +40,7 @@ from sharpzo_edge.tuning.settings import EdgeSettings
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures, joined
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
+from .jobs import Job, kept
 
 QUERIES = 2_000
 SPLITS = ((16, 4), (4, 4))  # shots and validation pictures a class
@@ -165,22 +164,6 @@ def _group_of(head: Head, pictures: Pictures) -> Group:
     return regression.at(numbers["penalty"], (numbers["base"],))
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    work: Path
-    model: str
-    task: str
-    shots: int
-    n_val: int
-    candidate: str
-    seed: int
-
-    @property
-    def place(self) -> Path:
-        words = (self.model, self.task, str(self.shots), str(self.n_val), self.candidate, str(self.seed))
-        return self.work / "together" / f"{'-'.join(words).replace(' ', '_')}.json"
-
-
 def run(job: Job) -> dict[str, Any]:
     """One tune, and test accuracies: of the head, of the tuned prompt, of both as they were tuned, and of a
     head that is fitted to the tuned prompt.
@@ -241,15 +224,6 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def kept(job: Job) -> dict[str, Any]:
-    if not job.place.exists():
-        job.place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(job.place, run(job))
-        print(job.place.stem, flush=True)
-    found: dict[str, Any] = json.loads(job.place.read_text(encoding="utf-8"))
-    return found
-
-
 def table(runs: Sequence[dict[str, Any]]) -> list[str]:
     """By how many points a way is better than the head alone, and than a head on the prompt that was tuned
     alone: the mean over draws that have all candidates, and its 95 % interval.
@@ -296,7 +270,7 @@ def main() -> None:
         )
     ]
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        runs = list(pool.map(kept, jobs))
+        runs = list(pool.map(functools.partial(kept, "together", run), jobs))
     print(*table(runs), sep="\n")
 
 
