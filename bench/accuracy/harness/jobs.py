@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.tuning.presets import PRESETS, settings_for
 
 from ..methods.all_methods import METHODS
@@ -65,7 +67,7 @@ def shots_of(method: Method, task: str, first_task: str) -> tuple[int, ...]:
     for every query has the first one.
     """
     if method.name in ABLATIONS:
-        return (MOST_SHOTS,) * (task in ablations.TASKS)
+        return (MOST_SHOTS,) * ablations.is_run_on(method.name, task)
     if method.kind == "picture":
         return (MOST_SHOTS,) * (task == first_task)
     return SHOTS
@@ -74,7 +76,7 @@ def shots_of(method: Method, task: str, first_task: str) -> tuple[int, ...]:
 def budget_of(method: str, shots: int, is_small: bool) -> int:
     """is_small: whether the task is one of those with fewest classes."""
     if method in ABLATIONS:
-        return ablations.QUERIES
+        return ablations.queries_of(method)
     return FULL if method in RUN_IN_FULL and shots == MOST_SHOTS and is_small else QUERIES
 
 
@@ -115,8 +117,15 @@ def paper_values(task: str) -> dict[str, Any]:
 
 
 def made_with(job: Job, settings: Mapping[str, Any], bundle: str) -> dict[str, Any]:
-    """What a result must agree in to be this job's."""
+    """What a result must agree in to be this job's. bundle: from model_checksum"""
     return {"settings": dict(settings), "max_queries": job.max_queries, "bundle": bundle}
+
+
+def model_checksum(bundle: Bundle) -> str:
+    """Of what decides the numbers: both towers' weights, and the vocabulary. Tangents leave it as it is."""
+    manifest = bundle.manifest
+    names = manifest.text.data, manifest.image.data, "token_embedding.npy", "bpe.txt.gz"
+    return hashlib.sha256("".join(manifest.files[name].sha256 for name in names).encode()).hexdigest()
 
 
 def is_done(path: Path, wanted: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, context_from_words
 from sharpzo_edge.clip.sessions import onnxruntime_version
+from sharpzo_edge.clip.tower_plan import Tangents
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.memory.budget import budget_of
@@ -84,7 +85,8 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
     splits = task.splits if with_tests else {}
     tests = {name: TestSet(seen(split.files), split.among) for name, split in splits.items()}
     lengths = tuple(map(len, checked_token_ids(bundle, task.class_names, len(context))))
-    work = Work(name_lengths=lengths, n_context=len(context), threads=1)
+    tangents: Tangents | None = {"int8": "int8", "fp32": "fp32"}.get(settings.get("tangents", ""))
+    work = Work(name_lengths=lengths, n_context=len(context), threads=1, tangents=tangents)
     plan = plan_text(bundle.manifest, work, budget_of(None, onnxruntime_version()))
     with TextTower(bundle, plan) as tower:
         problem = Problem(
@@ -100,6 +102,7 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
             threads=1,
             pixels=lambda: pixels_of(bundle, shots_files).features[:],
             template=task.template,
+            tangents=tangents is not None,
         )
         judge = pixels_of(bundle, val_files) if changes_pictures else val
         method.load(bundle)

@@ -34,6 +34,7 @@ from .jobs import (
     is_done,
     made_with,
     matching,
+    model_checksum,
     settings_of,
 )
 from .one_run import Place, keep_counts, opened, prepare, run_job, run_point
@@ -64,7 +65,7 @@ def choose(place: Place, results: Path, only: dict[str, list[str]], n: int, max_
         "shots": MOST_SHOTS,
         "seed": CHOOSE_SEED,
         "max_queries": limit,
-        "bundle": bundle.checksum,
+        "bundle": model_checksum(bundle),
     }
     stored = read_chosen(results)
     methods = stored.get("methods", {}) if {k: stored.get(k) for k in about} == about else {}
@@ -118,7 +119,7 @@ def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) 
     todo = []
     for job in runnable(jobs):
         settings = settings_of(job, methods)
-        if not is_done(job.path(results), made_with(job, settings, bundle.checksum)):
+        if not is_done(job.path(results), made_with(job, settings, model_checksum(bundle))):
             todo.append((job, settings))
     print(f"{len(jobs)} runs, of which {len(todo)} are to do", flush=True)
     if not todo:
@@ -138,7 +139,7 @@ def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) 
             continue
         path = job.path(results)
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {key: getattr(job, key) for key in KEYS} | made_with(job, settings, bundle.checksum)
+        about = {key: getattr(job, key) for key in KEYS} | made_with(job, settings, model_checksum(bundle))
         write_json(path, {**about, "commit": machine["commit"], **result})
     return failed
 

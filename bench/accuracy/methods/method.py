@@ -35,6 +35,7 @@ class Problem:
     train, val: unit image features of the shots, and of further pictures to choose by
     threads: for a tower that a method opens itself
     pixels:  (N, 3, H, W) of the shots, normalised for the image tower, for methods that change pictures
+    tangents: whether the tower computes them
     template: the task's own, for methods that tune no prompt
     """
 
@@ -50,6 +51,7 @@ class Problem:
     threads: int = 0
     pixels: Callable[[], Floats] | None = None
     template: str = ""
+    tangents: bool = False
 
     @property
     def logit_scale(self) -> float:
@@ -71,7 +73,9 @@ class Problem:
     def objective_of(self, context: Floats, A: Floats) -> Objective:
         """The same for another initial context (m, D), and any A (m D, d)."""
         prompts = class_prompts(self.bundle, self.class_names, len(context))
-        return Objective(self.tower, prompts, context, A, self.train, self.logit_scale, self.batch)
+        return Objective(
+            self.tower, prompts, context, A, self.train, self.logit_scale, self.batch, self.tangents
+        )
 
     def spelt_out(self) -> Problem:
         """The same with the task's template instead of the initial words, if it has one.

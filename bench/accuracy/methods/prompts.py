@@ -67,7 +67,11 @@ def paper(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> It
 
 
 # All of them, so that a run tells what it was made with when the preset has changed.
-EDGE_SETTINGS = {name: value for name, value in dataclasses.asdict(EDGE).items() if name not in NOT_OPTIONS}
+# Tangents in 8 bits, as on a processor that `auto` takes them on.
+EDGE_SETTINGS = {
+    **{name: value for name, value in dataclasses.asdict(EDGE).items() if name not in NOT_OPTIONS},
+    "tangents": "int8",
+}
 
 
 def edge(problem: Problem, max_queries: int, settings: Mapping[str, Any]) -> Iterator[Moment]:
