@@ -19,7 +19,8 @@ def test_the_papers_length_is_run_where_classes_are_fewest() -> None:
     found = all_jobs(tasks)
     full = {(job.method, job.task, job.shots) for job in found if job.max_queries == FULL}
     assert full == {(m, t, 16) for m in ("paper", "released") for t in ("subgroups", "digits", "textile")}
-    assert {job.max_queries for job in found} == {FULL, QUERIES, ablations.QUERIES}
+    lengths = {FULL, QUERIES, ablations.QUERIES, ablations.DIFFERENCES_QUERIES}
+    assert {job.max_queries for job in found} == lengths
     assert len({job.path(Path()) for job in found}) == len(found)
     assert {(j.task, j.shots) for j in found if j.method == "black_vip"} == {("subgroups", 16)}
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import checked_token_ids, context_from_words
@@ -21,6 +21,7 @@ from sharpzo_edge.errors import UsageError
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import Work, plan_text
 from sharpzo_edge.run.files import write_json
+from sharpzo_edge.tuning.settings import NO_TANGENTS
 from sharpzo_edge.types import LabelledFeatures
 
 from ..methods.all_methods import METHODS
@@ -85,7 +86,7 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
     splits = task.splits if with_tests else {}
     tests = {name: TestSet(seen(split.files), split.among) for name, split in splits.items()}
     lengths = tuple(map(len, checked_token_ids(bundle, task.class_names, len(context))))
-    tangents: Tangents | None = {"int8": "int8", "fp32": "fp32"}.get(settings.get("tangents", ""))
+    tangents = tangents_of(settings)
     work = Work(name_lengths=lengths, n_context=len(context), threads=1, tangents=tangents)
     plan = plan_text(bundle.manifest, work, budget_of(None, onnxruntime_version()))
     with TextTower(bundle, plan) as tower:
@@ -113,6 +114,12 @@ def measured(place: Place, job: Job, settings: dict[str, Any], with_tests: bool)
     if not moments:
         raise RuntimeError("no moment had a finite loss")
     return moments
+
+
+def tangents_of(settings: Mapping[str, Any]) -> Tangents | None:
+    """What a tower computes for a method with these settings; None: no tangents."""
+    wanted = settings.get("tangents", NO_TANGENTS)
+    return None if wanted == NO_TANGENTS else cast(Tangents, wanted)
 
 
 @functools.cache

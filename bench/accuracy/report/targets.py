@@ -9,8 +9,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from ..harness.ablations import DIFFERENCES, DIFFERENCES_QUERIES
 from ..harness.jobs import MOST_SHOTS, QUERIES, SEEDS, SHOTS
-from ..harness.runs import EDGE, NOT_RUN, Pairs, Runs, first_to_reach, in_full, paired, shift
+from ..harness.runs import (
+    EDGE,
+    NOT_RUN,
+    Pairs,
+    Runs,
+    first_to_reach,
+    in_full,
+    paired,
+    seconds_at,
+    shift,
+    until_seconds,
+)
 from ..methods.all_methods import METHODS
 from ..methods.method import IN_USE
 
@@ -108,6 +120,9 @@ def targets(runs: Runs) -> list[Target]:
     pairs = paired(runs, PAPER, EDGE_QUERIES, None, shift, in_full)
     at_least(f"{edge} less paper in full, shifted styles", pairs, 0)
 
+    before = f"edge in the seconds of {EDGE_QUERIES:,} queries with differences, less those at"
+    at_least(f"{before} {DIFFERENCES_QUERIES:,} queries", at_equal_seconds(runs), 0)
+
     tune = "tune with no options"
     for name in heads():
         for shots in reversed(SHOTS):
@@ -123,6 +138,18 @@ def targets(runs: Runs) -> list[Target]:
     pairs = paired(runs, PAPER, PROMPT, None, shift, in_full)
     at_least(f"{prompt} less paper in full, shifted styles", pairs, 0)
     return rows
+
+
+def at_equal_seconds(runs: Runs) -> Pairs:
+    """Edge within the seconds that EDGE_QUERIES take with differences, less differences at their end."""
+    found = []
+    for task in runs.tasks:
+        for seed in SEEDS:
+            ours, before = (runs.get(m, task, MOST_SHOTS, seed) for m in (EDGE, DIFFERENCES))
+            if ours and before:
+                own = until_seconds(ours, seconds_at(before, EDGE_QUERIES))
+                found.append(100 * (own["test_accuracy"] - before["best"]["test_accuracy"]))
+    return Pairs(found)
 
 
 def heads() -> list[str]:
