@@ -62,6 +62,7 @@ class _Tower:
         """Free sessions and weights. A closed tower cannot be used again."""
         self._engine = None
         return_freed_blocks()
+        release_library_pages()
 
     def _answers(self, jobs: Iterable[Job]) -> Iterator[Floats]:
         """Yields the features of each job. Raises BundleError when their width is not the manifest's."""

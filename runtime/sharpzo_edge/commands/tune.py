@@ -23,7 +23,7 @@ from ..pictures.features import (
     skipped_before,
     training_features,
 )
-from ..process_memory import peak_rss_mib
+from ..process_memory import peak_rss_mib, return_freed_blocks
 from ..report.answered import SCORE_DIGITS, Answered
 from ..requests import TuneRequest, by_keywords, typed
 from ..run.checkpoint import load_state, save_state
@@ -237,6 +237,7 @@ def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller
     """The heads, and what each way to label is worth."""
 
     def before_each() -> None:
+        return_freed_blocks()
         caller.status("fitting the head")
         caller.raise_if_stopped("The run is saved. To go on, type the same command again, without --restart")
 
