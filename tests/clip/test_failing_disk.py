@@ -76,12 +76,13 @@ def test_merges_that_fail_while_they_are_read_are_not_damaged(few, monkeypatch) 
         sharpzo_edge.evaluate(BUNDLE, few)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
 @pytest.mark.parametrize("moment", [1, 7])
-def test_weights_that_fail_in_the_middle_of_a_pass(moment, monkeypatch) -> None:
-    """Streamed weights are read again in every pass. The next one has them."""
+def test_weights_that_fail_in_the_middle_of_a_pass(moment, is_held, monkeypatch) -> None:
+    """The next pass has them. Streamed weights are read in every pass, held ones until one pass had all."""
     bundle = Bundle.open(BUNDLE)
     steps = bundle.manifest.image.steps
-    weights = streaming.StepWeights(bundle, bundle.manifest.image.data, steps)
+    weights = streaming.StepWeights(bundle, bundle.manifest.image.data, steps, is_held)
     real, n_read = os.preadv, 0
 
     def failing(*given: Any) -> int:
@@ -95,6 +96,8 @@ def test_weights_that_fail_in_the_middle_of_a_pass(moment, monkeypatch) -> None:
     with pytest.raises(SharpzoError, match=r"Cannot read .*image\.data: Input/output error"):
         list(weights.read())
     assert len(list(weights.read())) == len(steps)
+    n_before = n_read
+    assert len(list(weights.read())) == len(steps) and (n_read == n_before) == is_held
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

@@ -5,8 +5,7 @@ each half of a block, one half after the other. The halves' graphs are from expo
 formulas). All directions share one primal pass, which is the ordinary pass at the context. What it hands over
 to the tangents is that of one half, so nothing kept has the size of the depth.
 
-It runs step by step in every mode, and its weights are read step by step. So a resident tower and a streamed
-one give the same bits.
+It runs step by step in every mode. So a resident tower and a streamed one give the same bits.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .bundle import Bundle
 from .class_prompts import ClassPrompts, NameChunk
 from .sessions import giving_back, open_session, run_session
 from .streaming import StepWeights, Weights, kept
-from .tower_plan import TextPlan
+from .tower_plan import STREAMING, TextPlan
 
 HALVES = slice(1, -1)  # of the text tower's steps: all but stem and head
 
@@ -58,8 +57,11 @@ class TangentTower:
         self._sessions = {g: open_session(bundle, g, text.data, mode, plan.threads) for g in graphs}
         self._inputs = {g: {i.name for i in s.get_inputs()} for g, s in self._sessions.items()}
         self._handed_over = {g: [o.name for o in s.get_outputs()][1:] for g, s in self._sessions.items()}
-        self._weights = weights or StepWeights(bundle, text.data, text.steps)
-        self._rounded = StepWeights(bundle, spec.data, spec.steps) if in_8_bits and spec.data else None
+        is_held = mode not in STREAMING
+        self._weights = weights or StepWeights(bundle, text.data, text.steps, is_held)
+        self._rounded = (
+            StepWeights(bundle, spec.data, spec.steps, is_held) if in_8_bits and spec.data else None
+        )
         self._micro_batch = plan.tower.micro_batch
         self._at_the_end = giving_back() if mode == "streamed" else None
         self._embed_dim = bundle.manifest.embed_dim

@@ -192,11 +192,14 @@ def _tangents_bytes(text: TextSpec, rows: list[int], tower: TowerPlan) -> float:
 
 
 def _tangent_weights_bytes(text: TextSpec, mode: Mode, tangents: Tangents) -> int:
-    """Sessions, and one buffer for each file that is read step by step. A streamed tower has one already."""
+    """Sessions, and weights that are held: of one step in a streamed tower, which has a buffer for the plain
+    ones already, and of all in a resident one.
+    """
     assert text.tangents  # asked for where they are
-    rounded = max(step.span[1] for step in text.tangents.steps) if tangents == "int8" else 0
-    plain = 0 if mode in STREAMING else max(step.span[1] for step in text.steps)
-    return TANGENT_SESSIONS_BYTES[tangents] + rounded + plain
+    rounded = [step.span[1] for step in text.tangents.steps] if tangents == "int8" else [0]
+    plain = [step.span[1] for step in text.steps]
+    held = max(rounded) if mode in STREAMING else sum(rounded) + sum(plain)
+    return TANGENT_SESSIONS_BYTES[tangents] + held
 
 
 def image_options(
