@@ -11,7 +11,7 @@ import pytest
 from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.commands.tune import tune_request as tune
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.errors import InterruptedRunError, UsageError
+from sharpzo_edge.errors import BudgetError, InterruptedRunError, UsageError
 from sharpzo_edge.printing import plan_lines
 from sharpzo_edge.processor import Processor
 from sharpzo_edge.requests import TuneRequest
@@ -106,3 +106,19 @@ def test_a_sketch_of_tangents_takes_one_query_more(images: Path, tmp_path: Path)
         tune(replace(request, tangents=kind, output=tmp_path / kind)).queries for kind in ("none", "fp32")
     ]
     assert queries == [2 + 7 + 2 * 6, 2 + 8 + 2 * 7]
+
+
+def test_auto_takes_differences_where_tangents_have_no_room(images: Path, tmp_path: Path) -> None:
+    """A budget that was enough for a run before there were tangents is enough with them."""
+    request = disk.tiny("edge", BUNDLE, images, tmp_path / "prompt")
+
+    def smallest(kind: str | None) -> int:
+        with pytest.raises(BudgetError) as refused:
+            prepare(replace(request, tangents=kind, memory_budget="1MiB"))
+        return int(str(refused.value).rsplit("--memory-budget ")[-1].removesuffix("MiB"))
+
+    sizes = {kind: smallest(kind) for kind in ("none", "fp32", "int8", None)}
+    assert sizes[None] == sizes["none"] < sizes["fp32"] < sizes["int8"]
+    ready = prepare(replace(request, memory_budget=f"{sizes['none']}MiB"))
+    assert ready.plan.text.tangents is None and ready.made_for["--tangents"] == "none"
+    assert any("tangents are left out" in note for note in ready.notes)

@@ -5,6 +5,7 @@ It reads the bundle and lists the pictures. It opens no picture and runs no towe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from ..clip.class_prompts import (
     random_context,
 )
 from ..clip.sessions import check_threads, onnxruntime_version
-from ..errors import UsageError
+from ..errors import BudgetError, UsageError
 from ..heads import fit as heads
 from ..machine import Machine
 from ..memory.budget import Budget, budget_of, machine_for
@@ -85,6 +86,7 @@ def prepare(request: TuneRequest) -> Prepared:
     asked, notes = settings_for(request.preset, overrides_of(request))
     bundle = Bundle.open(Path(request.bundle))
     folder = read_folder(Path(request.images), Path(request.class_names) if request.class_names else None)
+    may_do_without_tangents = asked.tower_tangents is not None and request.tangents in (None, AUTO)
     asked = asked.with_tangents(partial(choose_tangents, bundle))
     words = initial_words(request, bundle)
     context = initial_context(request, bundle, words)
@@ -122,7 +124,16 @@ def prepare(request: TuneRequest) -> Prepared:
         may_do_without_head=request.head == heads.AUTO and settings.tunes,
     )
     budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
-    plan = make_plan(bundle.manifest, work, budget)
+    try:
+        plan = make_plan(bundle.manifest, work, budget)
+    except BudgetError:
+        if not may_do_without_tangents:
+            raise
+        asked, settings = (s.with_tangents(lambda _: NO_TANGENTS) for s in (asked, settings))
+        plan = make_plan(bundle.manifest, dataclasses.replace(work, tangents=None), budget)
+        notes.append(
+            "tangents are left out: there is no room for them. Differences take their place, and more time"
+        )
     budget.require_floor()
     if budget.note:
         notes.append(budget.note)
