@@ -156,7 +156,7 @@ def section() -> list[str]:
         "",
         "What is missed has two reasons. The pass that directions share takes two to four queries: it is one",
         "context alone, with weights that no session has packed before. And the small operators (all but the",
-        "first line of the next table) hardly gain from a second thread, while a query is nearly all products.",
+        "first line of the next table) hardly gain from a second thread; a query is nearly all products.",
         "",
         f"Where a direction's time goes in 8 bits, its share of the shared pass included ({RANK} directions;",
         "the profiler slows small operators):",
