@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +29,7 @@ from sharpzo_edge.tuning.stopping import is_better
 from sharpzo_edge.types import Floats, joined
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
-from .jobs import Job, kept
+from .jobs import Job, all_kept
 
 PAGE = ROOT / "docs" / "development.md"
 RESULTS = ROOT / "bench" / "results" / "develop" / "defaults.json"
@@ -162,8 +159,7 @@ def main() -> None:
         )
         if candidate == FIRST or shots == SPLITS[0][0]  # elsewhere only what to use is asked
     ]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        runs = list(pool.map(functools.partial(kept, "defaults", run), jobs))
+    runs = all_kept("defaults", run, jobs, given.processes)
     write_page(keep_results({"machine": describe_machine(), "splits": figures(runs)}, RESULTS))
 
 

@@ -1,13 +1,14 @@
-"""One run of a development study, and its result on disk: a run that is there already is kept."""
+"""The runs of a development study, and their results on disk: a run that is there already is kept."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.workers import as_done, workers
 from sharpzo_edge.run.files import write_json
 
 
@@ -37,3 +38,17 @@ def kept(study: str, run: Callable[[Job], dict[str, Any]], job: Job) -> dict[str
         print(place.stem, flush=True)
     found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     return found
+
+
+def all_kept(
+    study: str, run: Callable[[Job], dict[str, Any]], jobs: Sequence[Job], processes: int
+) -> list[dict[str, Any]]:
+    """The same of many jobs, in their order.
+
+    Raises SystemExit when one failed; its traceback is shown.
+    """
+    with workers(processes) as client:
+        found = dict(as_done(client, kept, [(study, run, job) for job in jobs]))
+    if failed := sum(each is None for each in found.values()):
+        raise SystemExit(f"{failed} runs failed; what they said is above. The others are kept")
+    return [found[number] for number in range(len(jobs))]

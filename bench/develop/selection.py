@@ -13,8 +13,6 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from shared.machine import ROOT, describe_machine, one_line
 from shared.pages import keep_results, markdown_table, replace_between
+from shared.workers import as_done, workers
 from sharpzo_edge.run.files import write_json
 from sharpzo_edge.search.losses import cross_entropies, logits_of
 from sharpzo_edge.tuning.loop import Update
@@ -242,9 +241,10 @@ def main() -> None:
         return Path(kept, name.replace(" ", "_"))
 
     todo = [job for job in jobs if not path(job).exists()]
-    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as processes:
-        for job, result in zip(todo, processes.map(run, todo), strict=True):
-            write_json(path(job), result)
+    with workers(given.jobs) as client:
+        for number, result in as_done(client, run, [(job,) for job in todo]):
+            if result is not None:
+                write_json(path(todo[number]), result)
     runs = [json.loads(path(job).read_bytes()) for job in jobs]
     counts = {split: sum(r["split"] == split for r in runs) for split in SPLITS}
     results = {"machine": describe_machine(), "runs": counts, "test_accuracy": figures(runs)}

@@ -14,8 +14,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,7 @@ from sharpzo_edge.tuning.settings import EdgeSettings
 from sharpzo_edge.types import Doubles, Floats, LabelledFeatures, joined
 
 from .data import MODELS, TASKS, drawn, pictures_of, tuned, words_features
-from .jobs import Job, kept
+from .jobs import Job, all_kept
 
 QUERIES = 2_000
 SPLITS = ((16, 4), (4, 4))  # shots and validation pictures a class
@@ -269,8 +267,7 @@ def main() -> None:
             given.seeds, SPLITS, given.tasks, given.models, CANDIDATES
         )
     ]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        runs = list(pool.map(functools.partial(kept, "together", run), jobs))
+    runs = all_kept("together", run, jobs, given.processes)
     print(*table(runs), sep="\n")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,15 @@ def moment(queries: int, loss: float, val: float | None, test: float = 0.5) -> d
         "test_accuracy": test,
         "shift_accuracy": {"sketch": test / 2},
     }
+
+
+def dying(place: run.Place, job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """A run of seed 0 kills its process the first time, one of seed 1 every time."""
+    with (place.work / str(job.seed)).open("a") as begun:
+        print(os.getpid(), file=begun)
+    if job.seed == 1 or (job.seed == 0 and len((place.work / "0").read_text().split()) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return summary([moment(1, 2.0, 0.5)])
 
 
 def write_run(results: Path, job: Job, moments: list[dict[str, Any]]) -> None:

@@ -5,22 +5,27 @@
     python -m accuracy.harness.run list [--only …]
 
 with runtime/ and bench/ on the path. A run is one JSON, written beside and renamed; what is there already,
-made with the same settings and bundle, is not run again.
+made with the same settings and bundle, is not run again. Runs go on at once in workers of Dask: processes of
+this machine, or those of --scheduler.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.machine import ROOT, describe_machine, with_versions_of
+from distributed import Client
+
+from shared.machine import ROOT, with_versions_of
+from shared.workers import as_done, machine_of, workers
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.run.files import write_json
 
@@ -38,11 +43,13 @@ from .jobs import (
     settings_of,
 )
 from .one_run import Place, keep_counts, opened, prepare, run_job, run_point
-from .processes import Todo, in_processes
-from .runs import CHOSEN, MACHINE, RESULTS
+from .runs import CHOSEN, MACHINE, REFUSED, RESULTS
 
 CHOOSE_TASK, CHOOSE_SEED, CHOOSE_QUERIES = "subgroups", 0, 2_000
 KEYS = ("method", "task", "shots", "seed")
+
+Connect = Callable[[], contextlib.AbstractContextManager[Client]]
+Todo = tuple[Job, dict[str, Any]]  # and its settings
 
 
 def runnable(jobs: Sequence[Job]) -> list[Job]:
@@ -55,7 +62,33 @@ def runnable(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.method not in left_out]
 
 
-def choose(place: Place, results: Path, only: dict[str, list[str]], n: int, max_queries: int | None) -> int:
+def in_workers(
+    client: Client, do: Callable[..., dict[str, Any]], place: Place, todo: Sequence[Todo]
+) -> Iterator[tuple[Todo, dict[str, Any] | None]]:
+    """(job, result) as they are done, each told in a line; None for one that failed."""
+    ended = as_done(client, do, [(place, *work) for work in todo])
+    for i, (number, result) in enumerate(ended, 1):
+        job, settings = todo[number]
+        said = f": {in_words(result)}" if result else f" FAILED: {settings}"
+        print(f"[{i}/{len(todo)}] {job}{said}", flush=True)
+        yield todo[number], result
+
+
+def in_words(result: dict[str, Any]) -> str:
+    if REFUSED in result:
+        return f"refused: {result[REFUSED]}"
+    parts = [
+        f"{words} {100 * result[key]:.1f} %"
+        for key, words in (("test_accuracy", "test"), ("val_accuracy", "validation"))
+        if result.get(key) is not None
+    ]
+    parts += [f"loss {result['train_loss']:.4f}", f"{result['queries']:,} queries, {result['seconds']:.0f} s"]
+    return ", ".join(parts)
+
+
+def choose(
+    place: Place, results: Path, only: dict[str, list[str]], connect: Connect, max_queries: int | None
+) -> int:
     """Every method's hyper-parameters by validation accuracy, then training loss, at one task and seed."""
     bundle, tasks = opened(place)
     task = CHOOSE_TASK if CHOOSE_TASK in tasks else next(iter(tasks))
@@ -80,14 +113,16 @@ def choose(place: Place, results: Path, only: dict[str, list[str]], n: int, max_
         keys = [json.dumps(dict(point), sort_keys=True) for point in method.grid]
         methods[name] = {"points": [known[key] for key in keys if key in known]}
         todo += [(job, dict(p)) for key, p in zip(keys, method.grid, strict=True) if key not in known]
-    prepare(place, [job for job, _ in todo])
     failed = 0
-    for (job, settings), point in in_processes(run_point, place, todo, n):
-        if point is None:
-            failed += 1
-            continue
-        methods[job.method]["points"].append({"settings": settings, **point})
-        keep_chosen(results, about, methods)
+    if todo:
+        with connect() as client:
+            prepare(place, [job for job, _ in todo])
+            for (job, settings), point in in_workers(client, run_point, place, todo):
+                if point is None:
+                    failed += 1
+                    continue
+                methods[job.method]["points"].append({"settings": settings, **point})
+                keep_chosen(results, about, methods)
     keep_chosen(results, about, methods)
     return failed
 
@@ -112,7 +147,7 @@ def read_chosen(results: Path) -> dict[str, Any]:
     return stored
 
 
-def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) -> int:
+def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], connect: Connect) -> int:
     """Run what is not done yet; returns how many failed."""
     bundle, _ = opened(place)
     methods = read_chosen(chosen).get("methods", {})
@@ -124,23 +159,25 @@ def run(place: Place, results: Path, chosen: Path, jobs: Sequence[Job], n: int) 
     print(f"{len(jobs)} runs, of which {len(todo)} are to do", flush=True)
     if not todo:
         return 0
-    prepare(place, [job for job, _ in todo])
-    machine = describe_machine()
     results.mkdir(parents=True, exist_ok=True)
-    described = machine
-    with contextlib.suppress(FileNotFoundError):
-        described = with_versions_of(machine, json.loads((results / MACHINE).read_bytes()))
-    write_json(results / MACHINE, described)
-    keep_counts(place, results, [job for job, _ in todo])
     failed = 0
-    for (job, settings), result in in_processes(run_job, place, todo, n):
-        if result is None:
-            failed += 1
-            continue
-        path = job.path(results)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about = {key: getattr(job, key) for key in KEYS} | made_with(job, settings, model_checksum(bundle))
-        write_json(path, {**about, "commit": machine["commit"], **result})
+    with connect() as client:
+        prepare(place, [job for job, _ in todo])
+        machine = described = machine_of(client)
+        with contextlib.suppress(FileNotFoundError):
+            described = with_versions_of(machine, json.loads((results / MACHINE).read_bytes()))
+        write_json(results / MACHINE, described)
+        keep_counts(place, results, [job for job, _ in todo])
+        for (job, settings), result in in_workers(client, run_job, place, todo):
+            if result is None:
+                failed += 1
+                continue
+            path = job.path(results)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            about = {key: getattr(job, key) for key in KEYS} | made_with(
+                job, settings, model_checksum(bundle)
+            )
+            write_json(path, {**about, "commit": machine["commit"], **result})
     return failed
 
 
@@ -161,21 +198,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes, one thread each"
     )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of Dask: its workers run the jobs, not --jobs processes.\n"
+        "They have this tree, and the folders above at the same places",
+    )
     given = parser.parse_args(arguments)
     only = {key: values.split(",") for key, _, values in (each.partition("=") for each in given.only)}
     if unknown := sorted(only.keys() - set(KEYS)):
         parser.error(f"--only {unknown[0]}=… is not known; keys are {', '.join(KEYS)}")
-    place = Place(given.bundle, given.tasks, given.coop, given.work)
+    folders = given.bundle, given.tasks, given.coop, given.work
+    place = Place(*(folder and folder.resolve() for folder in folders))  # wherever a worker is started
+    connect = functools.partial(workers, given.jobs, given.scheduler)
     given.results = given.results or (RESULTS if given.coop is None else given.work / "coop")
     if given.command == "choose":
-        failed = choose(place, given.results, only, given.jobs, given.max_queries)
+        failed = choose(place, given.results, only, connect, given.max_queries)
     else:
         jobs = matching(all_jobs(list(opened(place)[1].values()), given.max_queries), only)
         jobs = [job for job in jobs if in_subset(job)] if given.subset else jobs
         if given.command == "list":
             print(*jobs, sep="\n")
             return 0
-        failed = run(place, given.results, given.chosen or given.results, jobs, given.jobs)
+        failed = run(place, given.results, given.chosen or given.results, jobs, connect)
     if failed:
         print(f"{failed} runs failed; what they said is above", file=sys.stderr)
     return int(failed > 0)
