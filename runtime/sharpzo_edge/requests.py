@@ -36,6 +36,7 @@ IMAGES = "Folder of pictures, one folder a class."
 CLASS_NAMES = "JSON object: folder name to the words to use."
 STRICT = "Fail when a picture cannot be read, instead of passing it over."
 USE = "Which answer of the prompt's file: words, prompt, head or both; without it, what tune chose."
+NONE = "Share of known pictures that may be called none of the classes; without it, as tune was asked."
 SEED = "Decides the few-shot split and all randomness."
 THREADS = "Threads of the towers; 0: one a core that this process may use."
 BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: what the machine can give."
@@ -201,6 +202,7 @@ class PredictRequest(Call):
     prompt: AnyPath = option("Tuned prompt.")
     _: KW_ONLY
     use: str | None = option(USE, default=None)
+    none: float | None = option(NONE, default=None)
     top: int = option("Labels a picture.", default=5)
     strict: bool = option("Fail when a picture cannot be read; the others are labelled first.", default=False)
     threads: int = option(THREADS, default=0)

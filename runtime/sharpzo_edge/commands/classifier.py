@@ -19,6 +19,7 @@ from ..memory.budget import budget_of, machine_for
 from ..memory.plan import plan_images
 from ..pictures.encode import Encoder
 from ..search.losses import softmax
+from ..tuning.known import are_below, sureness
 from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt
 from ..types import Floats
 
@@ -30,11 +31,13 @@ class Prediction:
     """image: the picture's path as it was given, "" where it has none
 
     labels: the likeliest first;  scores: their probabilities
+    none:   whether it is likely none of the classes; False of a prompt without a threshold
     """
 
     image: str
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    none: bool
 
 
 class Classifier:
@@ -53,10 +56,13 @@ class Classifier:
         prompt: str | os.PathLike[str],
         *,
         use: str | None = None,
+        none: float | None = None,
         threads: int = 0,
         memory_budget: str | None = None,
     ):
         """Open both, and make the plan. The options are those of `predict`.
+
+        none: the share of known pictures that may be called none of the classes; None: as tune was asked
 
         Raises BundleError, PromptFileError, UsageError, and BudgetError when no plan fits.
         """
@@ -64,6 +70,7 @@ class Classifier:
         opened, self._prompt = Bundle.open(Path(bundle)), load_prompt(Path(prompt))
         check_fits(Path(prompt), self._prompt, opened)
         self.use = checked_use(use, self._prompt, Path(prompt))
+        self.threshold = self._prompt.threshold(self.use, none)
         machine = machine_for(opened, threads, memory_budget)
         budget = budget_of(memory_budget, onnxruntime_version(), machine)
         self.notes = (budget.note,) if budget.note else ()
@@ -137,9 +144,11 @@ class Classifier:
     def _predictions(self, features: Floats, images: Iterable[str], top: int) -> Iterator[Prediction]:
         logits = self._prompt.logits(features, self._scale, self.use)
         names = self.labels
-        for image, row in zip(images, softmax(logits), strict=True):
+        are_none = are_below(self.threshold, sureness(logits))
+        for image, row, is_none in zip(images, softmax(logits), are_none, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            yield Prediction(image, tuple(names[k] for k in best), tuple(float(row[k]) for k in best))
+            labels, scores = tuple(names[k] for k in best), tuple(float(row[k]) for k in best)
+            yield Prediction(image, labels, scores, bool(is_none))
 
 
 def _path_of(picture: Any) -> str:

@@ -33,7 +33,7 @@ class PredictResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "predictions": [
-                {"image": p.image, "labels": list(p.labels), "scores": list(p.scores)}
+                {"image": p.image, "labels": list(p.labels), "scores": list(p.scores), "none": p.none}
                 for p in self.predictions
             ],
             "skipped": [{"image": s.image, "reason": s.reason} for s in self.skipped],
@@ -80,6 +80,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
         request.bundle,
         request.prompt,
         use=request.use,
+        none=request.none,
         threads=request.threads,
         memory_budget=request.memory_budget,
     ) as classifier:

@@ -30,6 +30,7 @@ from ..run.reading import plain
 from ..search.losses import logits_of
 from ..types import Floats
 from .answers import BOTH, HEAD, PROMPT, USES, WORDS
+from .known import SHARE, Known, checked_share
 
 FORMAT_VERSION = 1
 # Of a prompt with one head, on the prompt. It is read, and no longer written.
@@ -88,6 +89,25 @@ class TunedPrompt:
         tuned = self.class_features if is_tuned else None
         has = {WORDS: self.words, PROMPT: tuned, HEAD: self.head, BOTH: self.both}
         return tuple(use for use in USES if has[use] is not None)
+
+    @property
+    def known(self) -> dict[str, Known]:
+        """What known pictures score, by the way to label; it has no way that was not measured."""
+        return {
+            use: Known(found["pictures"], tuple(found["scores"]))
+            for use, found in self.about.get("known", {}).items()
+        }
+
+    def threshold(self, use: str, share: float | None = None) -> float | None:
+        """How sure an answer must be, so that a picture is not called none of the classes.
+
+        share: of known pictures that may be called so; None: as tune was asked
+        None where the file has no scores of known pictures, or too few.
+        Raises UsageError for a share that is not allowed.
+        """
+        wanted = self.about.get("none", SHARE) if share is None else checked_share(share)
+        known = self.known.get(use)
+        return None if known is None else known.threshold(wanted)
 
     @property
     def n_bytes(self) -> int:
