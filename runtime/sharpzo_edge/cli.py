@@ -228,23 +228,37 @@ def evaluate(request: EvaluateRequest, as_json: JsonOption = False) -> None:
 
 
 @command(PredictRequest, "predict")
-def predict(request: PredictRequest, as_json: JsonOption = False) -> None:
-    """Label pictures with a tuned prompt.
+def predict(
+    request: PredictRequest,
+    as_json: JsonOption = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print one JSON object for each picture, batch by batch.")
+    ] = False,
+) -> None:
+    """Label pictures with a tuned prompt, and say which are none of its classes.
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
     from .commands.classifier import Prediction
-    from .commands.predict import predict_each, result_of
+    from .commands.predict import predict_each, predict_request
     from .printing import prediction_line
 
-    found = []
+    if as_json and json_lines:
+        raise UsageError(
+            "--json and --json-lines exclude each other. --json prints one object at the end, --json-lines "
+            "one for each picture. Leave one of them out"
+        )
     with at_work(request) as working:
-        for each in predict_each(working):
-            found.append(each)
-            if isinstance(each, Prediction) and not as_json:
-                _print_text(prediction_line(each))
+        if as_json:
+            result = predict_request(working)
+        else:
+            for each in predict_each(working):
+                if json_lines:
+                    _print_text(_json(each.to_json()))
+                elif isinstance(each, Prediction):
+                    _print_text(prediction_line(each))
     if as_json:
-        _print_text(_json(result_of(found).to_json()))
+        _print_text(_json(result.to_json()))
 
 
 @app.command()
@@ -409,7 +423,7 @@ def _fail(error: SharpzoError | Exception, message: str, code: int) -> NoReturn:
         traceback.print_exception(error)
     with contextlib.suppress(OSError):  # standard error or output may be what failed
         print(f"error: {printable(message)}", file=sys.stderr, flush=True)
-    if "--json" in sys.argv:
+    if {"--json", "--json-lines"} & {*sys.argv}:
         about = {"kind": type(error).__name__, "message": message, "exit_code": code}
         with contextlib.suppress(OSError):
             print(_json({"error": about}), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # From half to all of the pictures the head has gained so much: then more of them are likely to help.
 HELPS = 0.02
 MOST_NAMES = 12  # classes that a line names
+ROUND_OFF = 1e-9  # 1 / 0.05 may be a little more than 20
 
 
 def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:
@@ -50,6 +52,7 @@ def tune_lines(result: TuneResult, bundle: Path, is_repeated: bool) -> list[str]
         *([] if result.stage1_queries + result.stage2_queries == 0 else _tuning_lines(result)),
         f"  tuning, peak memory {result.seconds:.1f} s, {result.peak_rss_mib:.0f} MiB",
         *_worth_lines(result),
+        *_none_lines(result),
         *_enough_lines(result),
         *_doubtful_lines(result.doubtful),
         f"predict and eval will use {NAMED[result.use]}{'; --use takes another' * (result.head is not None)}",
@@ -96,6 +99,24 @@ def _coverage_lines(result: TuneResult) -> list[str]:
 
 def _measured(fraction: float | None, digits: int = 1) -> str:
     return f"{'not measured' if fraction is None else percent(fraction, digits):>14}"
+
+
+def _none_lines(result: TuneResult) -> list[str]:
+    """When a picture is called none of the classes."""
+    found = result.none
+    if found is None:
+        return []
+    if found.threshold is None:
+        needed = counted(math.ceil(1 / found.share - ROUND_OFF) - 1, "picture")
+        there = f"{'is' if found.pictures == 1 else 'are'} {found.pictures}"
+        return [
+            f"no picture is called none of the classes: --none {found.share:g} takes {needed} that what "
+            f"answers has not learnt from, and there {there}"
+        ]
+    line = f"at most {percent(found.share, 0)} of known pictures are called none of the classes"
+    if found.strangers is None:
+        return [line]
+    return [f"{line}, and {percent(found.strangers, 0)} of strangers (each class left out in turn)"]
 
 
 def _enough_lines(result: TuneResult) -> list[str]:
@@ -175,7 +196,7 @@ def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:
 def prediction_line(found: Prediction) -> str:
     named = zip(found.labels, found.scores, strict=True)
     labels = ", ".join(f"{name} {percent(score)}" for name, score in named)
-    return printable(f"{found.image}: {labels}")
+    return printable(f"{found.image}: {'none of them; ' * found.none}{labels}")
 
 
 def inspect_lines(result: Inspection) -> list[str]:

@@ -33,6 +33,7 @@ IN_PYTHON = (
 # Help that several commands share.
 BUNDLE = "Folder that export wrote."
 IMAGES = "Folder of pictures, one folder a class."
+NONE_SHARE = 0.05  # of known pictures that may be called none of the classes
 CLASS_NAMES = "JSON object: folder name to the words to use."
 STRICT = "Fail when a picture cannot be read, instead of passing it over."
 USE = "Which answer of the prompt's file: words, prompt, head or both; without it, what tune chose."
@@ -100,6 +101,10 @@ class TuneRequest(Call):
     head: str = option(
         "Also make a head of the pictures' features: auto (the best, left out); kernel; ridge; gda; none.",
         default="auto",
+    )
+    none: float = option(
+        "Share of known pictures that predict may call none of the classes; it can be changed there.",
+        default=NONE_SHARE,
     )
     seed: int = option(SEED, default=0)
     max_queries: int | None = option("Stop after so many queries.", default=None)
@@ -197,7 +202,9 @@ class EvaluateRequest(Call):
 class PredictRequest(Call):
     """Of `predict`."""
 
-    pictures: Sequence[AnyPath] = option("Pictures to label.", "IMAGE...")
+    pictures: Sequence[AnyPath] = option(
+        "Pictures to label, or folders of them; -: their paths on standard input, one a line.", "IMAGE..."
+    )
     bundle: AnyPath = option(BUNDLE)
     prompt: AnyPath = option("Tuned prompt.")
     _: KW_ONLY

@@ -35,6 +35,7 @@ def result(queries: int, stage1: int, stage2: int) -> TuneResult:
         covered=ByUse(),
         by_halves=None,
         doubtful=(),
+        none=None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from ..memory.budget import budget_of, machine_for
 from ..memory.plan import plan_images
 from ..pictures.encode import Encoder
 from ..search.losses import softmax
-from ..tuning.known import are_below, sureness
-from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt
+from ..tuning.known import are_none
+from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt, threshold_of, without_threshold
 from ..types import Floats
 
 TOP = 5
@@ -38,6 +39,9 @@ class Prediction:
     labels: tuple[str, ...]
     scores: tuple[float, ...]
     none: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 class Classifier:
@@ -62,7 +66,8 @@ class Classifier:
     ):
         """Open both, and make the plan. The options are those of `predict`.
 
-        none: the share of known pictures that may be called none of the classes; None: as tune was asked
+        none: the share of known pictures that may be called none of the classes; None: as tune was asked.
+              `threshold` is the largest logit below which a picture is none; None where the prompt has none
 
         Raises BundleError, PromptFileError, UsageError, and BudgetError when no plan fits.
         """
@@ -70,10 +75,13 @@ class Classifier:
         opened, self._prompt = Bundle.open(Path(bundle)), load_prompt(Path(prompt))
         check_fits(Path(prompt), self._prompt, opened)
         self.use = checked_use(use, self._prompt, Path(prompt))
-        self.threshold = self._prompt.threshold(self.use, none)
+        self.threshold = threshold_of(none, self.use, self._prompt, Path(prompt))
         machine = machine_for(opened, threads, memory_budget)
         budget = budget_of(memory_budget, onnxruntime_version(), machine)
-        self.notes = (budget.note,) if budget.note else ()
+        without = (
+            "" if self.threshold is not None else without_threshold(self.use, self._prompt, Path(prompt))
+        )
+        self.notes = tuple(filter(None, (budget.note, without)))
         self._plan = plan_images(
             opened.manifest, threads or machine.cores, budget, prompt_bytes=self._prompt.n_bytes
         )
@@ -108,10 +116,20 @@ class Classifier:
     def files(
         self, files: Iterable[Path], on_skipped: Callable[[Path, str], None], top: int = TOP
     ) -> Iterator[list[Prediction]]:
-        """Label files, batch by batch. on_skipped: is told every one that cannot be read, and why."""
-        paths = list(files)
-        for numbers, features in self._encoder.files(paths, on_skipped):
-            yield list(self._predictions(features, (str(paths[i]) for i in numbers), top))
+        """Label files, batch by batch. on_skipped: is told every one that cannot be read, and why.
+
+        Each file is asked for when its turn comes.
+        """
+        waiting: dict[int, Path] = {}
+
+        def noted() -> Iterator[Path]:
+            for i, path in enumerate(files):
+                waiting[i] = path
+                yield path
+
+        for numbers, features in self._encoder.files(noted(), on_skipped):
+            yield list(self._predictions(features, (str(waiting[i]) for i in numbers), top))
+            waiting.clear()
 
     def close(self) -> None:
         """Free the memory. A closed classifier cannot be used again."""
@@ -144,8 +162,8 @@ class Classifier:
     def _predictions(self, features: Floats, images: Iterable[str], top: int) -> Iterator[Prediction]:
         logits = self._prompt.logits(features, self._scale, self.use)
         names = self.labels
-        are_none = are_below(self.threshold, sureness(logits))
-        for image, row, is_none in zip(images, softmax(logits), are_none, strict=True):
+        found = zip(images, softmax(logits), are_none(logits, self.threshold), strict=True)
+        for image, row, is_none in found:
             best = np.argsort(-row, kind="stable")[:top]
             labels, scores = tuple(names[k] for k in best), tuple(float(row[k]) for k in best)
             yield Prediction(image, labels, scores, bool(is_none))

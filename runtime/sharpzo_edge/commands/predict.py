@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from ..errors import ImagesError, UsageError
 from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
-from ..run.progress import caller_of
+from ..run.progress import Caller, caller_of
 from ..wording import counted
 from .classifier import Classifier, Prediction
+from .paths import paths_of
 
 
 @dataclass(frozen=True)
@@ -22,83 +24,110 @@ class SkippedPicture:
     image: str
     reason: str
 
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
 
 @dataclass(frozen=True)
 class PredictResult:
-    """In the order in which the pictures were given."""
+    """In the order in which the pictures were given.
+
+    threshold: the largest logit below which a picture is none of the classes; None where nothing is
+    """
 
     predictions: tuple[Prediction, ...]
     skipped: tuple[SkippedPicture, ...]
+    threshold: float | None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "predictions": [
-                {"image": p.image, "labels": list(p.labels), "scores": list(p.scores), "none": p.none}
-                for p in self.predictions
-            ],
-            "skipped": [{"image": s.image, "reason": s.reason} for s in self.skipped],
-        }
+        return dataclasses.asdict(self)
 
 
 def predict_request(request: PredictRequest) -> PredictResult:
     """Labels for pictures.
 
+    pictures: paths of pictures or of folders, in which all pictures are meant, also those of folders within;
+              "-": paths on standard input, one a line
     use: which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
+    none: the share of known pictures that may be called none of the classes; None: as tune was asked
     memory_budget: bounds what the call adds to this process; None: what the machine can give
     Pictures that cannot be read are in `skipped`, and are told to on_progress. Raises ImagesError when none
     can be read, and with `strict` SkippedPicturesError when one cannot, after all others were labelled.
     """
-    return result_of(predict_each(request))
+    caller = caller_of(request.on_progress, request.stop)
+    with _opened(request, caller) as classifier:
+        found = list(_each(classifier, request, caller))
+        return PredictResult(
+            tuple(each for each in found if isinstance(each, Prediction)),
+            tuple(each for each in found if isinstance(each, SkippedPicture)),
+            classifier.threshold,
+        )
 
 
 predict = by_keywords(PredictRequest)(predict_request)
 
 
-def result_of(found: Iterable[Prediction | SkippedPicture]) -> PredictResult:
-    everything = list(found)
-    return PredictResult(
-        tuple(each for each in everything if isinstance(each, Prediction)),
-        tuple(each for each in everything if isinstance(each, SkippedPicture)),
-    )
-
-
 def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPicture]:
-    """The same, one after another, as soon as a batch is done; see predict_request."""
+    """The same, one after another, as soon as a batch is done. Those that are skipped come last in it."""
     caller = caller_of(request.on_progress, request.stop)
+    with _opened(request, caller) as classifier:
+        yield from _each(classifier, request, caller)
+
+
+def _opened(request: PredictRequest, caller: Caller) -> Classifier:
     if request.top < 1:
         raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
-    images = [Path(image) for image in request.pictures]
-    passed_over = Skipped()
-    skipped: list[SkippedPicture] = []
-    n_labelled = 0
-
-    def skip(path: Path, reason: str) -> None:
-        passed_over.add(path, reason)
-        skipped.append(SkippedPicture(str(path), reason))
-
-    with Classifier(
+    classifier = Classifier(
         request.bundle,
         request.prompt,
         use=request.use,
         none=request.none,
         threads=request.threads,
         memory_budget=request.memory_budget,
-    ) as classifier:
-        for note in classifier.notes:
-            caller.say(f"note: {note}")
-        for batch in classifier.files(images, skip, request.top):
-            yield from batch
-            n_labelled += len(batch)
-            caller.raise_if_stopped(
-                f"{n_labelled} of {counted(len(images), 'picture')} labelled. Type the same command again"
-            )
+    )
+    for note in classifier.notes:
+        caller.say(f"note: {note}")
+    return classifier
+
+
+def _each(
+    classifier: Classifier, request: PredictRequest, caller: Caller
+) -> Iterator[Prediction | SkippedPicture]:
+    unreadable, no_pictures = Skipped(), Skipped()
+    skipped: list[SkippedPicture] = []
+    n_labelled = 0
+
+    def skip(path: Path, reason: str) -> None:
+        unreadable.add(path, reason)
+        skipped.append(SkippedPicture(str(path), reason))
+
+    def ask_stop() -> None:
+        caller.raise_if_stopped(f"{counted(n_labelled, 'picture')} labelled. Type the same command again")
+
+    for batch in classifier.files(paths_of(request.pictures, no_pictures, ask_stop), skip, request.top):
+        yield from batch
+        yield from skipped
+        skipped.clear()
+        n_labelled += len(batch)
+        ask_stop()
     yield from skipped
-    for line in passed_over.lines():
+    for line in (*no_pictures.lines("file"), *unreadable.lines()):
         caller.say(line)
     if not n_labelled:
-        raise ImagesError(
-            f"No picture of {len(images)} could be read, such as {images[0]}: {skipped[0].reason}. "
-            f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
+        raise _nothing_read(request, unreadable)
+    if unreadable.counts and request.strict:
+        raise skipped_pictures(unreadable.lines())
+
+
+def _nothing_read(request: PredictRequest, unreadable: Skipped) -> ImagesError:
+    n = unreadable.counts.total()
+    if not n:
+        return ImagesError(
+            f"There is no picture in {', '.join(map(str, request.pictures)) or 'an empty list'}. At least "
+            f"one is needed. Check the paths"
         )
-    if skipped and request.strict:
-        raise skipped_pictures(passed_over.lines())
+    reason, example = next(iter(unreadable.examples.items()))
+    return ImagesError(
+        f"No picture of {n} could be read, such as {example}: {reason}. "
+        f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
+    )

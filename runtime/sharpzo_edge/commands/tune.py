@@ -38,7 +38,7 @@ from ..tuning.loop import Loop, State, Update
 from ..tuning.methods import method_of
 from ..tuning.objective import Evaluation, Objective
 from ..tuning.prepare import Prepared, check, prepare
-from ..tuning.result import DoubtfulPicture, HeadResult, TuneResult
+from ..tuning.result import DoubtfulPicture, HeadResult, NoneResult, TuneResult
 from ..tuning.resume import (
     TIME_LIMIT,
     Record,
@@ -111,6 +111,10 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             if request.strict:
                 refuse_skipped_before(work, ready.folder)
             caller.say(f"{output} is finished: this is its result, from when it was made")
+            if result.none and result.none.share != request.none:
+                caller.say(
+                    f"it keeps --none {result.none.share:g}; predict --none {request.none:g} changes it there"
+                )
             for line in skipped_before(work):
                 caller.say(line)
             remove(work.checkpoint)  # a kill may have left it
@@ -150,7 +154,7 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     )
     say_what_there_is(ready, pictures, caller)
     found = _searched(request, ready, pictures, work, caller)
-    answers = _compared(ready, pictures, found, caller)
+    answers = _compared(request, ready, pictures, found, caller)
     _answered(ready, pictures, answers, work)
     save_prompt(request.output_path, _prompt(request, ready, found, answers))
     return _result(request, ready, pictures, found, answers)
@@ -233,7 +237,9 @@ def _searched(
     )
 
 
-def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller: Caller) -> Answers:
+def _compared(
+    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, found: _Found, caller: Caller
+) -> Answers:
     """The heads, and what each way to label is worth."""
 
     def before_each() -> None:
@@ -248,6 +254,7 @@ def _compared(ready: Prepared, pictures: TrainingFeatures, found: _Found, caller
         found.words,
         found.best.class_features if found.best.w.any() else None,
         ready.bundle.manifest.logit_scale,
+        request.none,
         before_each,
     )
     if ready.head != "none":
@@ -345,10 +352,13 @@ def _prompt(request: TuneRequest, ready: Prepared, found: _Found, answers: Answe
         },
         "queries": found.queries,
         "train_loss": found.best.train.loss,
+        "none": float(request.none),
+        "known": {use: dataclasses.asdict(known) for use, known in answers.known.items()},
     }
     if heads:
         about["use"] = answers.use
         about["left_out"] = dataclasses.asdict(answers.left_out)
+        about["words_temperature"] = answers.words_temperature
         about["heads"] = {use: {"kind": head.kind, **head.made_by} for use, head in heads.items()}
     return TunedPrompt(
         context=found.context,
@@ -389,6 +399,19 @@ def _result(
             DoubtfulPicture(pictures.files[each.number], names[each.label], names[each.answer])
             for each in answers.doubtful
         ),
+        none=_none_result(request.none, answers),
+    )
+
+
+def _none_result(share: float, answers: Answers) -> NoneResult:
+    known, caught = answers.known.get(answers.use), answers.caught
+    return NoneResult(
+        share=share,
+        pictures=known.pictures if known else 0,
+        threshold=answers.threshold,
+        called_none=answers.called_none,
+        strangers=caught.share if caught else None,
+        classes=caught.classes if caught else 0,
     )
 
 

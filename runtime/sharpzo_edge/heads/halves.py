@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import LabelledFeatures, Picked
 from .fit import fitted_as
 from .head import Head
 from .leave_one_out import Pictures
@@ -21,10 +20,10 @@ def accuracy_by_halves(head: Head, pictures: Pictures) -> float | None:
     accuracy, weights = 0.0, pictures.weights
     for half in (0, 1):
         is_in = (place % 2 == half) | alone
-        again = fitted_as(head, _of(pictures, is_in))
+        again = fitted_as(head, pictures.some(is_in))
         if again is None:
             return None
-        others = _of(pictures, ~is_in)
+        others = pictures.some(~is_in)
         right = np.zeros(len(others.pictures), bool)
         for rows, features, labels, _ in others.blocks():
             logits = again.logits(features, pictures.class_features, pictures.logit_scale)
@@ -40,9 +39,3 @@ def _place_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     place = np.empty(len(labels), np.int64)
     place[order] = np.arange(len(labels)) - starts
     return place
-
-
-def _of(pictures: Pictures, is_in: NDArray[np.bool_]) -> Pictures:
-    rows = np.flatnonzero(is_in)
-    picked = LabelledFeatures(Picked(pictures.pictures.features, rows), pictures.pictures.labels[rows])
-    return Pictures(picked, pictures.class_features, pictures.logit_scale)

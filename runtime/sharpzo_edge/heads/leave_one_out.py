@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..search.losses import cross_entropies, logits_of
-from ..types import Doubles, Floats, LabelledFeatures
+from ..types import Doubles, Floats, LabelledFeatures, Picked
 from .head import Head
 
 # By how much logits are multiplied, so that the scores mean something; the first wins among equals.
@@ -58,6 +58,7 @@ class Chosen:
     scores:   (N,) the probability of that class
     margins:  (N,) the logit of its label less the largest other one
     losses:   (N,) its cross-entropy
+    tops:     (N,) the largest of its logits
     They are None of a head that was not chosen by leave-one-out.
     """
 
@@ -67,6 +68,7 @@ class Chosen:
     scores: Doubles | None = None
     margins: Doubles | None = None
     losses: Doubles | None = None
+    tops: Doubles | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,12 @@ class Pictures:
         counts = self.counts[self.pictures.labels]
         weights = np.where(counts > 1, 1 / counts, 0.0)
         return np.asarray(weights / max(weights.sum(), 1e-300))
+
+    def some(self, which: NDArray[np.bool_]) -> Pictures:
+        """Those of `which` (N,) alone."""
+        rows = np.flatnonzero(which)
+        picked = LabelledFeatures(Picked(self.pictures.features, rows), self.pictures.labels[rows])
+        return Pictures(picked, self.class_features, self.logit_scale)
 
     def blocks(self) -> Iterator[tuple[slice, Floats, NDArray[np.int64], Floats]]:
         """Yields rows, features (b, E), labels (b,), and the logits of the class features (b, K)."""
@@ -154,10 +162,11 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
 
 def _answers(
     pictures: Pictures, group: Group, option: int, temperature: float
-) -> tuple[NDArray[np.int64], Doubles, Doubles, Doubles]:
-    """Left-out answers, their scores, margins and losses, (N,) each."""
+) -> tuple[NDArray[np.int64], Doubles, Doubles, Doubles, Doubles]:
+    """Left-out answers, their scores, margins, losses and largest logits, (N,) each."""
     n = len(pictures.pictures)
-    answers, scores, margins, losses = np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n)
+    answers = np.empty(n, np.int64)
+    scores, margins, losses, tops = (np.empty(n) for _ in range(4))
     for rows, features, labels, words in pictures.blocks():
         for number, logits in enumerate(group.left_out(rows, features, labels, words)):
             if number == option:
@@ -166,7 +175,8 @@ def _answers(
                 single = np.asarray(logits, np.float32)
                 losses[rows] = cross_entropies(single, labels)
                 scores[rows] = np.exp(-cross_entropies(single, answers[rows]))
-    return answers, scores, margins, losses
+                tops[rows] = single.max(axis=1)
+    return answers, scores, margins, losses, tops
 
 
 def margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:

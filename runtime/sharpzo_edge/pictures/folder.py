@@ -210,7 +210,29 @@ def class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[s
 
 def class_listing(folder: Path, passed_over: Skipped) -> Listing:
     """Files that may be pictures: plain ones, and dead links, which are counted as unreadable later."""
-    names = []
+    files, folders = _listed(folder, passed_over)
+    for each in folders:
+        passed_over.add(each, "a folder in a class folder, which is not looked into")
+    return files
+
+
+def files_below(folder: Path, passed_over: Skipped, within: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The same, of a folder and then of the folders in it.
+
+    within: where it already is, so that a link in a circle has an end
+    """
+    place = os.path.realpath(folder)
+    if place in within:
+        return
+    files, folders = _listed(folder, passed_over)
+    yield from files
+    for each in folders:
+        yield from files_below(each, passed_over, within | {place})
+
+
+def _listed(folder: Path, passed_over: Skipped) -> tuple[Listing, list[Path]]:
+    """Files that may be pictures, and folders, sorted."""
+    names, folders = [], []
     with _entries(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -224,14 +246,14 @@ def class_listing(folder: Path, passed_over: Skipped) -> Listing:
                 and entry.name not in SYSTEM_FOLDERS
                 and not is_work_folder(folder / entry.name)
             ):
-                passed_over.add(folder / entry.name, "a folder in a class folder, which is not looked into")
+                folders.append(folder / entry.name)
             elif kind in ("file", "dead link") and _is_sidecar(entry.name):
                 passed_over.add(folder / entry.name, "no picture by its name")
             elif kind in ("file", "dead link"):
                 names.append(os.fsencode(entry.name))
             elif kind == "other":
                 passed_over.add(folder / entry.name, "a device, a pipe or a socket")
-    return Listing(folder, names)
+    return Listing(folder, names), sorted(folders, key=os.fsencode)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

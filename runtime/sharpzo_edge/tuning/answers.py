@@ -9,6 +9,9 @@ Each is judged on pictures that it has not been fitted to. The words are fitted 
 each picture as if it were left out. The prompt was tuned on the shots, so it is judged on validation pictures
 alone, and so are both together. The head is used unless the words were better: choosing the prompt by its
 validation pictures was worse on the development set (docs/development.md).
+
+The heads' probabilities are calibrated by left-out answers, and those of the words by all drawn pictures. The
+prompt was tuned by a loss of probabilities, which has the same effect.
 """
 
 from __future__ import annotations
@@ -21,9 +24,12 @@ from numpy.typing import NDArray
 
 from ..heads.fit import best_head
 from ..heads.halves import accuracy_by_halves
-from ..heads.leave_one_out import Chosen, Pictures
+from ..heads.leave_one_out import TEMPERATURES, Chosen, Pictures
+from ..requests import NONE_SHARE
 from ..search.losses import cross_entropies
 from ..types import Doubles, Floats, LabelledFeatures
+from .known import Known
+from .strangers import Caught, caught_by_class_features, caught_by_head
 
 WORDS, PROMPT, HEAD, BOTH = USES = ("words", "prompt", "head", "both")
 MOST_DOUBTFUL = 10
@@ -56,11 +62,13 @@ class PictureAnswers:
     """How one way labels pictures, (N,) each.
 
     answers: the class that each is given;  scores: its probability;  label_scores: that of the label
+    tops: the largest logit of each
     """
 
     answers: NDArray[np.int64]
     scores: Doubles
     label_scores: Doubles
+    tops: Doubles
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +85,12 @@ class Answers:
     doubtful:  the pictures that look least like their label, the worst first
     of_use:    how the way in use labels every drawn picture; None of a head that was not judged
     has_say:   (N,) whether left_out counts a picture for the words and the head
+    words_temperature: by which logits of the words are multiplied
+    known:     for each way that left_out measures, the largest logits of those pictures
+    threshold: of the way in use: the largest logit below which a picture is none of the classes; None where
+               too few pictures were left out
+    called_none: the share of left-out pictures below it
+    caught:    strangers below it; None where there is no threshold, or no way to leave a class out
     """
 
     use: str
@@ -89,6 +103,11 @@ class Answers:
     doubtful: tuple[Doubtful, ...]
     of_use: PictureAnswers | None
     has_say: NDArray[np.bool_]
+    words_temperature: float
+    known: dict[str, Known]
+    threshold: float | None
+    called_none: float | None
+    caught: Caught | None
 
 
 def compare(
@@ -98,6 +117,7 @@ def compare(
     words: Floats,
     prompt: Floats | None,
     logit_scale: float,
+    share: float = NONE_SHARE,
     before_each: Callable[[], None] = lambda: None,
 ) -> Answers:
     """Fit the heads and judge all four ways. Costs no query.
@@ -105,6 +125,7 @@ def compare(
     kind:    of head, see heads.fit; "none": no head
     drawn:   the shots, n_shots of them, and then the validation pictures
     words, prompt: class features (K, E); prompt is None when nothing was tuned
+    share:   of known pictures that may be called none of the classes
     before_each: see best_head
     """
     of_words = Pictures(drawn, words, logit_scale)
@@ -113,8 +134,9 @@ def compare(
     if kind != "none":
         head = best_head(of_words, kind, before_each)
         both = None if of_prompt is None else best_head(of_prompt, kind, before_each)
+    words_temperature = calibrated(of_words)
     answers = {
-        WORDS: _answers(of_words),
+        WORDS: _answers(of_words, words_temperature),
         PROMPT: None if of_prompt is None else _answers(of_prompt),
         HEAD: _left_out(head),
         BOTH: _left_out(both),
@@ -123,10 +145,24 @@ def compare(
     validated = {use: _accuracy(found, drawn.labels, is_val) for use, found in answers.items()}
     counts = of_words.counts[drawn.labels]
     has_say = counts > 1 if head and head.accuracy is not None else counts > 0
-    left_out = validated | {use: _accuracy(answers[use], drawn.labels, has_say) for use in (WORDS, HEAD)}
-    shares = [_share(drawn.labels, which, len(words)) for which in (has_say, is_val, has_say, is_val)]
-    covered = {use: s for use, s in zip(USES, shares, strict=True) if left_out[use] is not None}
+    measured = {WORDS: has_say, PROMPT: is_val, HEAD: has_say, BOTH: is_val}
+    left_out = {use: _accuracy(answers[use], drawn.labels, which) for use, which in measured.items()}
+    covered = {
+        use: _share(drawn.labels, which, len(words))
+        for use, which in measured.items()
+        if left_out[use] is not None
+    }
     use = use_of(left_out, head)
+    tops = {use: found.tops[measured[use]] for use, found in answers.items() if found}
+    known = {use: Known.of(found) for use, found in tops.items() if len(found)}
+    threshold = known[use].threshold(share) if use in known else None
+    caught = None
+    if threshold is not None:
+        if use == HEAD and head:
+            caught = caught_by_head(head.head, of_words, threshold, before_each)
+        else:
+            asked = of_words if of_prompt is None or use == WORDS else of_prompt.some(is_val)
+            caught = caught_by_class_features(asked, words_temperature if use == WORDS else 1.0, threshold)
     return Answers(
         use=use,
         head=head,
@@ -136,8 +172,13 @@ def compare(
         covered=ByUse(**covered),
         by_halves=accuracy_by_halves(head.head, of_words) if head and head.accuracy is not None else None,
         doubtful=_doubtful(head, drawn.labels),
-        of_use=answers[use] or (answers[WORDS] if use == PROMPT else None),
+        of_use=answers[use] or (_answers(of_words) if use == PROMPT else None),
         has_say=has_say,
+        words_temperature=words_temperature,
+        known=known,
+        threshold=threshold,
+        called_none=None if threshold is None else float((tops[use] < threshold).mean()),
+        caught=caught,
     )
 
 
@@ -151,14 +192,23 @@ def use_of(left_out: dict[str, float | None], head: Chosen | None) -> str:
     return WORDS
 
 
-def _answers(pictures: Pictures) -> PictureAnswers:
+def calibrated(pictures: Pictures) -> float:
+    """The temperature of TEMPERATURES with the lowest loss of the class features alone on all pictures."""
+    totals = np.zeros(len(TEMPERATURES))
+    for _, _, labels, logits in pictures.blocks():
+        for i, temperature in enumerate(TEMPERATURES):
+            totals[i] += cross_entropies(np.float32(temperature) * logits, labels).sum()
+    return TEMPERATURES[int(totals.argmin())]
+
+
+def _answers(pictures: Pictures, temperature: float = 1.0) -> PictureAnswers:
     """Of the class features alone, to all pictures."""
     n = len(pictures.pictures)
-    found = PictureAnswers(np.empty(n, np.int64), np.empty(n), np.empty(n))
+    found = PictureAnswers(np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n))
     for rows, _, labels, logits in pictures.blocks():
-        block = answers_of(logits, labels)
-        found.answers[rows], found.scores[rows] = block.answers, block.scores
-        found.label_scores[rows] = block.label_scores
+        block = answers_of(np.float32(temperature) * logits, labels)
+        for name in ("answers", "scores", "label_scores", "tops"):
+            getattr(found, name)[rows] = getattr(block, name)
     return found
 
 
@@ -166,14 +216,20 @@ def answers_of(logits: Floats, labels: NDArray[np.int64]) -> PictureAnswers:
     """By logits (N, K), for labels (N,)."""
     answers = logits.argmax(axis=1)
     scores, label_scores = (np.exp(-cross_entropies(logits, of)) for of in (answers, labels))
-    return PictureAnswers(answers, scores, label_scores)
+    return PictureAnswers(answers, scores, label_scores, logits.max(axis=1).astype(np.float64))
 
 
 def _left_out(head: Chosen | None) -> PictureAnswers | None:
     """Of a head, to all pictures, each left out of its fit; None of a head that was not chosen that way."""
-    if head is None or head.answers is None or head.scores is None or head.losses is None:
+    if (
+        head is None
+        or head.answers is None
+        or head.scores is None
+        or head.losses is None
+        or head.tops is None
+    ):
         return None
-    return PictureAnswers(head.answers, head.scores, np.exp(-head.losses))
+    return PictureAnswers(head.answers, head.scores, np.exp(-head.losses), head.tops)
 
 
 def _accuracy(

@@ -37,6 +37,7 @@ from ..run.output import check_output
 from ..search import cmaes
 from ..seeds import seed_stream
 from ..types import Floats
+from .known import checked_share
 from .objective import projection_bytes
 from .presets import HEAD_ALONE, overrides_of, settings_for
 from .resume import made_for, remembered_machine
@@ -206,6 +207,7 @@ def check(request: TuneRequest) -> None:
             raise UsageError(
                 f"{option} {value} is {what}. It takes {least} or more. Try {option} {max(least, 1)}"
             )
+    checked_share(request.none)
     check_threads(request.threads)
     check_output(request.output)
     if request.head not in HEADS:

@@ -38,6 +38,26 @@ class DoubtfulPicture:
 
 
 @dataclass(frozen=True)
+class NoneResult:
+    """When the way in use calls a picture none of the classes.
+
+    share:     of known pictures, that may be called so, as it was asked
+    pictures:  how many known ones were left out to find that; 0 where none could be
+    threshold: the largest logit below which a picture is none; None where these are too few
+    called_none: the share of them that is below it
+    strangers: the share of strangers that is below it, each class left out in turn, every class alike
+    classes:   how many were left out
+    """
+
+    share: float
+    pictures: int
+    threshold: float | None
+    called_none: float | None
+    strangers: float | None
+    classes: int
+
+
+@dataclass(frozen=True)
 class TuneResult:
     """The result of a run. `tune --json` prints it.
 
@@ -56,6 +76,7 @@ class TuneResult:
     left_out, validated, covered: see Answers; accuracies weigh every class alike
     by_halves:    accuracy of the head when it is fitted to half of the pictures
     doubtful:     the pictures to look at, the worst first
+    none:         when a picture is none of the classes; None of a run of before 0.3
     """
 
     queries: int
@@ -79,6 +100,7 @@ class TuneResult:
     covered: ByUse
     by_halves: float | None
     doubtful: tuple[DoubtfulPicture, ...]
+    none: NoneResult | None
 
     def __post_init__(self) -> None:
         if self.use not in USES:

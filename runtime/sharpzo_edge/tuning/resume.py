@@ -58,8 +58,11 @@ def save_record(work: WorkFolder, record: Record) -> None:
 
 def load_record(work: WorkFolder) -> Record | None:
     """The contents of run.json. None if there is none, or it is damaged."""
+    found = read_checked_json(work.record)
+    if isinstance(found, dict) and isinstance(found.get("result"), dict):
+        found["result"].setdefault("none", None)  # of before 0.3
     try:
-        return read_dataclass(Record, read_checked_json(work.record))
+        return read_dataclass(Record, found)
     except ValueError:
         return None
 

@@ -4,6 +4,7 @@ Tensors: context (m, D) and class_features (K, E), float32. With heads also word
 head_weights (K, E), head_bias (K,), and both_weights and both_bias likewise; a kernel head's weights are
 (K, M), and its M pictures' features are head_pictures (M, E), which both share. All else is canonical JSON
 under one metadata key. It holds no times, hosts or paths. So two runs that did the same write the same bytes.
+Files of before 0.3 do not say when a picture is none of the classes, nor calibrate the words.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from ..errors import PromptFileError, UsageError, cannot_read, is_absent
 from ..heads.fit import KINDS
 from ..heads.head import Head, base_by
 from ..heads.kernel import KIND as KERNEL
+from ..requests import NONE_SHARE
 from ..run.files import cannot, canonical_json, replacing
 from ..run.reading import plain
 from ..search.losses import logits_of
 from ..types import Floats
+from ..wording import NAMED, counted
 from .answers import BOTH, HEAD, PROMPT, USES, WORDS
-from .known import SHARE, Known, checked_share
+from .known import MOST_SHARE, Known, checked_share
 
 FORMAT_VERSION = 1
 # Of a prompt with one head, on the prompt. It is read, and no longer written.
@@ -52,7 +55,9 @@ class TunedPrompt:
     context:        (m, D) float32
     class_features: (K, E) float32, each row of length one
     about:          the rest, ready for JSON: format_version, class_names, class_folders, model, bundle (its
-                    checksum), seed, settings, queries, train_loss; with heads also use, left_out and heads
+                    checksum), seed, settings, queries, train_loss, none (the share of known pictures that may
+                    be called none of the classes) and known (what they are like, by ways to label; see
+                    Known); with heads also use, left_out, heads and words_temperature
     words:          (K, E) class features of the initial context; None in a file without heads
     head, both:     heads on the words and on the prompt; None without
     """
@@ -92,22 +97,16 @@ class TunedPrompt:
 
     @property
     def known(self) -> dict[str, Known]:
-        """What known pictures score, by the way to label; it has no way that was not measured."""
+        """The largest logits of known pictures, by the ways to label that were measured."""
         return {
-            use: Known(found["pictures"], tuple(found["scores"]))
+            use: Known(found["pictures"], tuple(found["lowest"]))
             for use, found in self.about.get("known", {}).items()
         }
 
-    def threshold(self, use: str, share: float | None = None) -> float | None:
-        """How sure an answer must be, so that a picture is not called none of the classes.
-
-        share: of known pictures that may be called so; None: as tune was asked
-        None where the file has no scores of known pictures, or too few.
-        Raises UsageError for a share that is not allowed.
-        """
-        wanted = self.about.get("none", SHARE) if share is None else checked_share(share)
-        known = self.known.get(use)
-        return None if known is None else known.threshold(wanted)
+    @property
+    def none(self) -> float:
+        """The share of known pictures that may be called none of the classes, as tune was asked."""
+        return float(self.about.get("none", NONE_SHARE))
 
     @property
     def n_bytes(self) -> int:
@@ -122,7 +121,10 @@ class TunedPrompt:
         T = self.words if use in (WORDS, HEAD) else self.class_features
         head = {HEAD: self.head, BOTH: self.both}.get(use)
         assert T is not None
-        return logits_of(features, T, logit_scale) if head is None else head.logits(features, T, logit_scale)
+        if head is not None:
+            return head.logits(features, T, logit_scale)
+        temperature = self.about.get("words_temperature", 1.0) if use == WORDS else 1.0
+        return np.float32(temperature) * logits_of(features, T, logit_scale)
 
 
 def checked_use(use: str | None, prompt: TunedPrompt, path: Path) -> str:
@@ -140,6 +142,36 @@ def checked_use(use: str | None, prompt: TunedPrompt, path: Path) -> str:
             f"Choose one of them, or tune again with --head auto"
         )
     return use
+
+
+def threshold_of(share: float | None, use: str, prompt: TunedPrompt, path: Path) -> float | None:
+    """The largest logit below which a picture is none of the classes; None: nothing is.
+
+    share: after --none; None: the file's own
+    Raises UsageError for a share that is out of range, or that the file has no threshold for.
+    """
+    wanted = prompt.none if share is None else checked_share(share)
+    known = prompt.known.get(use)
+    found = known.threshold(wanted) if known else None
+    if found is None and share is not None:
+        least = known.least_share if known else None
+        advice = f"Try --none {least:.3g}" if least else "Leave --none out, or tune again with more pictures"
+        raise UsageError(
+            f"--none {share:g} has no threshold: {without_threshold(use, prompt, path)}. "
+            f"{f'It takes {least:.3g} or more' if least else 'No share has one here'}. {advice}"
+        )
+    return found
+
+
+def without_threshold(use: str, prompt: TunedPrompt, path: Path) -> str:
+    """Why a prompt calls nothing none of the classes."""
+    if "known" not in prompt.about:
+        return f"{path} does not say when a picture is none of the classes: it was made by an older version"
+    known = prompt.known.get(use)
+    there = counted(known.pictures if known else 0, "picture")
+    return (
+        f"{path} calls nothing none of the classes: {there} that {NAMED[use]} had not learnt from is too few"
+    )
 
 
 def save_prompt(path: Path, prompt: TunedPrompt) -> None:
@@ -249,6 +281,28 @@ def _defect(prompt: TunedPrompt) -> str:
         return "its class names are not words"
     if len(set(about["class_names"])) < len(about["class_names"]):
         return "two of its classes have one name"
+    return _defect_of_none(about)
+
+
+def _defect_of_none(about: dict[str, Any]) -> str:
+    """What is wrong with the numbers by which a picture is none of the classes, or ""."""
+    known, share = about.get("known", {}), about.get("none", NONE_SHARE)
+    temperature = about.get("words_temperature", 1.0)
+    if type(share) is not float or not 0 < share <= MOST_SHARE:
+        return "its share of known pictures is out of range"
+    if type(temperature) is not float or not temperature > 0:
+        return "the temperature of its words is out of range"
+    if not isinstance(known, dict) or not {*known} <= {*USES}:
+        return "its known pictures are of another kind"
+    for found in known.values():
+        if not isinstance(found, dict) or {*found} != {"pictures", "lowest"}:
+            return "its known pictures are of another kind"
+        n, lowest = found["pictures"], found["lowest"]
+        is_list = isinstance(lowest, list) and all(type(each) is float for each in lowest)
+        if type(n) is not int or n < 1 or not is_list:
+            return "its known pictures are of another kind"
+        if len(lowest) != Known.size(n) or lowest != sorted(lowest):
+            return "the logits of its known pictures are not in order"
     return ""
 
 
