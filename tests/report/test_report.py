@@ -125,6 +125,28 @@ def test_classes_and_mistakes_are_those_of_the_answers(tuned: Path) -> None:
     assert report.n_wrong == sum(n for (label, answer), n in counts.items() if label != answer)
 
 
+def test_sureness_is_counted_by_probability() -> None:
+    """Ten answers that say 1/11 to 10/11 of themselves, the four least sure of them wrong."""
+    report = report_of(evaluation(["a", "b"], [0] * 10, [1] * 4 + [0] * 6))
+    found = [(each.low, each.high, each.right.pictures, each.right.value) for each in report.sureness]
+    assert found == [
+        (0.0, 0.3, 3, 0.0),
+        (0.3, 0.5, 2, 0.5),
+        (0.5, 0.7, 2, 1.0),
+        (0.7, 0.9, 2, 1.0),
+        (0.9, 1.0, 1, 1.0),
+    ]
+    assert report.sureness[0].said == pytest.approx(2 / 11)
+    assert report.none is None
+
+
+def test_the_report_says_what_is_called_none(tuned: Path) -> None:
+    result = json.loads((tuned.parent / "result.json").read_text(encoding="utf-8"))["none"]
+    figures = page_of(WorkFolder.of(tuned).report).figures
+    assert {name: json.loads(figures[f"none.{name}"].value) for name in result} == result
+    assert result["called_none"] <= result["share"] == 0.05 and result["classes"] == 10
+
+
 def test_what_is_read_is_the_value(tuned: Path) -> None:
     """Every figure is of the report's data, and its text is that value, rounded."""
     leaves = flat(report_of(source_of_tune(tuned)).to_json())

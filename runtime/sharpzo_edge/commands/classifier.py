@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
@@ -95,7 +95,7 @@ class Classifier:
         return tuple(self._prompt.class_names)
 
     @overload
-    def __call__(self, pictures: Sequence[Any], top: int = TOP) -> list[Prediction]: ...
+    def __call__(self, pictures: list[Any] | tuple[Any, ...], top: int = TOP) -> list[Prediction]: ...
 
     @overload
     def __call__(self, pictures: Any, top: int = TOP) -> Prediction: ...

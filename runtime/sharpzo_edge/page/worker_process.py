@@ -14,10 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ImagesError, SharpzoError
 from ..process_memory import govern, return_freed_blocks
+
+if TYPE_CHECKING:
+    from ..commands.classifier import Classifier
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: as in the command line
 
@@ -26,10 +29,15 @@ LABELS = 5  # of a prediction
 
 
 class Orders:
-    """What the helper can do, by the name of the order. budget: as after --memory-budget."""
+    """What the helper can do, by the name of the order. budget: as after --memory-budget.
+
+    A classifier stays open from one picture to the next. Other orders close it: they have the same budget.
+    """
 
     def __init__(self, budget: str | None, threads: int):
         self._budget, self._threads = budget, threads
+        self._classifier: Classifier | None = None
+        self._opened_for: tuple[object, ...] = ()
 
     def thumbnail(self, picture: str, to: str, reason_to: str) -> dict[str, Any]:
         """Write a thumbnail, or why there is none where that will not change."""
@@ -57,15 +65,16 @@ class Orders:
             return {"reason": str(error)}
 
     def predict(self, picture: str, bundle: str, prompt: str) -> dict[str, Any]:
-        """Labels and their scores, and the seconds that it took."""
-        from ..commands.predict import predict
-
+        """Labels and their scores, whether it is none of them, and the seconds that it took."""
         started = time.monotonic()
-        found = predict(
-            [picture], bundle, prompt, top=LABELS, threads=self._threads, memory_budget=self._budget
-        ).predictions[0]
+        found = self._opened(bundle, prompt)(picture, top=LABELS)
         seconds = time.monotonic() - started
-        return {"labels": found.labels, "scores": found.scores, "seconds": round(seconds, 3)}
+        return {
+            "labels": found.labels,
+            "scores": found.scores,
+            "none": found.none,
+            "seconds": round(seconds, 3),
+        }
 
     def report(self, output: str) -> dict[str, Any]:
         """The parts of a run's report as HTML, and its pictures as JSON: the page shows those itself."""
@@ -73,6 +82,7 @@ class Orders:
         from ..report.render import PARTS, render_part
         from ..report.source import source_of_tune
 
+        self._close()
         report = report_of(source_of_tune(Path(output)))
         pictures = {picture.image: dataclasses.asdict(picture) for picture in report.pictures}
         return {
@@ -81,6 +91,23 @@ class Orders:
             "doubtful": [picture.image for picture in report.doubtful],
         }
 
+    def _opened(self, bundle: str, prompt: str) -> Classifier:
+        """The one that is open, unless a run has written another prompt meanwhile."""
+        from ..commands.classifier import Classifier
+
+        file = os.stat(prompt)
+        wanted = bundle, prompt, file.st_ino, file.st_mtime_ns
+        if self._classifier is None or self._opened_for != wanted:
+            self._close()
+            self._classifier = Classifier(bundle, prompt, threads=self._threads, memory_budget=self._budget)
+            self._opened_for = wanted
+        return self._classifier
+
+    def _close(self) -> None:
+        if self._classifier:
+            self._classifier.close()
+            self._classifier = None
+
     def _jpeg(self, picture: str, side: int, longest: int) -> bytes:
         """Raises UnreadablePictureError."""
         from ..clip.preprocess import thumbnail
@@ -88,6 +115,7 @@ class Orders:
         from ..memory.budget import budget_of
         from ..process_memory import MIB
 
+        self._close()
         room = budget_of(self._budget, onnxruntime_version()).room_mib * MIB
         try:
             return thumbnail(Path(picture), side, longest, room)

@@ -99,6 +99,31 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
+class Sureness:
+    """Answers whose probability is from `low` up to `high`: do they mean what they say?
+
+    said: their mean probability;  right: the share of them that is right
+    """
+
+    low: float
+    high: float
+    said: float
+    right: Estimate
+
+
+@dataclass(frozen=True)
+class NoneOfThem:
+    """When a picture is none of the classes. See tuning.result.NoneResult, whose fields these are."""
+
+    share: float
+    pictures: int
+    threshold: float | None
+    called_none: float | None
+    strangers: float | None
+    classes: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture to look at.
 
@@ -155,6 +180,7 @@ class Report:
     n_measured, n_wrong: how many these are, and how many of them are answered wrongly
     n_classes: of which `classes` may have only the worst
     doubtful: those that a tune's result names;  worst: the worst of the others
+    sureness: whether probabilities mean what they say, from low to high
     """
 
     kind: str
@@ -173,6 +199,8 @@ class Report:
     worst: tuple[Picture, ...]
     n_measured: int
     n_wrong: int
+    sureness: tuple[Sureness, ...]
+    none: NoneOfThem | None
     memory: Memory | None
     command: str
     versions: tuple[tuple[str, str], ...]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..wording import NAMED, shortened
 from .answered import BY_SHOTS_TOO, Answered
-from .data import Curve, Fact, Look, Memory, PhaseMemory, Report, Way
+from .data import Curve, Fact, Look, Memory, NoneOfThem, PhaseMemory, Report, Way
 from .intervals import estimate
 from .judged import Judged, doubtful
 from .source import Source
@@ -41,6 +41,8 @@ def report_of(source: Source) -> Report:
         n_classes=len(judged.classes),
         doubtful=asked_about,
         worst=judged.worst(asked_about),
+        sureness=judged.sureness(),
+        none=_none(source),
         memory=_memory(source),
         command=shortened(source.command, LONGEST_COMMAND),
         versions=tuple(source.versions.items()),
@@ -115,6 +117,12 @@ def _thinned(looks: Sequence[Look], most: int) -> tuple[Look, ...]:
     if len(looks) <= most:
         return tuple(looks)
     return tuple(looks[round(i * (len(looks) - 1) / (most - 1))] for i in range(most))
+
+
+def _none(source: Source) -> NoneOfThem | None:
+    """None of an evaluation, and of a tune of before 0.3."""
+    found = (source.result or {}).get("none")
+    return NoneOfThem(**found) if found else None
 
 
 def _memory(source: Source) -> Memory | None:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from ..wording import shortened
 from .answered import BY_SHOTS_TOO, Answered
-from .data import ClassFigures, Confusion, Mistake, Picture
+from .data import ClassFigures, Confusion, Estimate, Mistake, Picture, Sureness
 from .groups import grouped
 from .intervals import wilson
 from .source import Source
@@ -17,6 +18,7 @@ from .source import Source
 MOST_CELLS = 40  # rows of the confusion matrix
 MOST_MISTAKES = 12
 MOST_WORST = 50
+PROBABILITIES = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)  # borders of the ranges that answers are sorted into
 NOTHING = Answered("", [], [], [], [], [], [], [], [])
 
 
@@ -96,6 +98,18 @@ class Judged:
         named = tuple(tuple(shortened(self.answered.names[k]) for k in group) for group in groups)
         names = tuple(group[0] + f" + {len(group) - 1}" * (len(group) > 1) for group in named)
         return Confusion(names, named, tuple(map(tuple, cells)))
+
+    def sureness(self) -> tuple[Sureness, ...]:
+        """Of each range of PROBABILITIES that an answer is in."""
+        found, scores = [], self.answered.scores
+        wrong = set(self.wrong)
+        for low, high in pairwise(PROBABILITIES):
+            some = [n for n in self.numbers if low <= scores[n] < high or scores[n] == high == 1]
+            if some:
+                right = sum(n not in wrong for n in some) / len(some)
+                said = sum(scores[n] for n in some) / len(some)
+                found.append(Sureness(low, high, said, Estimate(right, *wilson(right, len(some)), len(some))))
+        return tuple(found)
 
     def worst(self, shown: Iterable[Picture]) -> tuple[Picture, ...]:
         """The wrong pictures whose label seemed least likely, without those that are shown already."""

@@ -23,7 +23,7 @@ from .data import Report
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_AT_ONCE = 12  # of the worst pictures; a click shows the others
 NAMES_OF_GROUP = 12
-PARTS = ("summary", "ways", "curve", "pictures", "confusion", "classes", "memory", "made")
+PARTS = ("summary", "ways", "curve", "pictures", "confusion", "classes", "sureness", "memory", "made")
 
 
 def render(report: Report) -> str:

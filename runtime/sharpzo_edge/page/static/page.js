@@ -656,6 +656,7 @@ function tryTab(place) {
     $("#try-picture").src = shownUrl = URL.createObjectURL(file);
     $("#try-answer").hidden = false;
     $("#try-labels").replaceChildren();
+    $("#try-none").hidden = true;
     $("#try-seconds").textContent = "Looking…";
     const form = new FormData();
     form.append("picture", file);
@@ -674,6 +675,7 @@ function tryTab(place) {
         item.append(name, bar, score);
         return item;
       }));
+      $("#try-none").hidden = !found.none;
       $("#try-seconds").textContent = `${found.seconds.toFixed(2)} s`;
     } catch (error) {
       $("#try-answer").hidden = true;
