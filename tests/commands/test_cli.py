@@ -84,6 +84,7 @@ def test_tune_returns_the_documented_keys_and_lowers_the_loss(tuned: tuple[Path,
         "covered",
         "by_halves",
         "doubtful",
+        "none",
     }
     assert result["queries"] == 2 + result["stage1_queries"] + result["stage2_queries"]
     assert min(result["stage1_queries"], result["stage2_queries"]) > 0

@@ -49,7 +49,7 @@ from sharpzo_edge.search.losses import softmax
 from sharpzo_edge.tuning import resume
 from sharpzo_edge.tuning.answers import ByUse
 from sharpzo_edge.tuning.loop import State
-from sharpzo_edge.tuning.result import DoubtfulPicture, HeadResult, TuneResult
+from sharpzo_edge.tuning.result import DoubtfulPicture, HeadResult, NoneResult, TuneResult
 from sharpzo_edge.tuning.tuned_prompt import (
     FORMAT_VERSION,
     HEADS_FORMAT_VERSION,
@@ -58,6 +58,7 @@ from sharpzo_edge.tuning.tuned_prompt import (
     check_fits,
     load_prompt,
     save_prompt,
+    threshold_of,
 )
 from sharpzo_edge.types import Floats
 from support.mutants import Reader, mutate_bytes, mutate_json, mutate_json_file, mutate_safetensors, spelt
@@ -236,10 +237,12 @@ def _prompt(with_heads: bool) -> Callable[[Path], Reader]:
             "settings": {"preset": "edge", "sigma0": 0.5, "projection_std": None},
             "queries": 12,
             "train_loss": 0.5,
+            "none": 0.2,
+            "known": {"head" if with_heads else "prompt": {"pictures": 4, "lowest": [-0.5, 1.25]}},
         }
         if with_heads:
             heads = {"head": {"kind": "kernel", **made_by}, "both": {"kind": "ridge", **made_by}}
-            about |= {"use": "head", "left_out": {}, "heads": heads}
+            about |= {"use": "head", "left_out": {}, "words_temperature": 0.5, "heads": heads}
         path = folder / "prompt"
         context = rng.standard_normal((4, bundle.manifest.text.width)).astype(np.float32)
         save_prompt(path, TunedPrompt(context, T, about, -T if with_heads else None, head, both))
@@ -252,7 +255,8 @@ def _prompt(with_heads: bool) -> Callable[[Path], Reader]:
             with np.errstate(over="ignore", invalid="ignore"):
                 logits = [prompt.logits(T, bundle.manifest.logit_scale, use) for use in prompt.uses]
                 scores = [softmax(each).tobytes() for each in logits]
-            return [prompt.about, prompt.context.tobytes(), prompt.use, *scores]
+            thresholds = [threshold_of(None, use, prompt, path) for use in prompt.uses]
+            return [prompt.about, prompt.context.tobytes(), prompt.use, *scores, thresholds]
 
         mutate = functools.partial(mutate_safetensors, metadata_key=METADATA_KEY)
         return Reader(path.read_bytes(), mutate, read)
@@ -334,6 +338,7 @@ def _record(reseal: bool) -> Callable[[Path], Reader]:
             *(9, 5, 4, 1.5, 80.0, 7, "spent", 0.5, 0.5, 1.0, 0.5, 1.0, {"a": 1}, "prompt", head),
             *("head", ByUse(0.3, 0.5, 0.6, 0.7), ByUse(0.3, None, 0.6, None), ByUse(1.0, 0.5, 1.0, 0.5), 0.5),
             (DoubtfulPicture("cat/1.png", "cat", "red heart"),),
+            NoneResult(0.05, 40, 1.5, 0.025, 0.5, 2),
         )
         resume.save_record(work, resume.Record(made_for, files.file_checksum(output), result))
 

@@ -166,6 +166,7 @@ def test_an_older_file_answers_as_it_did(prompt: Path, tmp_path: Path) -> None:
         {"known": {"head": {"pictures": 4, "lowest": [2.0, 1.0]}}},
         {"known": {"head": {"pictures": 4, "lowest": [1.0, True]}}},
         {"words_temperature": 0.0},
+        {"words_temperature": 1e300},
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .answers import USES, ByUse
+from .known import MOST_SHARE
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class NoneResult:
     called_none: float | None
     strangers: float | None
     classes: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= MOST_SHARE:
+            raise ValueError(f"share must be above 0 and up to {MOST_SHARE}, not {self.share}")
 
 
 @dataclass(frozen=True)

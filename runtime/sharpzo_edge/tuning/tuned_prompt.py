@@ -42,6 +42,7 @@ OLD_HEAD_FORMAT_VERSION = 2
 HEADS_FORMAT_VERSION = 3
 KNOWN_VERSIONS = (FORMAT_VERSION, OLD_HEAD_FORMAT_VERSION, HEADS_FORMAT_VERSION)
 LARGEST_OLD_WEIGHT = 10.0
+HIGHEST_TEMPERATURE = 1e4  # of the words
 METADATA_KEY = "sharpzo-edge prompt"
 SIZE_LIMIT_BYTES = 64 << 20
 BEGINNING_BYTES = 1 << 10  # of a prompt file: safetensors writes metadata before the tensors
@@ -290,7 +291,7 @@ def _defect_of_none(about: dict[str, Any]) -> str:
     temperature = about.get("words_temperature", 1.0)
     if type(share) is not float or not 0 < share <= MOST_SHARE:
         return "its share of known pictures is out of range"
-    if type(temperature) is not float or not temperature > 0:
+    if type(temperature) is not float or not 0 < temperature <= HIGHEST_TEMPERATURE:
         return "the temperature of its words is out of range"
     if not isinstance(known, dict) or not {*known} <= {*USES}:
         return "its known pictures are of another kind"
