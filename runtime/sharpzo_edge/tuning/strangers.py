@@ -5,7 +5,7 @@ They look like the other classes more than most strangers do, so of others more 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ..heads.fit import fitted_as
 from ..heads.head import Head
 from ..heads.leave_one_out import Pictures
-from ..types import Floats, LabelledFeatures
+from ..types import LabelledFeatures
 from .known import are_none
 
-MOST_CLASSES = 20  # that a head is fitted without; of more classes these are spread evenly
+MOST_FITS = 10  # of more classes, every tenth is left out together
 
 
 @dataclass(frozen=True)
@@ -27,54 +27,56 @@ class Caught:
     share: float
     classes: int
 
+    @classmethod
+    def of(cls, caught: NDArray[np.bool_], labels: NDArray[np.int64]) -> Caught | None:
+        """caught, labels: (N,) of pictures whose class was left out. None where there are none."""
+        shares = [caught[labels == k].mean() for k in np.unique(labels)]
+        return cls(float(np.mean(shares)), len(shares)) if shares else None
+
 
 def caught_by_head(
     head: Head, pictures: Pictures, threshold: float, before_each: Callable[[], None]
 ) -> Caught | None:
-    """Of a head, fitted without the class to the other classes' pictures, by the same numbers.
+    """Of a head, fitted by the same numbers to the pictures of the other classes.
 
     before_each: is called before each fit; it may raise
-    Time: that of a fit for each class that is left out. None where there is no head without a class.
+    Time: that of up to MOST_FITS fits. None where no head can be fitted to the others.
     """
-    shares = []
-    for k in _spread(pictures.n_classes):
+    n, labels = pictures.n_classes, pictures.pictures.labels
+    n_fits = min(n, MOST_FITS)
+    caught, is_asked = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+    for turn in range(n_fits):
         before_each()
-        is_stranger = pictures.pictures.labels == k
-        others = _without_class(pictures.some(~is_stranger), k)
-        again = fitted_as(head, others) if is_stranger.any() and len(others.pictures) else None
+        is_known = np.arange(n) % n_fits != turn
+        others = _of_classes(pictures.some(is_known[labels]), is_known)
+        again = fitted_as(head, others) if len(others.pictures) else None
         if again is not None:
             again = again.at(head.made_by["temperature"])
-            shares.append(_share(again, pictures.some(is_stranger), others.class_features, threshold))
-    return Caught(float(np.mean(shares)), len(shares)) if shares else None
+            strangers = ~is_known[labels]
+            caught[strangers] = _are_caught(again, pictures.some(strangers), others, threshold)
+            is_asked |= strangers
+    return Caught.of(caught[is_asked], labels[is_asked])
 
 
 def caught_by_class_features(pictures: Pictures, temperature: float, threshold: float) -> Caught | None:
     """Of words or a prompt, without the class's own features. None where there are no pictures."""
-    labels = pictures.pictures.labels
-    caught = np.empty(len(labels), bool)
-    for rows, _, own, logits in pictures.blocks():
-        logits[np.arange(len(own)), own] = -np.inf
+    caught = np.zeros(len(pictures.pictures), bool)
+    for rows, _, labels, logits in pictures.blocks():
+        logits[np.arange(len(labels)), labels] = -np.inf
         caught[rows] = are_none(temperature * logits, threshold)
-    shares = [caught[labels == k].mean() for k in np.unique(labels)]
-    return Caught(float(np.mean(shares)), len(shares)) if shares else None
+    return Caught.of(caught, pictures.pictures.labels)
 
 
-def _share(head: Head, strangers: Pictures, class_features: Floats, threshold: float) -> float:
-    n_caught = 0
-    for _, features, _, _ in strangers.blocks():
-        logits = head.logits(features, class_features, strangers.logit_scale)
-        n_caught += int(are_none(logits, threshold).sum())
-    return n_caught / len(strangers.pictures)
+def _are_caught(head: Head, strangers: Pictures, known: Pictures, threshold: float) -> NDArray[np.bool_]:
+    caught = np.zeros(len(strangers.pictures), bool)
+    for rows, features, _, _ in strangers.blocks():
+        logits = head.logits(features, known.class_features, known.logit_scale)
+        caught[rows] = are_none(logits, threshold)
+    return caught
 
 
-def _without_class(pictures: Pictures, k: int) -> Pictures:
-    """The same pictures, where there is no class k."""
-    labels = pictures.pictures.labels
-    renumbered = LabelledFeatures(pictures.pictures.features, labels - (labels > k))
-    return Pictures(renumbered, np.delete(pictures.class_features, k, axis=0), pictures.logit_scale)
-
-
-def _spread(n_classes: int) -> Iterator[int]:
-    """Up to MOST_CLASSES numbers of classes, evenly spread."""
-    found: NDArray[np.int64] = np.linspace(0, n_classes - 1, min(n_classes, MOST_CLASSES)).round().astype(int)
-    return map(int, found)
+def _of_classes(pictures: Pictures, which: NDArray[np.bool_]) -> Pictures:
+    """Pictures of some of the K classes, where there are no others. which: (K,)"""
+    numbers = np.cumsum(which) - 1
+    renumbered = LabelledFeatures(pictures.pictures.features, numbers[pictures.pictures.labels])
+    return Pictures(renumbered, pictures.class_features[which], pictures.logit_scale)
