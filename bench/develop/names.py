@@ -108,3 +108,11 @@ ICONS = (ICON_PARK, ULTIMATE, HEALTH)
 ALL = tuple(
     dict.fromkeys((*GROUPS, *THEMES, *FAMILIES, *(words for each in ICONS for words in each.values())))
 )
+
+# For the demo's model, whose vocabulary lacks words of four of them.
+IN_OTHER_WORDS = {
+    "computer and device": "computer",
+    "illness": "sick",
+    "medical device": "instrument",
+    "reward": "prize",
+}

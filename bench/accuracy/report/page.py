@@ -34,7 +34,7 @@ from ..harness.runs import (
 )
 from ..methods import gda, heads, proker
 from ..methods.all_methods import METHODS
-from . import table
+from . import strangers, table
 from .targets import EDGE_QUERIES, targets
 
 PAGE, PLOT = ROOT / "docs" / "accuracy.md", ROOT / "docs" / "accuracy.svg"
@@ -184,6 +184,7 @@ def page(runs: Runs, results: Path) -> str:
             table.by_task(runs),
             table.refusals(runs, [MOST_SHOTS]),
         ),
+        *(strangers.section() if is_ours else ()),
         *("## Shifted styles", "16 shots; nothing is tuned or chosen on these.", table.by_style(runs)),
         *("## Queries and seconds to a fixed accuracy", OF_MARKS, table.to_fixed_accuracy(runs)),
         *("## Paired differences", table.differences(runs)),

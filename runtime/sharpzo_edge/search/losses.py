@@ -179,7 +179,7 @@ def cross_entropies(logits: Floats, labels: NDArray[np.int64]) -> Doubles:
     return losses
 
 
-def softmax(logits: Floats) -> Doubles:
+def softmax(logits: Floats | Doubles) -> Doubles:
     """Probabilities along the last axis: (N, K) -> (N, K) float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probabilities: Doubles = shifted / shifted.sum(axis=-1, keepdims=True)
