@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo page test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads soak clean
+.PHONY: help demo page test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,13 @@ bench-price: develop-models  ## compare shapes of a round at equal cost, on the 
 
 bench-heads: develop-models  ## compare closed-form heads, on the development set (WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.head_study --work $(WORK)
+
+bench-known: develop-models  ## compare scores for pictures of no class, on the development set (WORK=folder)
+	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.known_study --work $(WORK)
+
+bench-strangers: $(EXPORT)/recipe-installed demo-tasks  ## what share of strangers is called none of the classes, and write docs/accuracy.md
+	PYTHONPATH=bench $(EXPORT)/bin/python bench/strangers.py --tasks $(WORK)/tasks --work $(WORK)
+	$(ACCURACY).report.page
 
 soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)

@@ -222,7 +222,14 @@ def _bundle_lines(path: Path, bundle: Bundle) -> list[str]:
 
 
 def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
+    from .tuning.tuned_prompt import threshold_of, without_threshold
+
     about, names = prompt.about, prompt.class_names
+    threshold = threshold_of(None, prompt.use, prompt, path)
+    if threshold is None:
+        none = without_threshold(prompt.use, prompt, path)
+    else:
+        none = f"below a logit of {threshold:.2f}, at most {percent(prompt.none)} of known pictures"
     heads = [f"{use} {head['kind']}" for use, head in about.get("heads", {}).items()]
     return [
         f"prompt {path}: {counted(len(names), 'class')}, {counted(len(prompt.context), 'context vector')}",
@@ -232,6 +239,7 @@ def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
         f"{counted(about['queries'], 'query')}, loss {about['train_loss']:.4f}",
         *([f"  heads         {', '.join(heads)}"] if heads else []),
         f"  answers by    {', '.join(prompt.uses)}; in use: {prompt.use}",
+        f"  none of them  {none}",
     ]
 
 

@@ -14,16 +14,16 @@ RESULTS = ROOT / "bench" / "results" / "strangers.json"
 ABOUT = """\
 Strangers are test pictures of other tasks, without the classes that share a picture with a class of the task.
 (Digits are no strangers to `subgroups`, which has a class alphanum.) A picture is called none of the classes
-where its largest logit is lower than all but {share} of left-out pictures' (`tune --none`). The head alone, up
-to 16 shots and 4 more pictures a class, {seeds} draws; emoji tasks have no more pictures, so their draws are
-alike. *Told by tune*: the share of strangers that it expects beforehand, each class left out in turn. Score and
-default were chosen on the development set ([development.md](development.md)); `bench/strangers.py` measures
+where its largest logit is lower than all but {share} of left-out pictures' (`tune --none`). The head alone,
+up to 16 shots and 4 more pictures a class, {seeds} draws; emoji tasks have no more pictures, so their draws
+are alike. *Told by tune*: the share of strangers that it expects beforehand, each class left out in turn.
+The score was chosen on the development set ([development.md](development.md)); `make bench-strangers` measures
 this. All figures in percent, with the number of strangers in brackets."""
 
 OF_FIGURES = """\
-Known test pictures are called none more often than left-out ones: test emoji are ones that the model never saw
-in any style, and test digits are by other hands. The model knows emoji alone. To it, digits are no emoji that
-it can tell apart, and so it takes most of them for known ones; emoji among digits it sees at once."""
+Known test pictures are called none more often than left-out ones. In the emoji tasks, the model never saw
+the test emoji in any style, while it knows those to tune on in other styles. The model was trained on emoji
+alone, and by the largest logit it takes most digits for known emoji. Emoji among digits are seen at once."""
 
 
 def section() -> list[str | list[str]]:

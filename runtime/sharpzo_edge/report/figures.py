@@ -120,7 +120,7 @@ def _thinned(looks: Sequence[Look], most: int) -> tuple[Look, ...]:
 
 
 def _none(source: Source) -> NoneOfThem | None:
-    """None of an evaluation, and of a tune of before 0.3."""
+    """None of an evaluation, and of a tune of an older version."""
     found = (source.result or {}).get("none")
     return NoneOfThem(**found) if found else None
 

@@ -81,7 +81,7 @@ class TuneResult:
     left_out, validated, covered: see Answers; accuracies weigh every class alike
     by_halves:    accuracy of the head when it is fitted to half of the pictures
     doubtful:     the pictures to look at, the worst first
-    none:         when a picture is none of the classes; None of a run of before 0.3
+    none:         when a picture is none of the classes; None of a run of an older version
     """
 
     queries: int

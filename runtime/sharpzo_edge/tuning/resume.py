@@ -60,7 +60,7 @@ def load_record(work: WorkFolder) -> Record | None:
     """The contents of run.json. None if there is none, or it is damaged."""
     found = read_checked_json(work.record)
     if isinstance(found, dict) and isinstance(found.get("result"), dict):
-        found["result"].setdefault("none", None)  # of before 0.3
+        found["result"].setdefault("none", None)  # of an older version
     try:
         return read_dataclass(Record, found)
     except ValueError:

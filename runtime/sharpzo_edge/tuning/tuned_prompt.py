@@ -4,7 +4,7 @@ Tensors: context (m, D) and class_features (K, E), float32. With heads also word
 head_weights (K, E), head_bias (K,), and both_weights and both_bias likewise; a kernel head's weights are
 (K, M), and its M pictures' features are head_pictures (M, E), which both share. All else is canonical JSON
 under one metadata key. It holds no times, hosts or paths. So two runs that did the same write the same bytes.
-Files of before 0.3 do not say when a picture is none of the classes, nor calibrate the words.
+Files of an older version do not say when a picture is none of the classes, nor calibrate the words.
 """
 
 from __future__ import annotations
