@@ -17,8 +17,8 @@ Strangers are test pictures of other tasks, without the classes that share a pic
 where its largest logit is lower than all but {share} of left-out pictures' (`tune --none`). The head alone,
 up to 16 shots and 4 more pictures a class, {seeds} draws; emoji tasks have no more pictures, so their draws
 are alike. *Told by tune*: the share of strangers that it expects beforehand, each class left out in turn.
-The score was chosen on the development set ([development.md](development.md)); `make bench-strangers` measures
-this. All figures in percent, with the number of strangers in brackets."""
+The score was chosen on the development set ([development.md](development.md)). `make bench-strangers`
+measures this. All figures in percent, with the number of strangers in brackets."""
 
 OF_FIGURES = """\
 Known test pictures are called none more often than left-out ones. In the emoji tasks, the model never saw
