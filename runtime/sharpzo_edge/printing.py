@@ -113,7 +113,7 @@ def _none_lines(result: TuneResult) -> list[str]:
             f"no picture is called none of the classes: --none {found.share:g} takes {needed} that what "
             f"answers has not learnt from, and there {there}"
         ]
-    line = f"at most {percent(found.share, 0)} of known pictures are called none of the classes"
+    line = f"at most {100 * found.share:g} % of left-out pictures are called none of the classes"
     if found.strangers is None:
         return [line]
     return [f"{line}, and {percent(found.strangers, 0)} of strangers (each class left out in turn)"]
@@ -229,7 +229,7 @@ def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
     if threshold is None:
         none = without_threshold(prompt.use, prompt, path)
     else:
-        none = f"below a logit of {threshold:.2f}, at most {percent(prompt.none)} of known pictures"
+        none = f"below a logit of {threshold:.2f}, at most {100 * prompt.none:g} % of left-out pictures"
     heads = [f"{use} {head['kind']}" for use, head in about.get("heads", {}).items()]
     return [
         f"prompt {path}: {counted(len(names), 'class')}, {counted(len(prompt.context), 'context vector')}",

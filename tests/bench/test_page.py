@@ -10,7 +10,7 @@ import pytest
 
 from accuracy.harness import runs
 from accuracy.harness.jobs import FULL, QUERIES, Job
-from accuracy.report import page, table, targets
+from accuracy.report import page, strangers, table, targets
 from support.accuracy import moment, write_run
 
 
@@ -86,3 +86,17 @@ def test_the_page_names_what_was_not_run(tmp_path: Path) -> None:
 def test_the_page_is_the_one_that_the_bench_wrote() -> None:
     there = runs.load(runs.RESULTS)
     assert page.PAGE.read_text(encoding="utf-8") == page.page(there, runs.RESULTS)
+
+
+def test_strangers_are_told_with_how_many_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = {"accuracy": 0.7, "kept": 0.65, "called_none": 0.06, "told": 0.3, "strangers": {}}
+    with_some = run | {"strangers": {"nouns": {"pictures": 61, "caught": 0.25}}}
+    results = {"machine": {}, "share": 0.05, "tasks": {"subgroups": [with_some] * 2, "nouns": [run] * 2}}
+    path = tmp_path / "strangers.json"
+    monkeypatch.setattr(strangers, "RESULTS", path)
+    assert strangers.section() == []
+    path.write_text(json.dumps(results), encoding="utf-8")
+    monkeypatch.setattr(strangers, "one_line", str)
+    _, said, table_lines, *_ = strangers.section()
+    assert "all but 5 %" in said and "2 draws" in said
+    assert table_lines[2] == "| subgroups | 70.0 | 65.0 | 6.0 | 30.0 | | 25.0 (61) |"

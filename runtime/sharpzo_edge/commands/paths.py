@@ -37,12 +37,14 @@ def paths_of(
 
 def _lines(ask_stop: Callable[[], None]) -> Iterator[str]:
     """Lines of standard input as file names of any bytes; empty ones are left out."""
-    if sys.stdin is None:
+    try:
+        source = sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError) as error:  # None where it was closed before the start
         raise UsageError(
             "Standard input is closed, and - asks for paths from there. It takes one path a line. "
             "Try: find photos -name '*.jpg' | sharpzo-edge predict - …"
-        )
-    rest, source = b"", sys.stdin.fileno()
+        ) from error
+    rest = b""
     while True:
         while not select.select([source], [], [], WAIT_SECONDS)[0]:
             ask_stop()

@@ -160,9 +160,10 @@ def compare(
     if threshold is not None:
         if use == HEAD and head:
             caught = caught_by_head(head.head, of_words, threshold, before_each)
-        else:
-            asked = of_words if of_prompt is None or use == WORDS else of_prompt.some(is_val)
-            caught = caught_by_class_features(asked, words_temperature if use == WORDS else 1.0, threshold)
+        elif use == WORDS:
+            caught = caught_by_class_features(of_words, words_temperature, threshold)
+        elif of_prompt:
+            caught = caught_by_class_features(of_prompt.some(is_val), 1.0, threshold)
     return Answers(
         use=use,
         head=head,
