@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sharpzo_edge import Classifier, predict, tune
 from sharpzo_edge.demo import BUNDLE, TASKS
-from sharpzo_edge.errors import PromptFileError, UsageError
+from sharpzo_edge.errors import InterruptedRunError, PromptFileError, UsageError
 from sharpzo_edge.heads.fit import best_head, fitted_as
 from sharpzo_edge.heads.leave_one_out import Pictures
 from sharpzo_edge.run.files import canonical_json
@@ -183,3 +183,24 @@ def test_another_share_goes_on_with_the_same_run(prompt: Path, tmp_path: Path) -
     )
     assert again.none and again.none.share == 0.05
     assert any("it keeps --none 0.05" in news.text for news in told)
+
+
+def test_an_interrupted_run_goes_on_with_another_share(tmp_path: Path) -> None:
+    """The share decides nothing else: all tensors are those of a run that was not interrupted."""
+    given: dict[str, Any] = {"max_queries": 120, "preset": "demo", "threads": 1}
+    tune(BUNDLE, TRAIN, tmp_path / "whole", none=0.05, **given)
+    news: list[Any] = []
+    with pytest.raises(InterruptedRunError):
+        tune(
+            *(BUNDLE, TRAIN, tmp_path / "stopped"),
+            none=0.05,
+            on_progress=news.append,
+            stop=lambda: any(each.kind == "evaluation" and each.figures["queries"] > 20 for each in news),
+            **given,
+        )
+    result = tune(BUNDLE, TRAIN, tmp_path / "stopped", none=0.2, **given)
+    assert result.none and result.none.share == 0.2
+    whole, stopped = (load_prompt(tmp_path / name) for name in ("whole", "stopped"))
+    assert stopped.about == whole.about | {"none": 0.2}
+    np.testing.assert_array_equal(stopped.context, whole.context)
+    np.testing.assert_array_equal(stopped.class_features, whole.class_features)
