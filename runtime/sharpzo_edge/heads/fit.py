@@ -38,7 +38,10 @@ def best_head(
 
 
 def fitted_as(head: Head, pictures: Pictures) -> Head | None:
-    """The head of other pictures, of the same kind and by the same numbers; None where there can be none."""
+    """The head of other pictures, of the same kind and by the same numbers; None where there can be none.
+
+    A class without pictures does not change what it says of the others.
+    """
     numbers = head.made_by
     if head.kind == gaussian.KIND:
         gda = Gaussian.of(pictures)

@@ -92,7 +92,7 @@ def _means(pictures: Pictures, vectors: Doubles) -> Doubles:
     means = np.zeros((pictures.n_classes, len(vectors)))
     for _, features, labels, _ in pictures.blocks():
         np.add.at(means, labels, features.astype(np.float64) @ vectors)
-    means /= pictures.counts[:, np.newaxis]
+    means /= np.maximum(pictures.counts, 1)[:, np.newaxis]
     return means
 
 

@@ -77,7 +77,7 @@ class Kernel(Regression):
             values=np.maximum(values, 0),
             targets=targets,
             words=words,
-            unit=n_classes / n,
+            unit=pictures.n_present / n,
         )
 
     def left_out(

@@ -89,6 +89,11 @@ class Pictures:
         return np.bincount(self.pictures.labels, minlength=self.n_classes)
 
     @property
+    def n_present(self) -> int:
+        """Classes that have pictures."""
+        return int((self.counts > 0).sum())
+
+    @property
     def covered(self) -> float:
         """The share of classes that have a say: two pictures or more."""
         return float((self.counts > 1).mean())

@@ -77,7 +77,7 @@ class Ridge(Regression):
             values=np.maximum(values, 0),
             targets=targets.T,
             words=words.T,
-            unit=pictures.n_classes / n,
+            unit=pictures.n_present / n,
         )
 
     def left_out(

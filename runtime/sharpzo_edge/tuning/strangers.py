@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..heads.fit import fitted_as
 from ..heads.head import Head
 from ..heads.leave_one_out import Pictures
-from ..types import LabelledFeatures
 from .known import are_none
 
 MOST_FITS = 10  # of more classes, every tenth is left out together
@@ -48,12 +47,10 @@ def caught_by_head(
     for turn in range(n_fits):
         before_each()
         is_known = np.arange(n) % n_fits != turn
-        others = _of_classes(pictures.some(is_known[labels]), is_known)
-        again = fitted_as(head, others) if len(others.pictures) else None
-        if again is not None:
-            again = again.at(head.made_by["temperature"])
+        found = _caught_without(head, pictures, is_known, threshold)
+        if found is not None:
             strangers = ~is_known[labels]
-            caught[strangers] = _are_caught(again, pictures.some(strangers), others, threshold)
+            caught[strangers] = found
             is_asked |= strangers
     return Caught.of(caught[is_asked], labels[is_asked])
 
@@ -67,16 +64,22 @@ def caught_by_class_features(pictures: Pictures, temperature: float, threshold: 
     return Caught.of(caught, pictures.pictures.labels)
 
 
-def _are_caught(head: Head, strangers: Pictures, known: Pictures, threshold: float) -> NDArray[np.bool_]:
+def _caught_without(
+    head: Head, pictures: Pictures, is_known: NDArray[np.bool_], threshold: float
+) -> NDArray[np.bool_] | None:
+    """Whether each picture of the other classes is called none by a head of those of `is_known` (K,).
+
+    None where there can be no such head.
+    """
+    strangers = pictures.some(~is_known[pictures.pictures.labels])
+    others = pictures.some(is_known[pictures.pictures.labels])
+    again = fitted_as(head, others) if len(others.pictures) else None
+    if again is None:
+        return None
+    again = again.at(head.made_by["temperature"])
     caught = np.zeros(len(strangers.pictures), bool)
     for rows, features, _, _ in strangers.blocks():
-        logits = head.logits(features, known.class_features, known.logit_scale)
+        logits = again.logits(features, pictures.class_features, pictures.logit_scale)
+        logits[:, ~is_known] = -np.inf
         caught[rows] = are_none(logits, threshold)
     return caught
-
-
-def _of_classes(pictures: Pictures, which: NDArray[np.bool_]) -> Pictures:
-    """Pictures of some of the K classes, where there are no others. which: (K,)"""
-    numbers = np.cumsum(which) - 1
-    renumbered = LabelledFeatures(pictures.pictures.features, numbers[pictures.pictures.labels])
-    return Pictures(renumbered, pictures.class_features[which], pictures.logit_scale)
