@@ -227,7 +227,7 @@ def _prompt_lines(path: Path, prompt: TunedPrompt) -> list[str]:
     about, names = prompt.about, prompt.class_names
     threshold = threshold_of(None, prompt.use, prompt, path)
     if threshold is None:
-        none = without_threshold(prompt.use, prompt, path)
+        none = f"nothing: {without_threshold(prompt.use, prompt)}"
     else:
         none = f"below a logit of {threshold:.2f}, at most {100 * prompt.none:g} % of left-out pictures"
     heads = [f"{use} {head['kind']}" for use, head in about.get("heads", {}).items()]

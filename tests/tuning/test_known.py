@@ -52,6 +52,7 @@ def test_no_more_known_pictures_are_none_than_asked(tops: np.ndarray, share: flo
     if threshold is None:
         assert share < 1 / len(tops) or share < 2e-3
     assert len(known.lowest) == Known.size(len(tops)) <= 500
+    assert known.threshold(known.least_share) is not None
 
 
 def test_a_new_picture_is_below_as_seldom_as_asked() -> None:
@@ -147,7 +148,7 @@ def test_an_older_file_answers_as_it_did(prompt: Path, tmp_path: Path) -> None:
     old, told = with_about(prompt, tmp_path / "old", older), []
     found = predict(SOME, BUNDLE, old, on_progress=told.append)
     assert found.threshold is None and not any(each.none for each in found.predictions)
-    assert any("does not say when a picture is none" in news.text for news in told)
+    assert any("calls nothing none of the classes" in news.text for news in told)
     now = predict(SOME, BUNDLE, prompt)
     assert found.predictions == tuple(dataclasses.replace(each, none=False) for each in now.predictions)
     with pytest.raises(UsageError, match=r"--none 0.1 .*tune again"):

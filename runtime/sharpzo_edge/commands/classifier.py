@@ -78,9 +78,10 @@ class Classifier:
         self.threshold = threshold_of(none, self.use, self._prompt, Path(prompt))
         machine = machine_for(opened, threads, memory_budget)
         budget = budget_of(memory_budget, onnxruntime_version(), machine)
-        without = (
-            "" if self.threshold is not None else without_threshold(self.use, self._prompt, Path(prompt))
-        )
+        without = ""
+        if self.threshold is None:
+            why = without_threshold(self.use, self._prompt)
+            without = f"{os.fspath(prompt)} calls nothing none of the classes: {why}"
         self.notes = tuple(filter(None, (budget.note, without)))
         self._plan = plan_images(
             opened.manifest, threads or machine.cores, budget, prompt_bytes=self._prompt.n_bytes

@@ -62,9 +62,9 @@ class Known:
         return self.lowest[i - 1] if 0 < i <= len(self.lowest) else None
 
     @property
-    def least_share(self) -> float | None:
-        """The smallest share that has a threshold; None where none has."""
-        return 1 / _steps(self.pictures) if self.lowest else None
+    def least_share(self) -> float:
+        """A share that has a threshold, to a thousandth the smallest."""
+        return math.ceil(1_000 / _steps(self.pictures)) / 1_000
 
 
 def checked_share(share: float) -> float:

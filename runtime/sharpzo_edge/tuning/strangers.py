@@ -1,6 +1,6 @@
 """What share of strangers is called none: each class is left out in turn, and its pictures are the strangers.
 
-They look like the other classes more than most strangers do, so of others more may be caught. Costs no query.
+Other strangers may be caught more or less often: it depends on how strange they are. Costs no query.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from ..run.files import cannot, canonical_json, replacing
 from ..run.reading import plain
 from ..search.losses import logits_of
 from ..types import Floats
-from ..wording import NAMED, counted
+from ..wording import NAMED
 from .answers import BOTH, HEAD, PROMPT, USES, WORDS
 from .known import MOST_SHARE, Known, checked_share
 
@@ -155,24 +155,22 @@ def threshold_of(share: float | None, use: str, prompt: TunedPrompt, path: Path)
     known = prompt.known.get(use)
     found = known.threshold(wanted) if known else None
     if found is None and share is not None:
-        least = known.least_share if known else None
-        advice = f"Try --none {least:.3g}" if least else "Leave --none out, or tune again with more pictures"
+        allowed = "No share has one here. Leave --none out, or tune again with more pictures"
+        if known:
+            allowed = f"It takes {known.least_share:g} or more. Try --none {known.least_share:g}"
         raise UsageError(
-            f"--none {share:g} has no threshold: {without_threshold(use, prompt, path)}. "
-            f"{f'It takes {least:.3g} or more' if least else 'No share has one here'}. {advice}"
+            f"--none {share:g} has no threshold in the prompt {path}: {without_threshold(use, prompt)}. "
+            f"{allowed}"
         )
     return found
 
 
-def without_threshold(use: str, prompt: TunedPrompt, path: Path) -> str:
+def without_threshold(use: str, prompt: TunedPrompt) -> str:
     """Why a prompt calls nothing none of the classes."""
     if "known" not in prompt.about:
-        return f"{path} does not say when a picture is none of the classes: it was made by an older version"
+        return "it was made by an older version"
     known = prompt.known.get(use)
-    there = counted(known.pictures if known else 0, "picture")
-    return (
-        f"{path} calls nothing none of the classes: {there} that {NAMED[use]} had not learnt from is too few"
-    )
+    return f"too few pictures that {NAMED[use]} had not learnt from ({known.pictures if known else 0})"
 
 
 def save_prompt(path: Path, prompt: TunedPrompt) -> None:
