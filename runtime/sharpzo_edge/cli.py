@@ -34,6 +34,7 @@ from .requests import (
     PageRequest,
     PredictRequest,
     TuneRequest,
+    WatchRequest,
 )
 from .run.files import read_limited
 from .run.interrupt import Interrupt
@@ -259,6 +260,23 @@ def predict(
                     _print_text(prediction_line(each))
     if as_json:
         _print_text(_json(result.to_json()))
+
+
+@command(WatchRequest, "watch")
+def watch(
+    request: WatchRequest,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print errors as JSON, too; all else is JSON lines in any case.")
+    ] = False,
+) -> None:
+    """Label pictures as they come, and tell when what they show has changed.
+
+    Example: sharpzo-edge watch --bundle vit-b-16 --prompt prompt.safetensors photos/new
+    """
+    from .watch.watching import watch_request
+
+    with at_work(request) as working:
+        watch_request(working)
 
 
 @app.command()

@@ -217,6 +217,39 @@ class PredictRequest(Call):
 
 
 @request
+class WatchRequest(Call):
+    """Of `watch`."""
+
+    source: AnyPath = option(
+        "Folder into which pictures come, a named pipe, or - for JPEGs on standard input.", "SOURCE"
+    )
+    bundle: AnyPath = option(BUNDLE)
+    prompt: AnyPath = option("Tuned prompt.")
+    _: KW_ONLY
+    use: str | None = option(USE, default=None)
+    none: float | None = option(NONE, default=None)
+    every: float = option("Label a picture at most every so many seconds; 0: as fast as it can.", default=0.0)
+    steady: int = option("A change is reported after so many equal answers.", default=3)
+    answers: bool = option("Also print the answer to every picture, not only changes.", default=False)
+    save_unsure: AnyPath | None = option(
+        "Folder to keep pictures in whose answers were least sure.", default=None
+    )
+    save_unsure_per_day: int = option("At most so many of them a day.", default=50)
+    mqtt: str | None = option(
+        "Also tell an MQTT broker: mqtt://USER@HOST/PREFIX; mqtts: with TLS. Needs the extra [mqtt].",
+        default=None,
+    )
+    mqtt_password_file: AnyPath | None = option(
+        "File with USER's password; without it, the variable SHARPZO_MQTT_PASSWORD.", default=None
+    )
+    mqtt_binary_sensors: bool = option(
+        "Also announce a binary sensor for each class to Home Assistant.", default=False
+    )
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+
+
+@request
 class DemoRequest(Call):
     """Of `demo`."""
 

@@ -81,13 +81,19 @@ class UnreadablePictureError(Exception):
 
 
 class PictureFile(BufferedReader):
-    """A picture's file, of which a decoder may read `left` more bytes; None: all."""
+    """A picture's file, or its bytes, of which a decoder may read `left` more; None: all."""
 
     left: float | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it is now."""
+        raw: Any = self.raw
+        return raw.getbuffer().nbytes if isinstance(raw, BytesIO) else os.fstat(raw.fileno()).st_size
+
     def read(self, size: int | None = -1, /) -> bytes:
         if self.left is not None:
-            rest = max(0, os.fstat(self.fileno()).st_size - self.tell())
+            rest = max(0, self.size - self.tell())
             self._take(rest if size is None or size < 0 else min(size, rest))
         return super().read(size)
 
@@ -115,6 +121,12 @@ def read_crop(path: Path, how: Preprocess, most_bytes: float = MOST_DECODING_BYT
     Raises UnreadablePictureError with the reason, also when decoding would take more.
     """
     with opened(path) as file:
+        return decoded(file, how, most_bytes)
+
+
+def crop_of_bytes(data: bytes, how: Preprocess, most_bytes: float = MOST_DECODING_BYTES) -> NDArray[np.uint8]:
+    """The same of what a picture's file would hold."""
+    with PictureFile(BytesIO(data)) as file:
         return decoded(file, how, most_bytes)
 
 
@@ -268,14 +280,14 @@ def _own_text_limit() -> Iterator[Callable[[float, int], None]]:
             PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
-def _largest_chunks(file: BufferedReader) -> tuple[int, int]:
+def _largest_chunks(file: PictureFile) -> tuple[int, int]:
     """Of a PNG's chunks before its pixels, and behind them: the bytes of the largest. 0, 0 for other files.
 
     Pillow reads each of them whole, before it looks at any limit. The file is at its beginning afterwards.
     """
     largest, behind = [0, 0], 0
     if file.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE:
-        size = os.fstat(file.fileno()).st_size
+        size = file.size
         while len(head := file.read(8)) == 8:
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
             if kind == b"IDAT":
@@ -292,9 +304,9 @@ def _require_room_for(chunk_bytes: int, n_bytes: float) -> None:
         raise UnreadablePictureError(TOO_MUCH_TEXT)
 
 
-def _require_room_for_an_icon(file: BufferedReader, n_bytes: float) -> None:
+def _require_room_for_an_icon(file: PictureFile, n_bytes: float) -> None:
     """The PNGs in an icon may hold any text, so its size counts. The file is at its beginning afterwards."""
-    if file.read(4) in ICONS and CHUNK_COPIES * os.fstat(file.fileno()).st_size > n_bytes:
+    if file.read(4) in ICONS and CHUNK_COPIES * file.size > n_bytes:
         raise UnreadablePictureError("an icon of megabytes, too many for the budget")
     file.seek(0)
 

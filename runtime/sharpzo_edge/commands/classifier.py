@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip.bundle import Bundle
-from ..clip.preprocess import UnreadablePictureError, crop_of_array, crop_of_image, is_image, read_crop
+from ..clip.preprocess import (
+    UnreadablePictureError,
+    crop_of_array,
+    crop_of_bytes,
+    crop_of_image,
+    is_image,
+    read_crop,
+)
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
 from ..memory.budget import budget_of, machine_for
@@ -50,8 +57,8 @@ class Classifier:
         with Classifier("vit-b-16", "prompt.safetensors") as classify:
             print(classify("new.jpg").labels[0])
 
-    A picture is a path, a Pillow image, or an array (H, W, 3) uint8 in RGB. Labelling costs no query. It can
-    be used from several threads; one of them is served at a time.
+    A picture is a path, the bytes of a picture's file, a Pillow image, or an array (H, W, 3) uint8 in RGB.
+    Labelling costs no query. It can be used from several threads; one of them is served at a time.
     """
 
     def __init__(
@@ -63,11 +70,13 @@ class Classifier:
         none: float | None = None,
         threads: int = 0,
         memory_budget: str | None = None,
+        held_bytes: int = 0,
     ):
         """Open both, and make the plan. The options are those of `predict`.
 
         none: the share of known pictures that may be called none of the classes; None: as tune was asked.
               `threshold` is the largest logit below which a picture is none; None where the prompt has none
+        held_bytes: what the caller holds meanwhile; the budget has room for it, too
 
         Raises BundleError, PromptFileError, UsageError, and BudgetError when no plan fits.
         """
@@ -84,7 +93,7 @@ class Classifier:
             without = f"{os.fspath(prompt)} calls nothing none of the classes: {why}"
         self.notes = tuple(filter(None, (budget.note, without)))
         self._plan = plan_images(
-            opened.manifest, threads or machine.cores, budget, prompt_bytes=self._prompt.n_bytes
+            opened.manifest, threads or machine.cores, budget, prompt_bytes=self._prompt.n_bytes + held_bytes
         )
         budget.require_floor()
         self._how, self._scale = opened.manifest.preprocess, opened.manifest.logit_scale
@@ -146,6 +155,8 @@ class Classifier:
         try:
             if isinstance(picture, (str, os.PathLike)):
                 return read_crop(Path(picture), self._how, self._plan.decoding_bytes)
+            if isinstance(picture, bytes):
+                return crop_of_bytes(picture, self._how, self._plan.decoding_bytes)
             if isinstance(picture, np.ndarray):
                 return crop_of_array(picture, self._how)
             if is_image(picture):
@@ -156,8 +167,8 @@ class Classifier:
                 f"Pillow's other formats are allowed. Try another one"
             ) from error
         raise UsageError(
-            f"A {type(picture).__name__} is no picture. It takes a path, a Pillow image, or an array "
-            f"(H, W, 3) of uint8. Try one of these"
+            f"A {type(picture).__name__} is no picture. It takes a path, the bytes of a picture's file, "
+            f"a Pillow image, or an array (H, W, 3) of uint8. Try one of these"
         )
 
     def _predictions(self, features: Floats, images: Iterable[str], top: int) -> Iterator[Prediction]:

@@ -203,7 +203,7 @@ def class_folders(root: Path, passed_over: Skipped) -> tuple[list[Path], tuple[s
                     found.append(path)
             elif kind == "dead link":
                 dead_links.append(entry.name)
-            elif not _is_sidecar(entry.name):
+            elif not is_sidecar(entry.name):
                 passed_over.add(path, BESIDE_CLASSES)
     return sorted(found, key=os.fsencode), tuple(sorted(dead_links, key=os.fsencode))
 
@@ -247,7 +247,7 @@ def _listed(folder: Path, passed_over: Skipped) -> tuple[Listing, list[Path]]:
                 and not is_work_folder(folder / entry.name)
             ):
                 folders.append(folder / entry.name)
-            elif kind in ("file", "dead link") and _is_sidecar(entry.name):
+            elif kind in ("file", "dead link") and is_sidecar(entry.name):
                 passed_over.add(folder / entry.name, "no picture by its name")
             elif kind in ("file", "dead link"):
                 names.append(os.fsencode(entry.name))
@@ -271,7 +271,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return "other"
 
 
-def _is_sidecar(name: str) -> bool:
+def is_sidecar(name: str) -> bool:
     """Whether a file is what systems, cameras and labelling tools write beside pictures."""
     return name.lower() in SYSTEM_FILES or os.path.splitext(name)[1].lower() in SIDECAR_ENDINGS
 
