@@ -66,7 +66,10 @@ def test_only_the_export_command_knows_the_workstation():
 
 @pytest.mark.parametrize(
     ("library", "owner"),
-    [("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess"), ("jinja2", "report.render")],
+    [
+        *(("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess"), ("jinja2", "report.render")),
+        *(("paho", "watch.mqtt"), ("watchdog", "watch.changes")),
+    ],
 )
 def test_a_heavy_library_has_one_owner(library, owner):
     assert [m for m in MODULES if library in tops(m)] == [f"sharpzo_edge.{owner}"]
@@ -89,6 +92,7 @@ LADDER = (
     ("demo",),
     ("report",),
     ("commands",),
+    ("watch",),
     ("page",),
     ("printing", "terminal"),
     ("cli", "__main__"),

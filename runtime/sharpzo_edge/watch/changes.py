@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from pathlib import Path
@@ -12,6 +13,8 @@ from watchdog.observers import Observer
 
 MOST_NAMES = 1000
 END_SECONDS = 1.0
+
+logging.getLogger("watchdog").addHandler(logging.NullHandler())  # it calls an ordinary end an error
 
 
 class Changes(Handler):

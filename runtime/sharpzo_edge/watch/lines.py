@@ -1,4 +1,4 @@
-"""JSON lines on a descriptor: one object a line, whole or marked as torn by the line's end."""
+"""JSON lines on a descriptor: one object a line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Lines:
     def write(self, value: dict[str, Any]) -> None:
         """In plain ASCII. Raises SharpzoError where the line cannot be written, and ReaderGoneError."""
         rest = memoryview(b"\n" * self._is_torn + json.dumps(value).encode() + b"\n")
-        whole = len(rest)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -33,7 +32,7 @@ class Lines:
                 "command again, or send the lines to /dev/null"
             ) from error
         except OSError as error:
-            self._is_torn = self._is_torn or len(rest) < whole
+            self._is_torn = True
             raise SharpzoError(
                 f"A line is not written to standard output ({error.strerror}). It must be open and have "
                 f"room. Make some; watching goes on meanwhile"

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 from .latest import END_SECONDS, Latest
 
 PIECE_BYTES = 64 << 10
+NOT_YET = "it was not looked at yet"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Reader:
         """note: is told what a person should know"""
         self.pictures: Latest[Arrival] = Latest()
         self.broken = 0
-        self.gone: str | None = None
+        self.gone: str | None = NOT_YET
         self.note = note
         self._source = source
         self._error: BaseException | None = None

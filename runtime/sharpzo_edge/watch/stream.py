@@ -40,8 +40,7 @@ class Stream:
         while not reader.is_ending:
             try:
                 with self._opened() as descriptor:
-                    if self._path:
-                        reader.gone = SILENT
+                    reader.gone = SILENT if self._path else None
                     self._read(descriptor, reader)
                 reader.gone = SILENT
             except OSError as error:

@@ -26,7 +26,7 @@ from .folder import Folder
 from .home_assistant import NONE
 from .latest import TAKE_SECONDS, Outbox
 from .lines import Lines, ReaderGoneError
-from .reader import Arrival, Reader, Source
+from .reader import NOT_YET, Arrival, Reader, Source
 from .steady import Steady
 from .stream import Stream, is_pipe
 from .unsure import Unsure
@@ -192,12 +192,13 @@ class Watching:
     def _look_at_the_source(self) -> None:
         gone = self.reader.gone
         is_there = gone is None
-        if is_there == self.is_there:
+        if is_there == self.is_there or gone == NOT_YET:
             return
-        if not is_there:
-            self.news.add(f"{self.request.source} is not there ({gone}); it is waited for")
-        elif self.is_there is not None:
-            self.news.add(f"{self.request.source} is there again")
+        source = self.request.source
+        if is_there:
+            self.news.add(f"watching {source}{' again' if self.is_there is False else ''}")
+        else:
+            self.news.add(f"nothing comes from {source} ({gone}); it is waited for")
         self.is_there = is_there
         self.steady.forget_the_row()
         if self.mqtt:
