@@ -61,12 +61,14 @@ class Stream:
             os.close(descriptor)
 
     def _read(self, descriptor: int, reader: Reader) -> None:
-        """Until the writer closes. A pipe that nobody has opened yet is waited for."""
+        """Until the writer closes. A pipe that nobody writes into yet is waited for. Raises OSError."""
         frames, before = Frames(MOST_FRAME_BYTES), reader.broken
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         while not reader.is_ending:
             if not poll.poll(1000 * WAIT_SECONDS):
+                if self._path and not os.path.samestat(os.stat(self._path), os.fstat(descriptor)):
+                    return  # another pipe has its name now
                 continue
             piece = os.read(descriptor, PIECE_BYTES)
             if not piece:

@@ -156,7 +156,8 @@ class News:
 class Watching:
     """A watch that is open.
 
-    n_labelled, n_broken: pictures so far;  is_there: whether the source was, at the last look
+    n_labelled, n_broken: pictures so far
+    gone: why the source was not there at the last look; None: it was
     """
 
     request: WatchRequest
@@ -169,7 +170,7 @@ class Watching:
     reader: Reader = field(init=False)
     n_labelled: int = 0
     n_broken: int = 0
-    is_there: bool | None = None
+    gone: str | None = NOT_YET
     broken_told: float = -BROKEN_SECONDS
 
     def run(self, caller: Caller) -> None:
@@ -190,19 +191,18 @@ class Watching:
         caller.say(f"the stream has ended: {self._summary()}")
 
     def _look_at_the_source(self) -> None:
-        gone = self.reader.gone
-        is_there = gone is None
-        if is_there == self.is_there or gone == NOT_YET:
+        gone, before = self.reader.gone, self.gone
+        if gone == before:
             return
+        self.gone = gone
         source = self.request.source
-        if is_there:
-            self.news.add(f"watching {source}{' again' if self.is_there is False else ''}")
+        if gone is None:
+            self.news.add(f"watching {source}{'' if before == NOT_YET else ' again'}")
         else:
             self.news.add(f"nothing comes from {source} ({gone}); it is waited for")
-        self.is_there = is_there
         self.steady.forget_the_row()
         if self.mqtt:
-            self.mqtt.tell_there(is_there)
+            self.mqtt.tell_there(gone is None)
 
     def _label(self, arrival: Arrival) -> None:
         try:
