@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo page test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak clean
+.PHONY: help demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak soak-watch clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(DEVICE)/installed  ## install the device side, and tune the shipped mode
 
 page: $(DEVICE)/page-installed  ## label, tune and look in a browser, on the demo's pictures in ./sharpzo-demo
 	$(DEVICE)/bin/sharpzo-edge page --open
+
+watch-demo: $(DEVICE)/watch-installed  ## pictures arrive in a folder, are labelled, and a broker on this machine hears of it
+	PYTHONPATH=bench $(DEVICE)/bin/python bench/watch_demo.py
 
 test: test-device test-oldest test-export  ## all tests: without torch first, then with it
 
@@ -120,6 +123,9 @@ bench-strangers: $(EXPORT)/recipe-installed demo-tasks  ## what share of strange
 soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)
 
+soak-watch: $(DEVICE)/watch-installed  ## ten minutes of watching: is the memory flat? Writes a part of docs/at-work.md
+	PYTHONPATH=bench $(DEVICE)/bin/python bench/watch_soak.py
+
 clean:  ## remove the environments and caches
 	rm -rf $(DEVICE) $(EXPORT) $(OLDEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -135,7 +141,14 @@ $(DEVICE)/page-installed: $(DEVICE)/installed
 	$(DEVICE)/bin/python $(PIP) '.[page]'
 	@touch $@
 
-# Debian's chromium: installed where that is allowed, otherwise asked for.
+# Debian's mosquitto and chromium: installed where that is allowed, otherwise asked for.
+$(DEVICE)/watch-installed: $(DEVICE)/installed
+	@command -v mosquitto > /dev/null || test -x /usr/sbin/mosquitto || \
+	{ apt-get -qq update && apt-get -qq install --yes mosquitto; } || \
+	{ echo "error: mosquitto is not installed, and only root can do that. Type: sudo apt install mosquitto" >&2; exit 2; }
+	$(DEVICE)/bin/python $(PIP) '.[watch,mqtt]'
+	@touch $@
+
 $(DEVICE)/browser-installed: $(DEVICE)/tests-installed
 	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install --yes chromium; } || \
 	{ echo "error: chromium is not installed, and only root can do that. Type: sudo apt install chromium" >&2; exit 2; }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.waiting import until
 from sharpzo_edge.watch import folder as folder_file
 from sharpzo_edge.watch.folder import Folder, is_remote
 from sharpzo_edge.watch.reader import Reader
-from support.waiting import until
 
 
 class Looked:

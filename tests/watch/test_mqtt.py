@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker import HAS_MOSQUITTO, Listener, Mosquitto
+from shared.waiting import until
 from sharpzo_edge.watch import mqtt as mqtt_file
 from sharpzo_edge.watch.broker import Broker, broker_of
 from sharpzo_edge.watch.mqtt import Mqtt
-from support.broker import Listener, Mosquitto
-from support.waiting import until
 
+pytestmark = pytest.mark.skipif(not HAS_MOSQUITTO, reason="there is no mosquitto here: apt install mosquitto")
 LABELS = ("cat", "hot dog", "a/b #+", "犬", "狗")
 
 

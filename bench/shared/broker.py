@@ -10,23 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
-pytest.importorskip("paho.mqtt", reason="the extra [mqtt] is not installed")
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from .waiting import until
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+HAS_MOSQUITTO = MOSQUITTO is not None
 
 
 class Mosquitto:
     """A broker that can be killed and started again; it forgets everything then."""
 
     def __init__(self, folder: Path, settings: Sequence[str] = ("allow_anonymous true",)):
-        if MOSQUITTO is None:
-            pytest.skip("there is no mosquitto here: apt install mosquitto")
         with socket.create_server(("127.0.0.1", 0)) as taken:
             self.port = taken.getsockname()[1]
         self._file = folder / "mosquitto.conf"
