@@ -25,7 +25,7 @@ from sharpzo_edge.wording import percent, shortened
 TASK = TASKS / DEFAULT_TASK
 STRANGERS = "animal_mammal"
 KNOWN_PICTURES, STRANGE_PICTURES = 1, 4  # of each class
-LONGEST = 90  # characters of a message that are shown
+LONGEST = 60  # characters of a message that are shown
 
 
 def main() -> None:
@@ -78,9 +78,8 @@ def arrive(picture: Path, new: Path, watch: subprocess.Popen[bytes], heard: List
     kind = picture.parent.name
     shutil.copy(picture, new / f"{kind}-{picture.name}")
     answer = next_line(watch)
-    print(
-        f"{kind}-{picture.name} arrives: {answer['label']} ({percent(answer['score'])} {answer['labels'][0]})"
-    )
+    score = f"{percent(answer['score'])} {answer['labels'][0]}"
+    print(f"{kind}-{picture.name} arrives: {answer['label']} ({score})")
     if answer["label"] != heard.now.get("demo/camera/state"):
         next_line(watch)  # the change
         until(lambda: heard.now.get("demo/camera/state") == answer["label"])

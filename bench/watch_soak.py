@@ -130,8 +130,8 @@ def part(found: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"{found['minutes']:.0f} minutes of a played camera, ten pictures a second, the demo's model, all "
-            f"outputs at once. At its end: {found['said']}.",
+            f"{found['minutes']:.0f} minutes of a played camera, ten pictures a second, the demo's model, "
+            f"all outputs at once. At its end: {found['said']}.",
             "",
             *markdown_table(("", ""), rows),
             "",

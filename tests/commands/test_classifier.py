@@ -36,7 +36,8 @@ def test_a_path_an_image_and_an_array_are_one_picture(prompt):
             with Image.open(path) as image:
                 rgb = np.asarray(image.convert("RGB"))
                 answers = [classify(str(path), top=10), classify(image, top=10), classify(rgb, top=10)]
-            assert [answer.image for answer in answers] == [str(path), "", ""]
+            answers.append(classify(path.read_bytes(), top=10))
+            assert [answer.image for answer in answers] == [str(path), "", "", ""]
             for answer in answers:
                 assert answer.labels == whole.labels
                 np.testing.assert_allclose(answer.scores, whole.scores, rtol=0, atol=1e-6)

@@ -117,11 +117,11 @@ def test_a_disk_on_the_network_is_known_as_one(tmp_path: Path, monkeypatch: pyte
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
-        rf"40 22 0:50 / {tmp_path}/on\040a\040share rw,relatime shared:1 - nfs4 server:/ rw" + "\n"
-        rf"41 40 8:2 / {tmp_path}/on\040a\040share/stick rw - vfat /dev/sdb1 rw" + "\n"
+        rf"40 22 0:50 / {tmp_path}/ön\040a\040share rw,relatime shared:1 - nfs4 server:/ rw" + "\n"
+        rf"41 40 8:2 / {tmp_path}/ön\040a\040share/stick rw - vfat /dev/sdb1 rw" + "\n"
     )
     monkeypatch.setattr(folder_file, "MOUNTS", str(mounts))
-    share = tmp_path / "on a share"
+    share = tmp_path / "ön a share"
     assert is_remote(share) and is_remote(share / "camera")
     assert not is_remote(share / "stick" / "camera") and not is_remote(tmp_path)
     monkeypatch.setattr(folder_file, "MOUNTS", str(tmp_path / "nothing"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sharpzo_edge.watch.frames import Frames
+from sharpzo_edge.watch.reader import PIECE_BYTES
+from sharpzo_edge.watch.stream import MOST_FRAME_BYTES, Stream
 
 MOST = 4000
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
@@ -106,3 +109,16 @@ def test_pillows_own_jpegs_in_a_multipart_stream(step: int) -> None:
 def test_one_that_is_too_long_is_passed_over_and_not_held() -> None:
     long, short = SOI + segment(0xDA, b"") + b"x" * 10_000 + EOI, real(quality=1)
     assert found_in(long + short + long + short, list(range(0, 25_000, 50)), 2000) == ([short, short], 2)
+
+
+def test_the_stream_holds_no_more_than_it_says() -> None:
+    frame = SOI + segment(0xDA, b"") + b"x" * (MOST_FRAME_BYTES - 8) + EOI
+    pieces = [(frame * 2)[i : i + PIECE_BYTES] for i in range(0, 2 * len(frame), PIECE_BYTES)]
+    frames = Frames(MOST_FRAME_BYTES)
+    tracemalloc.start()
+    try:
+        found = [len(jpeg) for piece in pieces for jpeg in frames.feed(piece)]
+        assert tracemalloc.get_traced_memory()[1] <= Stream.held_bytes
+    finally:
+        tracemalloc.stop()
+    assert found == [len(frame)] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from array import array
@@ -31,6 +32,7 @@ WAKE_SECONDS = 0.1
 IDLE = 9  # times as long as a look takes: large folders are looked at less often
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", "~")
 MOUNTS = "/proc/self/mountinfo"
+ESCAPE = re.compile(r"\\([0-7]{3})")  # of a space and its like, in there
 # The beginnings of kinds of file systems that change from elsewhere, which this system is not told of.
 REMOTE = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "afs", "virtiofs", "vboxsf", "lustre", "gfs", "ocfs")
 
@@ -168,7 +170,7 @@ def is_remote(folder: Path) -> bool:
     with contextlib.suppress(OSError), open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             words = line.split(" ")
-            place = words[4].encode(errors="surrogateescape").decode("unicode_escape")
+            place = ESCAPE.sub(lambda found: chr(int(found[1], 8)), words[4])
             if Path(real).is_relative_to(place) and len(place) >= longest:
                 longest, kind = len(place), words[words.index("-") + 1]
     return kind.startswith(REMOTE)

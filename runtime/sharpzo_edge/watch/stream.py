@@ -14,7 +14,7 @@ from ..errors import UsageError
 from .frames import Frames
 from .reader import PIECE_BYTES, Arrival, Reader, said
 
-MOST_FRAME_BYTES = 4 << 20  # of a JPEG; a camera's film of 1920 x 1080 has 0.2 to 1 MiB a picture
+MOST_FRAME_BYTES = 2 << 20  # of a JPEG; of 1920 x 1080 pixels it has a quarter of that
 WAIT_SECONDS = 0.25
 OPEN_SECONDS = 1.0  # before a pipe is opened again
 SILENT = "nothing writes into it"
@@ -23,7 +23,8 @@ SILENT = "nothing writes into it"
 class Stream:
     """See reader.Source. path: a named pipe, or None for standard input"""
 
-    held_bytes = 2 * MOST_FRAME_BYTES + PIECE_BYTES  # what is being read, and what waits
+    # What is being read, twice where it grows; and what waits.
+    held_bytes = 3 * MOST_FRAME_BYTES + 2 * PIECE_BYTES
     picture_bytes = MOST_FRAME_BYTES
 
     def __init__(self, path: Path | None = None):

@@ -28,7 +28,7 @@ from .latest import TAKE_SECONDS, Outbox
 from .lines import Lines, ReaderGoneError
 from .reader import NOT_YET, Arrival, Reader, Source
 from .steady import Steady
-from .stream import Stream, is_pipe
+from .stream import MOST_FRAME_BYTES, Stream, is_pipe
 from .unsure import Unsure
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 100  # lines for standard output, and news for standard error
 BROKEN_SECONDS = 60.0  # between two notes of broken pictures
+TORN = (
+    f"a picture of the stream broke off, or has more than {MOST_FRAME_BYTES >> 20} MiB; if all are so, let "
+    f"the camera make smaller ones"
+)
 
 
 def watch_request(request: WatchRequest) -> None:
@@ -156,7 +160,7 @@ class News:
 class Watching:
     """A watch that is open.
 
-    n_labelled, n_broken: pictures so far
+    n_labelled, n_broken, n_torn: pictures so far; torn ones never came out of the stream
     gone: why the source was not there at the last look; None: it was
     """
 
@@ -170,6 +174,7 @@ class Watching:
     reader: Reader = field(init=False)
     n_labelled: int = 0
     n_broken: int = 0
+    n_torn: int = 0
     gone: str | None = NOT_YET
     broken_told: float = -BROKEN_SECONDS
 
@@ -181,6 +186,9 @@ class Watching:
             caller.raise_if_stopped(f"{self._summary()}. Type the same command again")
             has_ended = self.reader.has_ended
             self._look_at_the_source()
+            if self.reader.broken > self.n_torn:
+                self.n_torn = self.reader.broken
+                self._tell_broken(TORN)
             if (early := due - time.monotonic()) > 0 and not has_ended:
                 time.sleep(min(early, TAKE_SECONDS))
             elif arrival := self.reader.pictures.take(TAKE_SECONDS):
@@ -209,9 +217,7 @@ class Watching:
             found = self.classify(arrival.picture)
         except ImagesError as error:
             self.n_broken += 1
-            if time.monotonic() - self.broken_told >= BROKEN_SECONDS:
-                self.broken_told = time.monotonic()
-                self.news.add(f"note: {error}")
+            self._tell_broken(str(error))
             return
         self.n_labelled += 1
         label, score = NONE if found.none else found.labels[0], found.scores[0]
@@ -234,11 +240,16 @@ class Watching:
         if self.saving:
             self.saving.put((arrival, score))
 
+    def _tell_broken(self, why: str) -> None:
+        if time.monotonic() - self.broken_told >= BROKEN_SECONDS:
+            self.broken_told = time.monotonic()
+            self.news.add(f"note: {why}")
+
     def _counts(self) -> dict[str, int]:
         return {
             "pictures": self.n_labelled,
             "skipped": self.reader.pictures.dropped,
-            "broken": self.n_broken + self.reader.broken,
+            "broken": self.n_broken + self.n_torn,
         }
 
     def _summary(self) -> str:
