@@ -1,13 +1,15 @@
 """Show `sharpzo-edge watch` at work: pictures arrive in a folder, and a broker on this machine hears of them.
 
-    python bench/watch_demo.py
+    python bench/watch_demo.py [--page]
 
 A head is made of the demo's pictures without one class. That class's pictures are strangers, and should be
-called none. Everything lies in a temporary folder. Needs mosquitto, and the extra [mqtt].
+called none. Everything lies in a temporary folder. Needs mosquitto, and the extra [mqtt]. With --page, what
+was printed goes into docs/at-work.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.broker import HAS_MOSQUITTO, Listener, Mosquitto
+from shared.machine import ROOT
+from shared.pages import replace_between
 from shared.waiting import until
 from sharpzo_edge import tune
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
@@ -26,28 +30,41 @@ TASK = TASKS / DEFAULT_TASK
 STRANGERS = "animal_mammal"
 KNOWN_PICTURES, STRANGE_PICTURES = 1, 4  # of each class
 LONGEST = 60  # characters of a message that are shown
+PAGE = ROOT / "docs" / "at-work.md"
+SAID: list[str] = []
 
 
 def main() -> None:
     if not HAS_MOSQUITTO:
         sys.exit("error: there is no mosquitto here. Type: sudo apt install mosquitto")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--page", action="store_true")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sharpzo-edge-watch-") as folder:
         n_none = show(Path(folder))
-    print(f"{n_none} of {STRANGE_PICTURES} strangers were called none")
+    say(f"{n_none} of {STRANGE_PICTURES} strangers were called none")
+    if given.page:
+        replace_between(PAGE, "watch-demo", "\n".join(["```text", *SAID, "```"]))
     raise SystemExit(n_none == 0)
+
+
+def say(line: str) -> None:
+    SAID.append(line)
+    print(line, flush=True)
 
 
 def show(folder: Path) -> int:
     """Returns how many strangers were called none."""
     shutil.copytree(TASK / "train", folder / "photos", ignore=shutil.ignore_patterns(STRANGERS))
-    print(f"a head for all classes of the demo but {STRANGERS} is made", flush=True)
+    say(f"a head for all classes of the demo but {STRANGERS} is made")
     tune(BUNDLE, folder / "photos", folder / "prompt", preset="head", threads=1)
     new = folder / "new"
     new.mkdir()
     with Mosquitto(folder) as broker, Listener(broker.port) as heard:
-        words = ["watch", "--bundle", BUNDLE, "--prompt", folder / "prompt", "--threads", 1, "--answers"]
-        words += ["--steady", 1, "--mqtt", f"mqtt://127.0.0.1:{broker.port}/demo/camera", new]
-        print("$ sharpzo-edge", *(word.name if isinstance(word, Path) else word for word in words))
+        told = f"mqtt://127.0.0.1:{broker.port}/demo/camera"
+        words = ["watch", "--bundle", BUNDLE, "--prompt", folder / "prompt", "--answers", "--steady", 1]
+        words += ["--threads", 1, "--mqtt", told, new]
+        say("$ sharpzo-edge watch --bundle demo-clip --prompt prompt --steady 1 --mqtt mqtt://… new")
         with (folder / "said").open("wb") as said:
             watch = subprocess.Popen(
                 [sys.executable, "-m", "sharpzo_edge", *map(str, words)], stdout=subprocess.PIPE, stderr=said
@@ -79,7 +96,7 @@ def arrive(picture: Path, new: Path, watch: subprocess.Popen[bytes], heard: List
     shutil.copy(picture, new / f"{kind}-{picture.name}")
     answer = next_line(watch)
     score = f"{percent(answer['score'])} {answer['labels'][0]}"
-    print(f"{kind}-{picture.name} arrives: {answer['label']} ({score})")
+    say(f"{kind}-{picture.name} arrives: {answer['label']} ({score})")
     if answer["label"] != heard.now.get("demo/camera/state"):
         next_line(watch)  # the change
         until(lambda: heard.now.get("demo/camera/state") == answer["label"])
@@ -94,10 +111,14 @@ def next_line(watch: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def print_messages(heard: Listener) -> None:
-    """What came since the last call."""
+    """What came since the last call; but the attributes, which hold the line of JSON."""
     while heard.messages:
         topic, message = heard.messages.pop(0)
-        print(f"    broker: {topic} {shortened(message, LONGEST)}", flush=True)
+        if topic.endswith("/attributes"):
+            continue
+        is_json = message.startswith("{")
+        shown = f"JSON: {', '.join(json.loads(message))}" if is_json else message
+        say(f"    broker: {topic}  {shortened(shown, LONGEST)}")
 
 
 if __name__ == "__main__":

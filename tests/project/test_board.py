@@ -18,7 +18,8 @@ from sharpzo_edge.cli import app
 
 ROOT = Path(sharpzo_edge.__file__).parents[2]
 BOARD = ROOT / "docs" / "board"
-UNIT = BOARD / "sharpzo-edge-tune.service"
+UNITS = [BOARD / f"sharpzo-edge-{name}.service" for name in ("tune", "watch")]
+PROGRAM = "/opt/sharpzo/bin/sharpzo-edge"
 CONTAINERFILE = (BOARD / "Containerfile").read_text(encoding="utf-8")
 
 
@@ -33,16 +34,18 @@ def check_command(words: list[str]) -> None:
     assert {word for word in rest if word.startswith("--")} <= options_of(command)
 
 
-def test_the_unit_types_a_command_that_exists() -> None:
-    (line,) = re.findall(r"^ExecStart=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_unit_types_a_command_that_exists(unit: Path) -> None:
+    (line,) = re.findall(rf"^ExecStart=.*?({PROGRAM} .*?)'?$", unit.read_text(encoding="utf-8"), re.MULTILINE)
     check_command(shlex.split(line))
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_finds_no_fault_in_a_unit(unit: Path, tmp_path: Path) -> None:
     """With a program that is there: the unit's own is on the board."""
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/sharpzo/bin/sharpzo-edge", sys.executable)
-    copy = tmp_path / UNIT.name
+    text = unit.read_text(encoding="utf-8").replace(PROGRAM, sys.executable)
+    copy = tmp_path / unit.name
     copy.write_text(text, encoding="utf-8")
     verify = ["systemd-analyze", "verify", "--man=no", str(copy)]
     done = subprocess.run(verify, capture_output=True, text=True)
@@ -74,10 +77,10 @@ def test_the_containerfile_builds_this_versions_device_side() -> None:
 
 def test_the_pages_commands_are_of_this_version() -> None:
     page = (BOARD / "README.md").read_text(encoding="utf-8")
+    assert all(unit.name in page for unit in UNITS)
     for version in re.findall(r"sharpzo_edge-(\S+)-py3", page):
         assert version == sharpzo_edge.__version__
     commands = re.findall(r" sharpzo-edge (sharpzo-edge .*)$", page, re.MULTILINE)
     assert commands
     for command in commands:
         check_command(shlex.split(command))
-    assert UNIT.name in page
