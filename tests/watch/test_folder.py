@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,13 @@ def test_the_system_tells_when_a_file_is_closed(place: Path, monkeypatch: pytest
             until(lambda name=name: looked.look() == [name])  # by a clock that stands still
     finally:
         changes.close()
+
+
+def test_without_its_library_the_folder_is_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sharpzo_edge.watch.changes", raising=False)
+    monkeypatch.setitem(sys.modules, "watchdog.events", None)
+    looked = Looked(place, monkeypatch, is_remote=False)
+    assert looked.folder._changes is None and not looked.notes
 
 
 def test_a_disk_on_the_network_is_known_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

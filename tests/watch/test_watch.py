@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -187,6 +188,19 @@ def test_it_tells_a_broker_and_reads_its_password(prompt: Path, tmp_path: Path) 
         (line,) = watch.lines
         assert heard.json("camera/attributes").items() <= line.items()
         assert heard.now["camera/state"] == line["label"]
+
+
+def test_without_its_library_mqtt_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sharpzo_edge.watch.mqtt", raising=False)
+    monkeypatch.delattr("sharpzo_edge.watch.mqtt", raising=False)
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    with pytest.raises(UsageError, match=r"needs the extra \[mqtt\], and paho is not .* '\.\[mqtt\]'"):
+        watch_request(WatchRequest(tempfile.gettempdir(), BUNDLE, "never read", mqtt="mqtt://host/a"))
+
+
+def test_its_own_pictures_are_not_watched(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--save-unsure is the folder that is watched"):
+        watch_request(WatchRequest(tmp_path, BUNDLE, "never read", save_unsure=f"{tmp_path}/."))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -65,6 +66,11 @@ def _check(request: WatchRequest) -> None:
         raise UsageError(
             "There are options of MQTT, and no broker. They need an address. Add --mqtt mqtt://HOST/PREFIX, "
             "or leave them out"
+        )
+    if request.save_unsure and os.path.realpath(request.save_unsure) == os.path.realpath(request.source):
+        raise UsageError(
+            f"--save-unsure is the folder that is watched, {request.source}: what it keeps would come in "
+            f"again. It takes another folder. Try --save-unsure unsure"
         )
 
 
