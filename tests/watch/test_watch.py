@@ -105,7 +105,8 @@ def test_a_stream_is_labelled_as_predict_does(prompt: Path, tmp_path: Path) -> N
         changes = [line["label"] for line in watch.lines if line["event"] == "change"]
     labels = [answer.labels[0] for answer in expected]
     assert changes == [b for a, b in zip([None, *labels], labels, strict=False) if a != b]
-    assert "the stream has ended: 6 pictures labelled, 0 skipped, 6 broken" in watch.said
+    assert watch.said.splitlines()[-1] == "the stream has ended: 6 pictures labelled, 0 skipped, 6 broken"
+    assert "waited for" not in watch.said
 
 
 def test_of_many_pictures_the_newest_is_labelled(prompt: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from .frames import Frames
 from .reader import PIECE_BYTES, Arrival, Reader, said
 
-MOST_FRAME_BYTES = 2 << 20  # of a JPEG; of 1920 x 1080 pixels it has a quarter of that
+MOST_FRAME_BYTES = 2 << 20  # of a JPEG; a camera's 1920 x 1080 pixels take less
 WAIT_SECONDS = 0.25
 OPEN_SECONDS = 1.0  # before a pipe is opened again
 SILENT = "nothing writes into it"
@@ -43,11 +43,12 @@ class Stream:
                 with self._opened() as descriptor:
                     reader.gone = SILENT if self._path else None
                     self._read(descriptor, reader)
-                reader.gone = SILENT
+                gone = SILENT
             except OSError as error:
-                reader.gone = said(error)
+                gone = said(error)
             if self._path is None:
                 return
+            reader.gone = gone
             reader.wait(OPEN_SECONDS)
 
     @contextmanager
