@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from .broker import Broker
 from .home_assistant import announcements, state_of, words_of
 
-HELD_BYTES = 8 << 20  # what paho-mqtt, TLS and its thread take; some 5 MiB were seen
+HELD_BYTES = 6 << 20  # what paho-mqtt, TLS and its thread take; some 5 MiB were seen
 KEEP_ALIVE_SECONDS = 30
 RECONNECT_SECONDS = (1, 60)  # the first wait, doubled up to the last
 END_SECONDS = 1.0
