@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from sharpzo_edge.errors import SharpzoError
 from sharpzo_edge.run import files
 from sharpzo_edge.watch import lines, unsure
+from sharpzo_edge.watch.home_assistant import announcements, state_of, words_of
 from sharpzo_edge.watch.latest import Latest, Outbox
 from sharpzo_edge.watch.lines import Lines, ReaderGoneError
 from sharpzo_edge.watch.reader import Arrival
@@ -107,6 +109,23 @@ def test_nobody_who_reads_is_another_error() -> None:
     with pytest.raises(ReaderGoneError):
         Lines(write).write({})
     os.close(write)
+
+
+# Home Assistant ----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text("aA_1!犬/", min_size=1, max_size=50), unique=True))
+def test_every_label_has_a_word_of_its_own(labels: list[str]) -> None:
+    words = words_of(labels)
+    assert list(words) == labels and len(set(words.values())) == len(labels)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", word) for word in words.values())
+
+
+def test_every_state_is_one_that_home_assistant_takes() -> None:
+    assert [state_of(label) for label in ("cat", "None", "none")] == ["cat", "none", "none"]
+    assert len(state_of("x" * 300)) == 255
+    (sensor,) = announcements("home/hall", ("cat", "None"), has_binary_sensors=False).values()
+    assert sensor["options"] == ["cat", "none"]
 
 
 # Unsure ------------------------------------------------------------------------------------------

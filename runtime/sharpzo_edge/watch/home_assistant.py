@@ -14,22 +14,26 @@ from ..version import __version__
 from ..wording import shortened
 
 DISCOVERY = "homeassistant"  # Home Assistant's own default
+LONGEST_WORD = 40
 LONGEST_STATE = 255  # characters that Home Assistant takes
 NONE = "none"  # the state where a picture shows none of the classes
+UNKNOWN = "None"  # Home Assistant's own: that there is no state
 OTHER_SIGNS = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
 def state_of(label: str) -> str:
-    """A label as a state."""
-    return shortened(label, LONGEST_STATE)
+    """A label as a state. A class that is named like Home Assistant's UNKNOWN is NONE."""
+    return NONE if label == UNKNOWN else shortened(label, LONGEST_STATE)
 
 
 def words_of(labels: Sequence[str]) -> dict[str, str]:
     """For each label a word of a topic, another one for each."""
     words: dict[str, str] = {}
     for k, label in enumerate(labels):
-        word = OTHER_SIGNS.sub("_", label)[:40].strip("_")
-        words[label] = word if word and word not in words.values() else f"{word}_{k}"
+        word = OTHER_SIGNS.sub("_", label)[:LONGEST_WORD].strip("_")
+        while not word or word in words.values():
+            word = f"{word}_{k}"
+        words[label] = word
     return words
 
 
