@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpzo_edge.errors import SharpzoError
+from sharpzo_edge.page.labels import Labels
 from sharpzo_edge.run import files
 from sharpzo_edge.watch import lines, unsure
 from sharpzo_edge.watch.home_assistant import announcements, state_of, words_of
@@ -207,6 +208,14 @@ def test_a_full_disk_takes_nothing_away(
     assert kept(tmp_path) == pictures(0.5, 0.4)
     offered(keeper, clock, 0.2)
     assert kept(tmp_path) == pictures(0.4, 0.2)
+
+
+def test_the_page_takes_what_was_kept(clock: Clock, tmp_path: Path) -> None:
+    offered(Unsure(tmp_path / ".put-aside" / "unsure", 2), clock, 0.5)
+    labels = Labels(tmp_path)
+    ((picture,), n) = labels.pictures_aside(0, 9)
+    labels.move([picture.word], labels.make_class("cat"))
+    assert n == 1 and kept(tmp_path / "cat") == pictures(0.5)
 
 
 def test_a_file_is_copied_and_may_be_gone(clock: Clock, tmp_path: Path) -> None:
