@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak soak-watch clean
+.PHONY: help demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak soak-watch clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ test: test-device test-oldest test-export  ## all tests: without torch first, th
 test-device: $(DEVICE)/tests-installed  ## the device's tests, in an environment without torch
 	$(DEVICE)/bin/python -m pytest tests --ignore tests/export --ignore tests/browser
 
-test-page: $(DEVICE)/browser-installed build/npm/node_modules/axe-core/axe.min.js  ## the page in a real browser, on a phone's screen and a desk's
+test-page: $(DEVICE)/browser-installed build/npm/installed  ## the page in a real browser, on a phone's screen and a desk's; and a classifier
 	$(DEVICE)/bin/python -m pytest tests/browser
 
 test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest onnxruntime allowed
@@ -84,6 +84,9 @@ bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 we
 
 bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md
 	$(EXPORT)/bin/python bench/memory.py
+
+bench-at-work: $(EXPORT)/installed  ## how fast pictures are labelled, also with the one ONNX file, and docs/at-work-speed.md
+	PYTHONPATH=bench $(EXPORT)/bin/python bench/at_work.py
 
 bench-page: $(EXPORT)/installed  ## what the page and its helper take, and the section of docs/memory.md
 	PYTHONPATH=bench $(EXPORT)/bin/python bench/page_memory.py
@@ -155,10 +158,11 @@ $(DEVICE)/browser-installed: $(DEVICE)/tests-installed
 	$(DEVICE)/bin/python $(PIP) --group browser
 	@touch $@
 
-build/npm/node_modules/axe-core/axe.min.js:
+build/npm/installed:
 	@command -v npm > /dev/null || { apt-get -qq update && apt-get -qq install --yes npm; } || \
 	{ echo "error: npm is not installed, and only root can do that. Type: sudo apt install npm" >&2; exit 2; }
-	npm install --silent --no-save --prefix build/npm axe-core@4
+	npm install --silent --no-save --prefix build/npm axe-core@4 onnxruntime-web@1
+	@touch $@
 
 $(DEVICE)/tests-installed: $(DEVICE)/installed
 	$(DEVICE)/bin/python $(PIP) --group test

@@ -28,7 +28,7 @@ from typing import Any
 import page_memory
 from shared.class_names import CONTEXT_WORDS, names_of
 from shared.groups import drop_caches, limited_memory
-from shared.inputs import BUNDLES, exported
+from shared.inputs import BUNDLES, exported, jpeg_of
 from shared.machine import ROOT, describe_machine, one_line, with_versions_of
 from shared.pages import keep_results, markdown_table, read_results
 from sharpzo_edge.search.sketched_descent import Sketch
@@ -266,8 +266,8 @@ def pictures_for(n_classes: int, n_pictures: int, folder: Path) -> tuple[Path, P
         return root, words
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    large = [_picture(folder / f"large-{i}.jpg", PICTURE, i) for i in range(4)]
-    small = _picture(folder / "small.jpg", (640, 480), 9)
+    large = [jpeg_of(folder / f"large-{i}.jpg", PICTURE, i) for i in range(4)]
+    small = jpeg_of(folder / "small.jpg", (640, 480), 9)
     assert Image.open(large[0]).size == PICTURE
     for k in range(n_classes):
         (root / f"class_{k:04}").mkdir()
@@ -277,20 +277,6 @@ def pictures_for(n_classes: int, n_pictures: int, folder: Path) -> tuple[Path, P
             os.link(source, root / f"class_{k:04}" / f"{i:02}.jpg")
     words.write_text(json.dumps({f"class_{k:04}": name for k, name in enumerate(names)}))
     return root, words
-
-
-def _picture(path: Path, size: tuple[int, int], seed: int) -> Path:
-    """A JPEG of waves and noise."""
-    import numpy as np
-    from PIL import Image
-
-    if not path.exists():
-        rng = np.random.default_rng(seed)
-        small = rng.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC), np.int16)
-        noisy = smooth + rng.integers(-12, 13, smooth.shape, dtype=np.int16)
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
-    return path
 
 
 def smallest_budget(bundle: Path, n_classes: int, folder: Path) -> int:

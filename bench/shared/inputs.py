@@ -44,3 +44,17 @@ def write_pictures(folder: Path, names: Sequence[str]) -> None:
         for i in range(2):
             noise = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((320, 240)).save(folder / name.replace(" ", "_") / f"{i}.png")
+
+
+def jpeg_of(path: Path, size: tuple[int, int], seed: int) -> Path:
+    """A JPEG of waves and noise; made unless it is there."""
+    import numpy as np
+    from PIL import Image
+
+    if not path.exists():
+        rng = np.random.default_rng(seed)
+        small = rng.integers(0, 256, (size[1] // 40, size[0] // 40, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC), np.int16)
+        noisy = smooth + rng.integers(-12, 13, smooth.shape, dtype=np.int16)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=90)
+    return path

@@ -76,9 +76,11 @@ class DataFile:
 class Graph:
     """One ONNX graph under construction. Values are named by strings, as in ONNX itself."""
 
-    def __init__(self, name: str, data: DataFile):
+    def __init__(self, name: str, data: DataFile | None = None):
+        """data: where `weight` finds its weights; a graph that has all numbers inside needs none."""
         self.name = name
         self.data = data
+        self._operators = {"": OPSET}
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -114,12 +116,31 @@ class Graph:
     ) -> None:
         names = [_plain(value) for value in inputs]
         self._nodes.append(helper.make_node(kind, names, outputs, name=name, **attributes))
+        if attributes.get("domain") == MICROSOFT:
+            self._operators[MICROSOFT] = 1
+
+    def insert(self, model: onnx.ModelProto, value: str) -> str:
+        """Put in another graph of one input and one output; returns the output of it for this value.
+
+        The model is written over: its names get a prefix.
+        """
+        inside = onnx.compose.add_prefix_graph(model.graph, f"{model.graph.name}.", inplace=True)
+        self._operators |= {each.domain: each.version for each in model.opset_import}
+        self._nodes.append(helper.make_node("Identity", [value], [inside.input[0].name]))
+        self._nodes += inside.node
+        self._initializers |= {tensor.name: tensor for tensor in inside.initializer}
+        return str(inside.output[0].name)
 
     def constant(self, value: Any, dtype: type = np.int64) -> str:
         """A small constant inside the graph file; equal ones are shared."""
         array: NDArray[Any] = np.asarray(value, dtype)
         name = f"const_{array.dtype}_{array.shape}_{array.tobytes().hex()}"
         self._initializers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def array(self, name: str, value: np.ndarray) -> str:
+        """A weight inside the graph file."""
+        self._initializers[name] = numpy_helper.from_array(value, name)
         return name
 
     def weight(self, place: Place, prefix: str = "") -> Value:
@@ -144,6 +165,7 @@ class Graph:
         return {name: _each(place, feed) for name, place in places.items()}
 
     def _initializer(self, tensor: Tensor, prefix: str) -> str:
+        assert self.data
         name = prefix + tensor.name
         proto = TensorProto(name=name, dims=tensor.shape)
         proto.data_type = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
@@ -155,36 +177,32 @@ class Graph:
         return name
 
     def save(self, path: Path) -> None:
+        path.write_bytes(self.to_bytes())
+
+    def to_bytes(self, about: str = "", metadata: Mapping[str, str] | None = None) -> bytes:
+        """The file: the same bytes every time. about, metadata: for whoever opens it; `about` comes first."""
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
         )
-        domains = {"": OPSET}
-        if any(node.domain == MICROSOFT for node in self._nodes):
-            domains[MICROSOFT] = 1
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
+            opset_imports=[helper.make_opsetid(*operators) for operators in self._operators.items()],
             ir_version=IR_VERSION,
             producer_name="sharpzo-edge",
             producer_version=__version__,
+            doc_string=about,
         )
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        helper.set_model_props(model, dict(metadata or {}))
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data
 
     # Idioms that several towers share.
 
     def linear(self, x: str, weight: Value, bias: Value | None) -> str:
         """x (…, in) @ weight (in, out) + bias: the one place where a linear layer is emitted."""
         if isinstance(weight, Packed):
-            y = self.op(
-                "MatMulNBits",
-                *(x, weight.blocks, weight.scales, weight.zero_points),
-                domain=MICROSOFT,
-                K=weight.n_in,
-                N=weight.n_out,
-                bits=weight.bits,
-                block_size=PACKED_BLOCK,
-                accuracy_level=FLOAT32_ACTIVATIONS,
-            )
+            parts = weight.blocks, weight.scales, weight.zero_points
+            y = self.op("MatMulNBits", x, *parts, **packed_product(weight))
         else:
             y = self.op("MatMul", x, weight)
         return self.op("Add", y, bias) if bias else y
@@ -235,6 +253,18 @@ class Graph:
 
     def transpose(self, x: str, *order: int) -> str:
         return self.op("Transpose", x, perm=order)
+
+
+def packed_product(weight: Packed[Any]) -> dict[str, Any]:
+    """The attributes of a MatMulNBits, the product with a packed matrix."""
+    return {
+        "domain": MICROSOFT,
+        "K": weight.n_in,
+        "N": weight.n_out,
+        "bits": weight.bits,
+        "block_size": PACKED_BLOCK,
+        "accuracy_level": FLOAT32_ACTIVATIONS,
+    }
 
 
 def step(graph: str, weights: Places) -> Step:

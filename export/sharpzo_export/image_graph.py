@@ -21,8 +21,9 @@ from torch import nn
 from sharpzo_edge.clip.manifest import ImageSpec, Step
 
 from .graph import IR_VERSION, OPSET, Array, DataFile, Graph, Places, Values, step
+from .linear_weights import LinearWeights
 from .liveness import image_activations
-from .quantize import LinearWeights, times_columns
+from .quantize import times_columns
 from .transformer import (
     as_array,
     attention_weights,

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image
 
 from sharpzo_edge.clip import class_prompts
 from sharpzo_edge.clip import preprocess as preprocessing
@@ -26,12 +24,12 @@ from sharpzo_edge.clip.class_prompts import ClassPrompts
 from sharpzo_edge.clip.manifest import COSINE, OF_TANGENTS
 from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, ImagePlan, TextPlan
 from sharpzo_edge.clip.towers import ImageTower, TextTower
-from sharpzo_edge.errors import SharpzoError
 from sharpzo_edge.processor import this_processor
 
+from .agreement import ParityError, largest_difference, pictures_for
 from .jacobian import directional_derivatives
+from .linear_weights import LinearWeights
 from .load_clip import LoadedClip
-from .quantize import LinearWeights
 
 # Largest absolute differences. Pixels are a mean and a std away from [0, 1]; features have length one. Those
 # of tangents are relative, in norm: to float64 derivatives, for all names and along a few directions.
@@ -61,10 +59,6 @@ NAMES = (
 )
 
 
-class ParityError(SharpzoError):
-    """The exported graphs do not answer as the model does."""
-
-
 def check_parity(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> dict[str, float]:
     """Largest absolute difference by stage, and what rounding cost. Raises ParityError, naming the first
     stage beyond tolerance. The model is left with the weights that `linear` rounded.
@@ -84,11 +78,11 @@ def check_parity(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> dic
 
 def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterator[tuple[str, float]]:
     preprocess = bundle.manifest.preprocess
-    pictures = list(_pictures(preprocess.size))
+    pictures = list(pictures_for(preprocess.size))
     transform = image_transform_v2(PreprocessCfg(**clip.preprocess), is_train=False)
     theirs = torch.stack([transform(p) for p in pictures])
     crops = np.stack([np.asarray(preprocessing.crop(p, preprocess)) for p in pictures])
-    yield "pixels", _largest(theirs.numpy(), preprocessing.to_pixels(crops, preprocess))
+    yield "pixels", largest_difference(theirs.numpy(), preprocessing.to_pixels(crops, preprocess))
 
     words = bundle.manifest.initial_context
     names, ids_of = _names(bundle, words)
@@ -97,7 +91,7 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
     for row, ids in zip(padded, ids_of, strict=True):
         ours = [clip.tokenizer.sot_token_id, *ids]
         row[: len(ours)] = ours
-    yield "token_ids", _largest(full.numpy(), padded)
+    yield "token_ids", largest_difference(full.numpy(), padded)
 
     def torch_features() -> tuple[np.ndarray, np.ndarray]:
         """Of the pictures, and of the prompts the ordinary way: every position, one row a class."""
@@ -117,7 +111,7 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
     for stage, tower in plans.items():
         with ImageTower(bundle, ImagePlan(tower, decoding_bytes=math.inf, threads=0)) as image_tower:
             answer = image_tower.image_features([theirs.numpy()])
-        yield stage, _largest(of_pictures, answer)
+        yield stage, largest_difference(of_pictures, answer)
     if linear.are_rounded:
         yield "image_features" + COSINE, _smallest_cosine(before[0], answer)
 
@@ -127,7 +121,7 @@ def _figures(bundle: Bundle, clip: LoadedClip, linear: LinearWeights) -> Iterato
     for stage, tower in (("class_features", RESIDENT), ("class_features_streamed", STREAMED)):
         with TextTower(bundle, TextPlan(tower, CHUNK_ROWS, threads=0)) as text_tower:
             answer = text_tower.class_features(np.stack([context, other, context]), prompts)
-        yield stage, max(_largest(of_classes, answer[0]), _largest(of_classes, answer[2]))
+        yield stage, max(largest_difference(of_classes, answer[0]), largest_difference(of_classes, answer[2]))
     if linear.are_rounded:
         yield "class_features" + COSINE, _smallest_cosine(before[1], answer[0])
     yield from _tangent_figures(bundle, clip, prompts, context, full)
@@ -159,29 +153,6 @@ def _names(bundle: Bundle, words: str) -> tuple[list[str], list[list[int]]]:
     ids_of = {name: ids for name, ids in named.items() if len(ids) <= room and bundle.knows(ids)}
     ids_of = ids_of or {words: [*context_ids, stop, eot]}
     return list(ids_of), [[*context_ids, *ids] for ids in ids_of.values()]
-
-
-def _pictures(size: tuple[int, int]) -> Iterator[Image.Image]:
-    """Smooth, sharp, small, odd-shaped and transparent pictures, the same ones every time."""
-    rng = np.random.default_rng(0)
-    height, width = size
-    for h, w, mode in (
-        (height, width, "RGB"),
-        (height + 37, 2 * width + 11, "RGB"),
-        (2 * height + 5, width + 3, "RGBA"),
-        (height // 2 + 1, height // 2 + 4, "L"),
-    ):
-        y, x = np.mgrid[0:h, 0:w]
-        channels = len(Image.new(mode, (1, 1)).getbands())
-        phase = rng.uniform(0.01, 0.3, (channels, 2))
-        waves = [127.5 + 127.5 * np.sin(a * y + b * x) for a, b in phase]
-        noise = rng.uniform(-20, 20, (h, w, channels))
-        levels = np.clip(np.stack(waves, -1) + noise, 0, 255).astype(np.uint8)
-        yield Image.fromarray(levels[..., 0] if channels == 1 else levels, mode)
-
-
-def _largest(a: Any, b: Any) -> float:
-    return float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max())
 
 
 def _smallest_cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 
 from sharpzo_edge.clip.manifest import PACKED_BLOCK
 
@@ -95,32 +94,6 @@ def times_columns(matrix: np.ndarray | PackedArrays, factors: np.ndarray) -> np.
         return matrix.map(lambda name, part: part * factors[:, None] if name == "scales" else part)
     scaled: np.ndarray = matrix * factors
     return scaled
-
-
-class LinearWeights:
-    """How the linear layers of a model are written, and what each of them became."""
-
-    def __init__(self, precision: str):
-        self._bits = BITS.get(precision)
-        self._packed: list[tuple[torch.Tensor, PackedArrays]] = []
-
-    def __call__(self, matrix: torch.Tensor) -> np.ndarray | PackedArrays:
-        """The (in, out) view of a layer's weights, in the chosen precision."""
-        array: np.ndarray = matrix.detach().to(torch.float32).numpy()
-        if self._bits is None:
-            return array
-        packed = pack(array, self._bits)
-        self._packed.append((matrix.detach(), packed))
-        return packed
-
-    @property
-    def are_rounded(self) -> bool:
-        return bool(self._packed)
-
-    def round_the_model(self) -> None:
-        """Give torch's model the very weights that were written. They are written over."""
-        for matrix, packed in self._packed:
-            matrix.copy_(torch.from_numpy(dequantised(packed)))
 
 
 def _squeeze(numbers: np.ndarray, bits: int) -> np.ndarray:

@@ -33,7 +33,7 @@ from sharpzo_edge.clip.tokenizer import EOT_ID
 
 from . import tangent_graphs
 from .graph import Array, DataFile, Graph, Places, Values, step
-from .quantize import LinearWeights
+from .linear_weights import LinearWeights
 from .tangent_graphs import norm_parts, norm_tangent, unit_tangent
 from .transformer import (
     BlockForm,

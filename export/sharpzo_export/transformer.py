@@ -17,7 +17,8 @@ from torch import nn
 from sharpzo_edge.errors import UsageError
 
 from .graph import Array, Graph, Values
-from .quantize import LinearWeights, times_columns
+from .linear_weights import LinearWeights
+from .quantize import times_columns
 
 
 @dataclass(frozen=True)

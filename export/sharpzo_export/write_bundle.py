@@ -40,9 +40,9 @@ from sharpzo_edge.errors import UsageError
 from sharpzo_edge.run.files import cannot, sync_folder
 
 from .image_graph import write_image_graphs
+from .linear_weights import LinearWeights
 from .load_clip import LoadedClip, load_clip
 from .parity import check_parity
-from .quantize import LinearWeights
 from .text_graph import INITIAL_CONTEXT, find_text_tower, write_text_graphs
 from .transformer import refuse
 

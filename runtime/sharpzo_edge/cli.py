@@ -28,6 +28,7 @@ from .libraries import NO_TELEMETRY, is_of_a_library, not_imported
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import (
     AnyPath,
+    ClassifierRequest,
     DemoRequest,
     EvaluateRequest,
     ExportRequest,
@@ -277,6 +278,36 @@ def watch(
 
     with at_work(request) as working:
         watch_request(working)
+
+
+@command(ClassifierRequest, "classifier")
+def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
+    """Write one ONNX file that labels pictures in other programs (needs the extra [classifier]).
+
+    Example: sharpzo-edge classifier --bundle vit-b-16 --prompt prompt.safetensors --output classifier.onnx
+    """
+    try:
+        from sharpzo_export.write_classifier import write_classifier
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise UsageError(
+            "The classifier needs the extra [classifier], and onnx is not installed here. It is small, and "
+            "torch is not needed. In sharpzo-edge's own folder, type: pip install '.[classifier]'"
+        ) from error
+    from .printing import classifier_lines
+
+    result = write_classifier(
+        Path(request.bundle),
+        Path(request.prompt),
+        Path(request.output),
+        use=request.use,
+        weights=request.weights,
+    )
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    about = result.to_json()
+    _print(as_json, about, classifier_lines(about))
 
 
 @app.command()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .run.progress import duration
 from .wording import NAMED, counted, percent, printable
@@ -42,6 +42,20 @@ def export_lines(bundle: Bundle, cosine_ending: str) -> list[str]:
         ),
         f"copy the folder to the board, then: sharpzo-edge tune --bundle {folder} --images DIR "
         f"--output prompt.safetensors",
+    ]
+
+
+def classifier_lines(written: Mapping[str, Any]) -> list[str]:
+    """written: what `classifier` gives as JSON"""
+    labels, parity = counted(len(written["labels"]), "label"), dict(written["parity"])
+    rounding = parity.pop("rounding", None)
+    return [
+        f"wrote {written['classifier']}: {labels}, {NAMED[written['use']]}, {written['weights']}, "
+        f"{written['n_bytes'] / 1e6:,.1f} MB",
+        "largest differences of a probability from predict's:",
+        *(f"  {stage.replace('_', ' '):32}{value:.1e}" for stage, value in parity.items()),
+        *([] if rounding is None else [f"  {'rounding the weights':32}{rounding:.1e} (no defect)"]),
+        "how to use it in Python and in a browser: docs/one-file.md",
     ]
 
 

@@ -250,6 +250,20 @@ class WatchRequest(Call):
 
 
 @request
+class ClassifierRequest:
+    """Of `classifier`."""
+
+    bundle: AnyPath = option(BUNDLE)
+    prompt: AnyPath = option("Tuned prompt.")
+    output: AnyPath = option("File to write the classifier to, such as classifier.onnx.")
+    _: KW_ONLY
+    use: str | None = option(USE, default=None)
+    weights: str | None = option(
+        "Precision of the linear layers: int8 or int4; without it, the bundle's.", default=None
+    )
+
+
+@request
 class DemoRequest(Call):
     """Of `demo`."""
 

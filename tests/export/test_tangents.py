@@ -14,8 +14,8 @@ from sharpzo_edge.clip.tower_plan import RESIDENT, STREAMED, TextPlan, TowerPlan
 from sharpzo_edge.clip.towers import TextTower
 from sharpzo_edge.errors import UsageError
 from sharpzo_export import tangent_graphs
+from sharpzo_export.agreement import ParityError
 from sharpzo_export.jacobian import directional_derivatives
-from sharpzo_export.parity import ParityError
 from sharpzo_export.quantize import BITS
 from sharpzo_export.write_bundle import export
 from support.open_clip_reference import float64, prompt_ids, torch_class_features, with_rounded_linears

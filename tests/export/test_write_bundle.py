@@ -19,7 +19,7 @@ from sharpzo_edge.clip.bundle import Bundle
 from sharpzo_edge.clip.class_prompts import class_prompts, context_from_words
 from sharpzo_edge.errors import ClassNameError
 from sharpzo_export import image_graph, text_graph, transformer, write_bundle
-from sharpzo_export.parity import ParityError
+from sharpzo_export.agreement import ParityError
 from sharpzo_export.quantize import times_columns
 from sharpzo_export.write_bundle import export
 from support.tiny_clip import config, save_model

@@ -119,13 +119,15 @@ class TunedPrompt:
 
     def logits(self, features: Floats, logit_scale: float, use: str) -> Floats:
         """Logits (N, K) of image features (N, E), by one of `uses`. logit_scale: the bundle's."""
+        T, scale, head = self.answering(use, logit_scale)
+        return logits_of(features, T, scale) if head is None else head.logits(features, T, scale)
+
+    def answering(self, use: str, logit_scale: float) -> tuple[Floats, float, Head | None]:
+        """What one of `uses` takes: class features (K, E), the scale of their logits, and a head."""
         T = self.words if use in (WORDS, HEAD) else self.class_features
-        head = {HEAD: self.head, BOTH: self.both}.get(use)
         assert T is not None
-        if head is not None:
-            return head.logits(features, T, logit_scale)
         temperature = self.about.get("words_temperature", 1.0) if use == WORDS else 1.0
-        return np.float32(temperature) * logits_of(features, T, logit_scale)
+        return T, logit_scale * temperature, {HEAD: self.head, BOTH: self.both}.get(use)
 
 
 def checked_use(use: str | None, prompt: TunedPrompt, path: Path) -> str:
