@@ -26,7 +26,7 @@ from .head import Head
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.03, 300, 25))
 # Of a picture in its own fit: it is 1 where nothing else lies in its direction.
 MOST_LEVERAGE = 1 - 1e-9
-BLOCK_BYTES = 4 << 20  # for a block of pictures, and all that is computed of it at one time
+BLOCK_BYTES = 2 << 20  # for a block of pictures, and all that is computed of it at one time
 BLOCK_ROWS_OF = 6, 10  # arrays of doubles (b, E) and (b, K) in use for a block
 
 
