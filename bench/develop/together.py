@@ -102,9 +102,8 @@ class EdgeBeside(EdgeMethod):
     def __init__(
         self, settings: EdgeSettings, pictures: LabelledFeatures, logit_scale: float, beside: Beside
     ):
-        super().__init__(settings, pictures, logit_scale)
-        made = functools.partial(LossBeside, pictures, beside.share * logit_scale, added=beside.shots)
-        self._loss, self._smoothed = made(0.0), made(settings.label_smoothing)
+        scale = beside.share * logit_scale
+        super().__init__(settings, functools.partial(LossBeside, pictures, scale, added=beside.shots))
 
 
 class ObjectiveBeside(Objective):

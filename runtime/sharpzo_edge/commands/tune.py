@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
@@ -35,8 +37,8 @@ from ..run.progress import Caller, Progress, caller_of
 from ..seeds import seed_stream
 from ..tuning.answers import BOTH, HEAD, Answers, compare
 from ..tuning.loop import Loop, State, Update
-from ..tuning.methods import method_of
-from ..tuning.objective import Evaluation, Objective
+from ..tuning.methods import Method, method_of
+from ..tuning.objective import BaseObjective, Evaluation, Objective
 from ..tuning.prepare import Prepared, check, prepare
 from ..tuning.result import DoubtfulPicture, HeadResult, NoneResult, TuneResult
 from ..tuning.resume import (
@@ -50,7 +52,7 @@ from ..tuning.resume import (
     without,
 )
 from ..tuning.tuned_prompt import FORMAT_VERSION, HEADS_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
-from ..types import Floats
+from ..types import Floats, LabelledFeatures
 from ..wording import counted
 from .reports import check_report, report_of_tune, versions
 from .tune_news import (
@@ -88,8 +90,42 @@ def tune_and_report(request: TuneRequest) -> tuple[TuneResult, bool]:
     return result, is_repeated
 
 
-def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
-    """The result, and whether it was there before. No report is made."""
+class Pictures(Protocol):
+    """Where a tune's pictures are: on this machine, or on the boards of a fleet."""
+
+    def prepare(self, request: TuneRequest) -> Prepared:
+        """See tuning.prepare."""
+
+    def refuse_others(self, request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> None:
+        """Raises UsageError when a finished run has seen other pictures than there are now."""
+
+    def tuned(self, request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> TuneResult:
+        """The work itself, up to the prompt in its place."""
+
+
+class OwnPictures:
+    """Those of the folder after --images."""
+
+    def prepare(self, request: TuneRequest) -> Prepared:
+        return prepare(request)
+
+    def refuse_others(self, request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> None:
+        refuse_other_pictures(
+            f"The finished {request.output_path}", work, ready.folder, ready.few_shot, caller
+        )
+        if request.strict:
+            refuse_skipped_before(work, ready.folder)
+
+    def tuned(self, request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Caller) -> TuneResult:
+        return _tuned(request, ready, work, caller)
+
+
+def tune_or_repeat(request: TuneRequest, pictures: Pictures | None = None) -> tuple[TuneResult, bool]:
+    """The result, and whether it was there before. No report is made.
+
+    pictures: None: those of this machine
+    """
+    pictures = pictures or OwnPictures()
     check(request)
     output, work = request.output_path, WorkFolder.of(request.output_path, request.checkpoint_seconds)
     caller = caller_of(request.on_progress, request.stop)
@@ -100,16 +136,14 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
             f"The output {output} exists, and is no tuned prompt. --restart replaces nothing else. "
             f"Choose another --output, or remove that file first"
         )
-    ready = prepare(request)
+    ready = pictures.prepare(request)
     for note in ready.notes:
         caller.say(f"note: {note}")
     work.make()
     with work.locked(caller.say), Log(work.log, caller) as log:
         caller = dataclasses.replace(caller, listeners=(*caller.listeners, log))
         if not request.restart and (result := finished_result(output, work, ready.made_for)):
-            refuse_other_pictures(f"The finished {output}", work, ready.folder, ready.few_shot, caller)
-            if request.strict:
-                refuse_skipped_before(work, ready.folder)
+            pictures.refuse_others(request, ready, work, caller)
             caller.say(f"{output} is finished: this is its result, from when it was made")
             if result.none and result.none.share != request.none:
                 caller.say(
@@ -131,7 +165,7 @@ def tune_or_repeat(request: TuneRequest) -> tuple[TuneResult, bool]:
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)
         if not is_there(work.pictures) and (too_little := space_note(work, needed)):
             caller.say(too_little)
-        result = _tuned(request, ready, work, caller)
+        result = pictures.tuned(request, ready, work, caller)
         save_record(work, Record(ready.made_for, file_checksum(output), result))
         remove(work.checkpoint)
         caller.tell(Progress("done", "", result.to_json()))
@@ -156,12 +190,17 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     found = _searched(request, ready, pictures, work, caller)
     answers = _compared(request, ready, pictures, found, caller)
     _answered(ready, pictures, answers, work)
-    save_prompt(request.output_path, _prompt(request, ready, found, answers))
-    return _result(request, ready, pictures, found, answers)
+    save_prompt(request.output_path, prompt_of(request, ready, found, answers))
+    names = ready.folder.names
+    doubtful = [
+        DoubtfulPicture(pictures.files[each.number], names[each.label], names[each.answer])
+        for each in answers.doubtful
+    ]
+    return result_of(request, ready, found, answers, pictures.n_shots, doubtful)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
     """What both stages have found. The optimiser and the text tower are gone by then.
 
     words:   (K, E) class features at w = 0
@@ -182,27 +221,56 @@ class _Found:
 
 def _searched(
     request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, work: WorkFolder, caller: Caller
-) -> _Found:
-    """Both stages, from the beginning or from the checkpoint."""
-    bundle, plan, settings = ready.bundle, ready.plan, ready.settings
-    A = settings.projection(seed_stream(request.seed, "projection"), ready.context)
+) -> Found:
+    """Both stages on pictures of this machine."""
+    bundle, plan = ready.bundle, ready.plan
+    tower = TextTower(bundle, plan.text)
+    objective = Objective(
+        tower,
+        ready.prompts,
+        ready.context,
+        ready.settings.projection(seed_stream(request.seed, "projection"), ready.context),
+        pictures.train,
+        bundle.manifest.logit_scale,
+        plan.text.tower.batch,
+        has_tangents=plan.text.tangents is not None,
+    )
+    method = method_of(ready.settings, pictures.train, objective.logit_scale)
+    return searched(request, ready, objective, method, tower, pictures.val, pictures.checksum, work, caller)
+
+
+def searched(
+    request: TuneRequest,
+    ready: Prepared,
+    objective: BaseObjective,
+    method: Method,
+    tower: AbstractContextManager[Any],
+    validation: LabelledFeatures,
+    pictures_checksum: str,
+    work: WorkFolder,
+    caller: Caller,
+    on_update: Callable[[Update], None] = lambda update: None,
+) -> Found:
+    """Both stages, from the beginning or from the checkpoint.
+
+    tower:      what the objective asks; it is closed when the stages are done
+    validation: the validation pictures of this machine
+    pictures_checksum: of the pictures that a checkpoint must be of
+    on_update:  is told what happens, before the state is saved
+    """
+    settings = ready.settings
     checkpoint = _Checkpoint(
         work,
         without(ready.made_for, TIME_LIMIT)
-        | {"choice of pictures": pictures.checksum, "projection": checksum(A.reshape(-1).data)},
+        | {"choice of pictures": pictures_checksum, "projection": checksum(objective.A.reshape(-1).data)},
     )
-    with TextTower(bundle, plan.text) as tower:
-        objective = Objective(
-            tower,
-            ready.prompts,
-            ready.context,
-            A,
-            pictures.train,
-            bundle.manifest.logit_scale,
-            plan.text.tower.batch,
-            has_tangents=plan.text.tangents is not None,
-        )
-        method = method_of(settings, pictures.train, objective.logit_scale)
+    gain = Gain()
+
+    def updated(update: Update) -> None:
+        on_update(update)
+        _updated(ready, checkpoint, caller, gain, update)
+
+    with tower:
         state = checkpoint.load()
         if state:
             caller.say(f"going on after {counted(state.queries, 'query')}")
@@ -211,11 +279,11 @@ def _searched(
         loop = Loop(
             method,
             objective,
-            pictures.val,
+            validation,
             ready.limits,
             partial(seed_stream, request.seed),
             state=state,
-            on_update=partial(_updated, ready, checkpoint, caller, Gain()),
+            on_update=updated,
         )
         ended = loop.run()
         checkpoint.save(loop.state)
@@ -223,7 +291,7 @@ def _searched(
     state = loop.state
     if settings.tunes:
         say_how_it_ended(ended, state, caller)
-    return _Found(
+    return Found(
         words=state.opening.class_features,
         best=ended.best,
         context=objective.contexts(ended.best.w[None])[0],
@@ -238,7 +306,7 @@ def _searched(
 
 
 def _compared(
-    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, found: _Found, caller: Caller
+    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, found: Found, caller: Caller
 ) -> Answers:
     """The heads, and what each way to label is worth."""
 
@@ -330,7 +398,7 @@ def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: Gai
         )
 
 
-def _prompt(request: TuneRequest, ready: Prepared, found: _Found, answers: Answers) -> TunedPrompt:
+def prompt_of(request: TuneRequest, ready: Prepared, found: Found, answers: Answers) -> TunedPrompt:
     """The tuned prompt, with all that is told about it."""
     made_heads = {HEAD: answers.head, BOTH: answers.both}
     heads = {use: each.head for use, each in made_heads.items() if each}
@@ -370,10 +438,16 @@ def _prompt(request: TuneRequest, ready: Prepared, found: _Found, answers: Answe
     )
 
 
-def _result(
-    request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, found: _Found, answers: Answers
+def result_of(
+    request: TuneRequest,
+    ready: Prepared,
+    found: Found,
+    answers: Answers,
+    n_shots: int = 0,
+    doubtful: Sequence[DoubtfulPicture] = (),
 ) -> TuneResult:
-    best, names = found.best, ready.folder.names
+    """n_shots: how many of the drawn pictures are shots, where the answers know the pictures"""
+    best = found.best
     return TuneResult(
         queries=found.queries,
         stage1_queries=found.stage1_queries,
@@ -389,16 +463,13 @@ def _result(
         zero_shot_train_loss=found.zero_shot_loss,
         plan=ready.plan.to_json(),
         prompt=str(request.output),
-        head=_head_result(answers, pictures.n_shots),
+        head=_head_result(answers, n_shots),
         use=answers.use,
         left_out=answers.left_out,
         validated=answers.validated,
         covered=answers.covered,
         by_halves=answers.by_halves,
-        doubtful=tuple(
-            DoubtfulPicture(pictures.files[each.number], names[each.label], names[each.answer])
-            for each in answers.doubtful
-        ),
+        doubtful=tuple(doubtful),
         none=_none_result(request.none, answers),
     )
 

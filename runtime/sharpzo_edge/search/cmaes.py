@@ -30,14 +30,14 @@ from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_sha
 from .cmaes_rates import Rates, rates
 from .estimators import (
     CoordinateWise,
-    directional_derivatives,
     orthonormal_rows,
     projected_gradient,
     reach,
     refuse_non_finite,
 )
 
-FeatureGradient = Callable[[Floats], Doubles | Floats]  # class features (K, E) -> the loss's gradient by them
+# Class features (K, E), columns (n, K, E) -> the loss's derivatives along them (n,)
+FeatureDerivatives = Callable[[Floats, Floats], Doubles]
 EIGEN_MATRICES = 11  # d x d doubles in use while a full C is decomposed, states included
 
 
@@ -147,14 +147,16 @@ class SharpnessAwareCMAES:
     True
     """
 
-    def __init__(self, settings: Settings, state: State, by_features: FeatureGradient | None = None) -> None:
+    def __init__(
+        self, settings: Settings, state: State, derivatives: FeatureDerivatives | None = None
+    ) -> None:
         """Go on from a state, also from the middle of a generation. The state is only read.
 
-        by_features: class features (K, E) -> the loss's gradient by them (K, E); needed with a sketch only
+        derivatives: of the loss, by class features and along columns; needed with a sketch only
         Raises UsageError when the arrays of the state do not fit the settings.
         """
         _check_shapes(settings, state)
-        self._by_features = by_features
+        self._derivatives = derivatives
         self._settings = settings
         self._rates = rates(settings.dim, settings.population, settings.covariance)
         self._state = c_ordered(state)
@@ -166,7 +168,7 @@ class SharpnessAwareCMAES:
         settings: Settings,
         x0: npt.ArrayLike,
         seed_sequence: np.random.SeedSequence,
-        by_features: FeatureGradient | None = None,
+        derivatives: FeatureDerivatives | None = None,
     ) -> Self:
         """A new search with its mean at x0 (d,), which is copied.
 
@@ -182,7 +184,7 @@ class SharpnessAwareCMAES:
                 f"Give --bounds {math.ceil(np.abs(mean).max())} or leave it away."
             )
         generator = np.random.Generator(np.random.PCG64(seed_sequence))
-        return cls(settings, _first_state(settings, mean, generator), by_features)
+        return cls(settings, _first_state(settings, mean, generator), derivatives)
 
     @property
     def state(self) -> State:
@@ -311,9 +313,8 @@ class SharpnessAwareCMAES:
         state = self._state
         if not state.features.size:
             return replace(state, features=told, answered=last)
-        assert self._by_features is not None  # the caller of a sketch gives it
-        by_features = self._by_features(state.features[0])
-        new = [directional_derivatives(column[np.newaxis], by_features)[0] for column in told]
+        assert self._derivatives is not None  # the caller of a sketch gives it
+        new = self._derivatives(state.features[0], told)
         state = replace(state, derivatives=np.concatenate((state.derivatives, new)))
         state = replace(state, answered=last)
         if last < self._n_sweep:

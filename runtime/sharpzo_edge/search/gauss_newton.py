@@ -12,6 +12,7 @@ logits, which is convex, and the logits' first derivatives by a.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -106,6 +107,45 @@ def gauss_newton(loss: FeatureLoss, T: Floats | Doubles, changes: RowChanges) ->
     return changes.directional_derivatives(total), (H + H.T) / (2 * n)
 
 
+class Model(Protocol):
+    """A model of the loss on a few directions, as `minimum_in_ball` needs it."""
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions."""
+
+    def value(self, a: Doubles, /) -> float:
+        """The model's loss at a (r,)."""
+
+    def gauss_newton(self, a: Doubles, /) -> tuple[Doubles, Doubles]:
+        """Gradient (r,) and a positive semidefinite curvature (r, r) at a (r,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticModel:
+    """The loss near a = 0 by three sums alone: L + g . a + a^T H a / 2.
+
+    loss: L at a = 0;  gradient: (r,) g;  curvature: (r, r) H, positive semidefinite
+    """
+
+    loss: float
+    gradient: Doubles
+    curvature: Doubles
+
+    @property
+    def rank(self) -> int:
+        """r, the number of directions."""
+        return len(self.gradient)
+
+    def value(self, a: Doubles) -> float:
+        """The model's loss at a (r,)."""
+        return float(self.loss + self.gradient @ a + a @ self.curvature @ a / 2)
+
+    def gauss_newton(self, a: Doubles) -> tuple[Doubles, Doubles]:
+        """Gradient (r,) and H (r, r) at a (r,)."""
+        return self.gradient + self.curvature @ a, self.curvature
+
+
 class LinearModel:
     """The loss of the linear model, a -> L_s(T(a)). Costs no query.
 
@@ -184,7 +224,7 @@ def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
     return a
 
 
-def minimum_in_ball(model: LinearModel, radius: float, start: Doubles, iterations: int) -> Doubles:
+def minimum_in_ball(model: Model, radius: float, start: Doubles, iterations: int) -> Doubles:
     """A minimum of the model's loss on |a| <= radius: (r,).
 
     start: (r,), a point of the ball. The loss at the result is never above the loss there.

@@ -15,15 +15,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, LabelledFeatures, class_blocks
+from ..types import CLASS_BLOCK_BYTES, Doubles, Floats, Halves, LabelledFeatures, class_blocks
+from .estimators import directional_derivatives
 
 SCORING_BYTES = 12 << 20  # for a block of features, and its logits in three precisions
 BLOCK_BYTES = 6 << 20  # for a block of pictures: features, logits, derivatives
+
+
+class Loss(Protocol):
+    """What the optimisers ask of a loss of class features. See FeatureLoss, which has the pictures itself."""
+
+    def values(self, class_features: Floats | Doubles, /) -> Doubles:
+        """Class features (B, K, E) -> their losses (B,)."""
+
+    def derivatives(self, class_features: Floats, columns: Floats | Halves, /) -> Doubles:
+        """At class features (K, E), along columns (n, K, E): (n,)."""
 
 
 class FeatureLoss:
@@ -71,6 +82,14 @@ class FeatureLoss:
             p = np.exp(log_softmax(self.logits(X, class_features)))
             self.add_gradient(total, p, X, Y)
         return total
+
+    def derivatives(self, class_features: Floats, columns: Floats | Halves) -> Doubles:
+        """dL_s/dT . J_j at class features (K, E), along each of the columns J (n, K, E): (n,) float64.
+
+        One by one: the last bits of a product depend on how many rows it has. Time: K E (N + n).
+        """
+        gradient = self.gradient(class_features)
+        return np.array([directional_derivatives(column[np.newaxis], gradient)[0] for column in columns])
 
     def add_gradient(self, total: Floats | Doubles, p: Doubles, X: Doubles, Y: Doubles) -> None:
         """Add one block of pictures' part of dL_s/dT to `total` (K, E), in place.

@@ -18,6 +18,7 @@ coordinate that was dropped can come back. With a mask no column is kept: it wou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -28,14 +29,13 @@ from ..types import Doubles, Floats, Halves, class_blocks
 from . import gauss_newton
 from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_shapes
 from .estimators import (
-    directional_derivatives,
     no_finite_features,
     orthonormal_rows,
     projected_gradient,
     reach,
 )
-from .gauss_newton import LinearModel, minimum_in_ball
-from .losses import FeatureLoss
+from .gauss_newton import LinearModel, Model, minimum_in_ball
+from .losses import Loss
 from .sparse_zo import Mask, keep_mask, pruning_score
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
@@ -45,6 +45,9 @@ SMALLEST_FALL = 1e-5  # a smaller fall of the loss is round-off in float32
 TINY = 1e-300  # instead of |a|^2 = 0, to divide by
 FIRST_ITERATIONS, MORE_ITERATIONS = 6, 3  # of Gauss-Newton: in the first ball, and in each larger one
 
+
+# A loss, class features (K, E) and columns (r, K, E) -> the model whose minima are tried
+ModelOf = Callable[[Any, Floats, Halves], Model]
 
 DIRECTION_COPIES = 3  # more copies when a round begins: kept ones, new ones, all of them
 
@@ -160,14 +163,16 @@ class SketchedDescent:
     True
     """
 
-    def __init__(self, settings: Settings, loss: FeatureLoss, state: State) -> None:
+    def __init__(self, settings: Settings, loss: Loss, state: State, model_of: ModelOf = LinearModel) -> None:
         """Go on from a state, also from the middle of a sketch. The state is only read.
 
+        model_of: makes the model of the loss whose minima are tried
         Raises UsageError when the arrays of the state do not fit the settings.
         """
         _check_shapes(settings, state)
         self._settings = settings
         self._loss = loss
+        self._model_of = model_of
         self._state = c_ordered(state)
         self._room: Halves | None = None  # all columns of a round, see _with_columns
         self._generator = generator_of(state.rng)
@@ -176,10 +181,11 @@ class SketchedDescent:
     def start(
         cls,
         settings: Settings,
-        loss: FeatureLoss,
+        loss: Loss,
         x0: npt.ArrayLike,
         class_features: Floats,
         seed_sequence: np.random.SeedSequence,
+        model_of: ModelOf = LinearModel,
     ) -> Self:
         """A new descent from x0 (d,), which is copied. class_features: (K, E) float32 at x0.
 
@@ -192,7 +198,7 @@ class SketchedDescent:
         everything = np.ones(settings.dim, dtype=np.bool_)
         nothing = np.empty((0, settings.dim)), np.empty((0, *class_features.shape), np.float16)
         first = _round_begun(settings, 0, w, class_features, FIRST_DELTA, everything, *nothing, generator)
-        return cls(settings, loss, first)
+        return cls(settings, loss, first, model_of)
 
     @property
     def state(self) -> State:
@@ -320,11 +326,11 @@ class SketchedDescent:
             told = replace(told, columns=columns)
         mask = told.mask
         if pruning_is_due(settings, told.step):
-            derivatives = directional_derivatives(told.columns, self._loss.gradient(T))
+            derivatives = self._loss.derivatives(T, told.columns)
             gradient = projected_gradient(told.w, told.directions, derivatives)
             mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
         radius = told.delta * reach(told.w)
-        steps = proposals(LinearModel(self._loss, T, told.columns), radius) @ told.directions
+        steps = proposals(self._model_of(self._loss, T, told.columns), radius) @ told.directions
         return replace(told, mask=mask, trials=told.w + steps)
 
     def _tried(self, state: State, told: Floats) -> State:
@@ -354,7 +360,7 @@ class SketchedDescent:
 # The formulas.
 
 
-def proposals(model: LinearModel, radius: float) -> Doubles:
+def proposals(model: Model, radius: float) -> Doubles:
     """A minimum a_f of the model's loss in each ball |a| <= f radius: (4, r). Each starts from the last."""
     a, found = np.zeros(model.rank), []
     for i, factor in enumerate(FACTORS):

@@ -22,7 +22,7 @@ from ..search.ask_tell import Ask, Optimiser
 from ..types import Doubles, Floats, LabelledFeatures
 from ..wording import counted
 from .methods import Method, SearchState
-from .objective import Evaluation, Objective
+from .objective import BaseObjective, Evaluation
 from .stopping import Limits, Patience, Plateau, is_better
 
 FINISHED = 3  # the stage when both are done
@@ -107,7 +107,7 @@ class Loop:
     def __init__(
         self,
         method: Method,
-        objective: Objective,
+        objective: BaseObjective,
         validation: LabelledFeatures,
         limits: Limits,
         seeds: Callable[[str], np.random.SeedSequence],

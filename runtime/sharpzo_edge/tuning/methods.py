@@ -7,17 +7,22 @@ stage ends. The loop (loop.py) is the same for both methods.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from ..search import cmaes, cmaes_stopping, sketched_descent, sparse_zo
 from ..search.ask_tell import Optimiser
-from ..search.losses import FeatureLoss
+from ..search.gauss_newton import LinearModel
+from ..search.losses import FeatureLoss, Loss
+from ..search.sketched_descent import ModelOf
 from ..types import Doubles, Floats, LabelledFeatures
 from ..wording import counted
 from .settings import AUTO, STEPS_AN_EVALUATION, EdgeSettings, PaperSettings, TuneSettings
 from .stopping import PATIENCE_GENERATIONS, Limits
 
+LossOf = Callable[[float], Loss]  # label smoothing -> the loss on the shots
 SearchState = cmaes.State | sparse_zo.State | sketched_descent.State
 
 
@@ -31,14 +36,14 @@ class Method(ABC):
     evaluates_before_stage2: bool
     update: str
 
-    def __init__(self, settings: TuneSettings, pictures: LabelledFeatures, logit_scale: float):
+    def __init__(self, settings: TuneSettings, loss_of: LossOf):
         self.settings = settings
-        self._loss = FeatureLoss(pictures, logit_scale)
+        self._loss = loss_of(0.0)
 
     def begin_stage1(self, seed: np.random.SeedSequence) -> Optimiser:
         """The optimiser of stage 1, at w = 0: the initial context."""
         origin = np.zeros(self.settings.dim)
-        return cmaes.SharpnessAwareCMAES.start(self.settings.stage1(), origin, seed, self._loss.gradient)
+        return cmaes.SharpnessAwareCMAES.start(self.settings.stage1(), origin, seed, self._loss.derivatives)
 
     @abstractmethod
     def begin_stage2(
@@ -54,7 +59,7 @@ class Method(ABC):
     def at_work(self, search: SearchState, n_generations: int) -> Optimiser:
         """The optimiser with this state, after n_generations of stage 1. The state says which stage."""
         if isinstance(search, cmaes.State):
-            return cmaes.SharpnessAwareCMAES(self.settings.stage1(), search, self._loss.gradient)
+            return cmaes.SharpnessAwareCMAES(self.settings.stage1(), search, self._loss.derivatives)
         return self._stage2_at_work(search, n_generations)
 
     def why_stage1_ends(self, search: SearchState, is_plateau: bool) -> str:
@@ -142,15 +147,17 @@ class EdgeMethod(Method):
     update = "round"
     settings: EdgeSettings
 
-    def __init__(self, settings: EdgeSettings, pictures: LabelledFeatures, logit_scale: float):
-        super().__init__(settings, pictures, logit_scale)
-        self._smoothed = FeatureLoss(pictures, logit_scale, settings.label_smoothing)
+    def __init__(self, settings: EdgeSettings, loss_of: LossOf, model_of: ModelOf = LinearModel):
+        super().__init__(settings, loss_of)
+        self._smoothed = loss_of(settings.label_smoothing)
+        self._model_of = model_of
 
     def begin_stage2(
         self, mean: Doubles, class_features: Floats, seed: np.random.SeedSequence, n_generations: int
     ) -> Optimiser | None:
         own = self.settings.stage2()
-        return sketched_descent.SketchedDescent.start(own, self._smoothed, mean, class_features, seed)
+        start = sketched_descent.SketchedDescent.start
+        return start(own, self._smoothed, mean, class_features, seed, self._model_of)
 
     def is_evaluated(self, optimiser: Optimiser) -> bool:
         return True  # the class features are known, so it costs no query
@@ -161,7 +168,8 @@ class EdgeMethod(Method):
 
     def _stage2_at_work(self, search: SearchState, n_generations: int) -> Optimiser:
         assert isinstance(search, sketched_descent.State)  # the checkpoint is this command's
-        return sketched_descent.SketchedDescent(self.settings.stage2(), self._smoothed, search)
+        own = self.settings.stage2()
+        return sketched_descent.SketchedDescent(own, self._smoothed, search, self._model_of)
 
     def _short_stage2_note(self, limit: str, left: int) -> str:
         one = self.settings.queries_a_round
@@ -174,8 +182,16 @@ class EdgeMethod(Method):
 
 
 def method_of(settings: TuneSettings, pictures: LabelledFeatures, logit_scale: float) -> Method:
-    """The method that uses these settings. pictures: the shots."""
+    """The method that uses these settings, on pictures of this machine. pictures: the shots."""
+    return method_by(settings, partial(FeatureLoss, pictures, logit_scale))
+
+
+def method_by(settings: TuneSettings, loss_of: LossOf, model_of: ModelOf = LinearModel) -> Method:
+    """The method that uses these settings, wherever the pictures are.
+
+    model_of: of edge's stage 2, see SketchedDescent
+    """
     if isinstance(settings, EdgeSettings):
-        return EdgeMethod(settings, pictures, logit_scale)
+        return EdgeMethod(settings, loss_of, model_of)
     assert isinstance(settings, PaperSettings)  # there is no third kind
-    return PaperMethod(settings, pictures, logit_scale)
+    return PaperMethod(settings, loss_of)

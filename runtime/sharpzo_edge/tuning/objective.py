@@ -11,6 +11,7 @@ features' derivative along one direction, is one query too. No other file counts
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +77,12 @@ def moved(A: Floats, points: Doubles) -> Floats:
     return result
 
 
-class Objective:
-    """Computes class features and losses for batches of points, and counts all queries."""
+class BaseObjective(ABC):
+    """Computes class features for batches of points, and counts all queries. The pictures may be anywhere.
+
+    batch: how many points to ask for at once
+    A:     see moved
+    """
 
     def __init__(
         self,
@@ -85,27 +90,31 @@ class Objective:
         prompts: ClassPrompts,
         initial_context: Floats,
         A: Floats,
-        pictures: LabelledFeatures,
-        logit_scale: float,
         batch: int,
         has_tangents: bool = False,
     ):
-        """tower, prompts:  the text tower, and the class names as its input
-        initial_context: p0, (m, D)
-        A:               (m D, d) or (), see moved
-        pictures:        the shots
-        batch:           how many points to ask for at once, from the plan
-        has_tangents:    whether the tower computes tangents; otherwise they are forward differences
-        """
+        """See Objective."""
         self.queries = 0
         self.batch = batch
-        self.pictures = pictures
-        self.logit_scale = logit_scale
         self._tower = tower
         self._prompts = prompts
         self._p0 = initial_context
-        self._A = A
+        self.A = A
         self._has_tangents = has_tangents
+
+    @abstractmethod
+    def losses(self, points: Doubles) -> Doubles:
+        """points (B, d) float64, B <= batch -> losses on the shots (B,) float64. Costs B queries.
+
+        If the tower's answer is not finite, the loss is not. The optimisers decide what to do then.
+        """
+
+    @abstractmethod
+    def evaluation(self, w: Doubles, class_features: Floats, validation: LabelledFeatures) -> Evaluation:
+        """Evaluate w with its known class features (K, E). Costs no query.
+
+        validation: the validation pictures of this machine
+        """
 
     @property
     def primal_queries(self) -> int:
@@ -115,7 +124,7 @@ class Objective:
     def contexts(self, points: Doubles) -> Floats:
         """p0 + reshape(A w): points (B, d) float64 -> (B, m, D) float32. Infinite where float32 overflows."""
         with np.errstate(over="ignore"):
-            offsets = moved(self._A, points)
+            offsets = moved(self.A, points)
         return self._p0 + offsets.reshape(len(points), *self._p0.shape)
 
     def class_features(self, points: Doubles) -> Floats:
@@ -136,17 +145,8 @@ class Objective:
         self.queries += len(directions)
         (context,) = self.contexts(centre.w[np.newaxis])
         # One by one: the last bits of a product depend on how many rows it has.
-        changes = np.concatenate([moved(self._A, direction[np.newaxis]) for direction in directions])
+        changes = np.concatenate([moved(self.A, direction[np.newaxis]) for direction in directions])
         return self._tower.class_feature_tangents(context, changes.reshape(-1, *context.shape), self._prompts)
-
-    def losses(self, points: Doubles) -> Doubles:
-        """points (B, d) float64, B <= batch -> losses on the shots (B,) float64. Costs B queries.
-
-        If the tower's answer is not finite, the loss is not. The optimisers decide what to do then.
-        """
-        with np.errstate(invalid="ignore"):
-            answers = scores(self.class_features(points), self.pictures, self.logit_scale)
-        return np.array([each.loss for each in answers])
 
     def finite_features(self, w: Doubles) -> Floats:
         """Class features (K, E) at one point (d,). Costs one query.
@@ -177,8 +177,38 @@ class Objective:
                 f"sharpzo-edge doctor --bundle BUNDLE"
             )
 
+
+class Objective(BaseObjective):
+    """An objective on pictures of this machine."""
+
+    def __init__(
+        self,
+        tower: Tower,
+        prompts: ClassPrompts,
+        initial_context: Floats,
+        A: Floats,
+        pictures: LabelledFeatures,
+        logit_scale: float,
+        batch: int,
+        has_tangents: bool = False,
+    ):
+        """tower, prompts:  the text tower, and the class names as its input
+        initial_context: p0, (m, D)
+        A:               (m D, d) or (), see moved
+        pictures:        the shots
+        batch:           how many points to ask for at once, from the plan
+        has_tangents:    whether the tower computes tangents; otherwise they are forward differences
+        """
+        super().__init__(tower, prompts, initial_context, A, batch, has_tangents)
+        self.pictures = pictures
+        self.logit_scale = logit_scale
+
+    def losses(self, points: Doubles) -> Doubles:
+        with np.errstate(invalid="ignore"):
+            answers = scores(self.class_features(points), self.pictures, self.logit_scale)
+        return np.array([each.loss for each in answers])
+
     def evaluation(self, w: Doubles, class_features: Floats, validation: LabelledFeatures) -> Evaluation:
-        """Evaluate w with its known class features (K, E). Costs no query."""
         T = class_features[np.newaxis]
         (train,) = scores(T, self.pictures, self.logit_scale)
         if not len(validation):

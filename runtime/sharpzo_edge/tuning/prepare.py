@@ -78,15 +78,17 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: TuneRequest) -> Prepared:
+def prepare(request: TuneRequest, folder: LabelledFolder | None = None) -> Prepared:
     """Read the bundle, the picture folder and the class names, and make the plan. Call `check` before.
 
+    folder: in place of the one that the request names
     The plan of a run that has begun is made for the machine as it was then.
     Raises UsageError or a subclass of it for what the user can change, BudgetError when no plan fits.
     """
     asked, notes = settings_for(request.preset, overrides_of(request))
     bundle = Bundle.open(Path(request.bundle))
-    folder = read_folder(Path(request.images), Path(request.class_names) if request.class_names else None)
+    if folder is None:
+        folder = read_folder(Path(request.images), Path(request.class_names) if request.class_names else None)
     may_do_without_tangents = asked.tower_tangents is not None and request.tangents in (None, AUTO)
     asked = asked.with_tangents(partial(choose_tangents, bundle))
     words = initial_words(request, bundle)
