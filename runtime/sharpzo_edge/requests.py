@@ -274,6 +274,69 @@ class DemoRequest(Call):
     memory_budget: str | None = option(BUDGET, default=None)
 
 
+SCHEDULER = "Address of the fleet's scheduler, HOST:PORT."
+CERTIFICATES = "Folder that fleet certificates wrote; without it, only this machine is talked to."
+
+
+@request
+class MemberRequest(Call):
+    """Of `fleet member`."""
+
+    images: AnyPath = option(IMAGES)
+    bundle: AnyPath = option(BUNDLE)
+    scheduler: str = option(SCHEDULER)
+    _: KW_ONLY
+    name: str | None = option(
+        "What this board is called; without it, what the system calls it.", default=None
+    )
+    certificates: AnyPath | None = option(CERTIFICATES, default=None)
+    least_pictures: int = option(
+        "Take part only with so many pictures of every class that it has.", default=1
+    )
+    threads: int = option(THREADS, default=0)
+    memory_budget: str | None = option(BUDGET, default=None)
+
+
+@request
+class SchedulerRequest(Call):
+    """Of `fleet scheduler`."""
+
+    _: KW_ONLY
+    host: str = option(
+        "Address to listen on; another than 127.0.0.1 demands --certificates.", default="127.0.0.1"
+    )
+    port: int = option("Port to listen on; 0: any that is free.", default=8786)
+    certificates: AnyPath | None = option(CERTIFICATES, default=None)
+
+
+@request
+class FleetTuneRequest(TuneRequest):
+    """Of `fleet tune`: tune's own, but for what belongs to a machine that has pictures."""
+
+    _: KW_ONLY
+    scheduler: str = option(SCHEDULER)
+    certificates: AnyPath | None = option(CERTIFICATES, default=None)
+    members: int = option("Begin when so many members are there.", default=1)
+    wait_seconds: float = option(
+        "Wait so long for a member that is lost, then go on without it.", default=60.0
+    )
+    images: AnyPath = "the fleet"
+    strict: bool = False
+    report: bool = False
+    keep_features: bool = False
+    threads: int = 0
+    memory_budget: str | None = None
+
+
+@request
+class FleetDemoRequest(Call):
+    """Of `fleet demo`."""
+
+    _: KW_ONLY
+    members: int = option("Among how many members the pictures are divided.", default=3)
+    seed: int = option(SEED, default=0)
+
+
 @request
 class PageRequest(Call):
     """Of `page`."""

@@ -159,6 +159,13 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
         )
     _refuse_other_layouts(root, found)
     folders = [folder_name(path) for path in found]
+    names = class_words(root, folders, class_names_file)
+    lines = tuple(passed_over.lines("file"))
+    return LabelledFolder(root, tuple(folders), tuple(names), files, dead_links, lines)
+
+
+def class_words(root: Path, folders: Sequence[str], class_names_file: Path | None = None) -> list[str]:
+    """The words for class folders; see read_folder. Raises ImagesError for two classes of one name."""
     words = _read_class_names(class_names_file, folders) if class_names_file else {}
     names = [words.get(f, f.replace("_", " ")).strip() for f in folders]
     alike = [unicodedata.normalize("NFC", name) for name in names]
@@ -169,8 +176,7 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
                 f"The class folders {same} of {root} read as the name {name!r}. Every class needs a "
                 f"name of its own. Rename a folder, or give names with --class-names FILE"
             )
-    lines = tuple(passed_over.lines("file"))
-    return LabelledFolder(root, tuple(folders), tuple(names), files, dead_links, lines)
+    return names
 
 
 @contextlib.contextmanager
@@ -314,7 +320,7 @@ def folder_name(path: Path) -> str:
         ) from None
 
 
-def _read_class_names(path: Path, folders: list[str]) -> dict[str, str]:
+def _read_class_names(path: Path, folders: Sequence[str]) -> dict[str, str]:
     try:
         words = json.loads(read_limited(path, NAMES_LIMIT_BYTES))
         if not isinstance(words, dict) or not all(isinstance(v, str) for v in words.values()):

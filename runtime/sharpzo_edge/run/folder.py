@@ -11,6 +11,7 @@ pictures.json           which pictures features.npy was made of
 checkpoint.safetensors  the run at its last save; until it is finished
 answers.json            what each drawn picture is answered, left out of what it is answered by
 report.html             the report of the finished run
+fleet.json              what a run of a fleet keeps of its members
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ class WorkFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def fleet(self) -> Path:
+        return self.path / "fleet.json"
 
     @property
     def checkpoint(self) -> Path:

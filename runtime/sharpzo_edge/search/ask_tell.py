@@ -29,11 +29,13 @@ class Centre:
     w:              (d,) float64
     class_features: (K, E) float32 at w
     is_new:         whether nothing of this sketch was told yet
+    in_half:        whether the tangents are kept in half precision
     """
 
     w: Doubles
     class_features: Floats
     is_new: bool
+    in_half: bool = False
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,13 @@ class LinearModel:
         return result, lengths
 
 
+def quadratic_model(loss: FeatureLoss, class_features: Floats, columns: Floats | Halves) -> QuadraticModel:
+    """The linear model's loss by its value, gradient and Gauss-Newton matrix at a = 0. See LinearModel."""
+    model = LinearModel(loss, class_features, columns)
+    here = np.zeros(model.rank)
+    return QuadraticModel(model.value(here), *model.gauss_newton(here))
+
+
 def ball_minimum(gradient: Doubles, hessian: Doubles, radius: float) -> Doubles:
     """argmin over |a| <= radius of g . a + a^T H a / 2, for a positive semidefinite H: (r,).
 

@@ -254,7 +254,7 @@ class SketchedDescent:
         if len(state.trials):
             return Ask(state.trials[first:last].copy(), "features")
         directions = state.directions[self._n_kept :][first:last].copy()
-        return Ask(directions, "tangents", Centre(state.w, state.class_features, is_new=first == 0))
+        return Ask(directions, "tangents", Centre(state.w, state.class_features, first == 0, in_half=True))
 
     def tell(self, class_features: npt.ArrayLike) -> None:
         """Take tangents or class features (n, K, E) of the first n points that have none yet, for any n.

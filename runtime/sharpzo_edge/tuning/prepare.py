@@ -162,16 +162,18 @@ def prepare(request: TuneRequest, folder: LabelledFolder | None = None) -> Prepa
     )
 
 
-def choose_tangents(bundle: Bundle, wanted: str) -> str:
+def choose_tangents(bundle: Bundle, wanted: str, has_int8: bool | None = None) -> str:
     """How tangents are computed, one of TANGENTS. wanted: as the option has it.
 
     auto: 8 bits where the processor has instructions for that. Others may be slower so, or round too much.
+    has_int8: whether it has them; None: this machine's is asked
     Raises UsageError for what the bundle does not have.
     """
     spec = bundle.manifest.text.tangents
     found = [NO_TANGENTS, *(["fp32"] if spec else []), *(["int8"] if spec and spec.data else [])]
     if wanted == AUTO:
-        return found[-1] if this_processor().has_int8_dot else found[min(1, len(found) - 1)]
+        has_int8 = this_processor().has_int8_dot if has_int8 is None else has_int8
+        return found[-1] if has_int8 else found[min(1, len(found) - 1)]
     if wanted not in found:
         raise UsageError(
             f"--tangents {wanted} cannot be used with the bundle {bundle.folder}: it has no graphs for that. "

@@ -1,0 +1,1 @@
+"""Several boards tune one prompt together. Needs the extra [fleet]."""

@@ -1,0 +1,197 @@
+"""Dask distributed as this program uses it: nothing listens but what carries messages.
+
+Dask runs what its scheduler sends, whoever sent it there. So a scheduler, a member and a driver talk to this
+machine alone (loopback), or encrypted and with certificates on both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.config
+from distributed import Scheduler, Security, Worker
+from distributed.utils import get_ip
+
+from ..errors import UsageError
+from ..run.progress import Caller
+from .board import Board
+from .certificates import CA, CERTIFICATE, KEY
+
+CONNECT_SECONDS = 5
+SILENT_SECONDS = 60  # after which a member that says nothing counts as lost
+LOOK_SECONDS = 0.2
+DEFAULT_PORT = 8786
+SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": f"{SILENT_SECONDS}s",
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+    "distributed.comm.timeouts.tcp": f"{SILENT_SECONDS}s",
+    "distributed.diagnostics.nvml": False,
+    "distributed.admin.large-graph-warning-threshold": "1GiB",
+}
+LOUD = (
+    "distributed",
+    "distributed.client",
+    "distributed.core",
+    "distributed.worker",
+    "distributed.scheduler",
+    "tornado",
+)
+_board: Board | None = None  # of this process
+
+
+def answer(message: bytes) -> bytes:
+    """What Dask runs on a member. The board is the process's: it outlives Dask's worker."""
+    if _board is None:
+        raise RuntimeError("this process is no member of a fleet")
+    return _board.answer(message)
+
+
+def set_up() -> None:
+    """Dask's settings for this process."""
+    dask.config.set(SETTINGS)
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def security_of(certificates: Path | None) -> Security:
+    """Encryption with the certificates of a folder, or none at all. Raises UsageError for what is missing."""
+    if certificates is None:
+        return Security(require_encryption=False)
+    files = [certificates / name for name in (CA, CERTIFICATE, KEY)]
+    for file in files:
+        if not file.is_file():
+            raise UsageError(
+                f"--certificates {certificates} has no {file.name}. The folder must hold {CA}, "
+                f"{CERTIFICATE} and {KEY}. Make them with: sharpzo-edge fleet certificates --out "
+                f"{certificates}"
+            )
+    ca, certificate, key = map(str, files)
+    roles = {
+        f"tls_{role}_{kind}": path
+        for role in ("scheduler", "worker", "client")
+        for kind, path in (("cert", certificate), ("key", key))
+    }
+    return Security(require_encryption=True, tls_ca_file=ca, tls_min_version=ssl.TLSVersion.TLSv1_3, **roles)
+
+
+def address_of(scheduler: str, security: Security) -> str:
+    """HOST:PORT as Dask spells it.
+
+    Raises UsageError where it is none, and for one on the network without certificates.
+    """
+    host, _, port = scheduler.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(
+            f"--scheduler {scheduler} is no address. It takes HOST:PORT. Try --scheduler "
+            f"127.0.0.1:{DEFAULT_PORT}"
+        )
+    require_safe("--scheduler", host, security)
+    return f"{'tls' if security.require_encryption else 'tcp'}://{host}:{port}"
+
+
+def require_safe(option: str, host: str, security: Security) -> None:
+    """Raises UsageError for an address of the network without certificates."""
+    if not security.require_encryption and not _is_loopback(host):
+        raise UsageError(
+            f"{option} {host} is on the network, and nothing would be encrypted: whoever reaches it could "
+            f"run programs on every machine of the fleet. Without certificates only this machine, "
+            f"127.0.0.1, is allowed. Type: sharpzo-edge fleet certificates --out FOLDER, copy the folder "
+            f"to each machine, and add --certificates FOLDER"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _WithoutHttp:
+    """Dask's web server is not started."""
+
+    def start_http_server(self, *_: Any, **__: Any) -> None: ...
+
+
+class _Scheduler(_WithoutHttp, Scheduler):
+    pass
+
+
+class _Worker(_WithoutHttp, Worker):
+    pass
+
+
+async def run_scheduler(
+    host: str, port: int, security: Security, on_ready: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    """Schedule until `stop` says so. on_ready: is told the address. Raises UsageError where it is taken."""
+    set_up()
+    require_safe("--host", host, security)
+    protocol = "tls" if security.require_encryption else "tcp"
+    try:
+        scheduler = _Scheduler(host=host, port=port, protocol=protocol, security=security, dashboard=False)
+        await scheduler
+    except OSError as error:
+        raise UsageError(
+            f"The scheduler cannot listen on {host}, port {port} ({error.strerror or error}). It takes an "
+            f"address of this machine and a port that nothing else uses. Try --port 0"
+        ) from error
+    try:
+        on_ready(scheduler.address)
+        while not stop():
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await scheduler.close()
+
+
+async def run_member(
+    board: Board, name: str, scheduler: str, security: Security, scratch: Path, caller: Caller
+) -> None:
+    """Be a member until the caller stops it. When the scheduler is lost, a new worker waits for it."""
+    global _board
+    set_up()
+    _board, is_told = board, False
+    host = scheduler.rpartition("://")[2].rpartition(":")[0].strip("[]")
+    own = host if _is_loopback(host) else get_ip(host)
+    while not caller.wants_to_stop:
+        worker = _Worker(
+            scheduler,
+            nthreads=1,
+            name=name,
+            host=own,
+            memory_limit=0,
+            dashboard=False,
+            security=security,
+            local_directory=str(scratch),
+            death_timeout=CONNECT_SECONDS,
+        )
+        try:
+            await worker
+            caller.say(f"{name} is a member of the fleet at {scheduler}")
+            is_told = False
+            while worker.status.name == "running" and not caller.wants_to_stop:
+                await asyncio.sleep(LOOK_SECONDS)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            if not is_told:
+                caller.say(
+                    f"no scheduler at {scheduler} takes this member ({error or 'no answer'}): it waits"
+                )
+            is_told = True
+            await asyncio.sleep(1)
+        finally:
+            await worker.close(timeout=2, executor_wait=False)

@@ -1,0 +1,144 @@
+"""The driver's messages to its members, by Dask."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from distributed import CancelledError, Client, Future, Security
+
+from ..errors import SharpzoError
+from . import engine
+from .engine import CONNECT_SECONDS, answer
+
+FETCH_SECONDS = 5.0
+UNREACHABLE = (OSError, TimeoutError, RuntimeError)  # of these are all of Dask's own
+
+
+class DaskLine:
+    """A line (see waves.Line) through a scheduler. A context manager."""
+
+    def __init__(self, scheduler: str, security: Security, wait_seconds: float):
+        """Raises SharpzoError when no scheduler answers in wait_seconds."""
+        engine.set_up()
+        self._scheduler, self._security, self._wait_seconds = scheduler, security, wait_seconds
+        self._client: Client | None = None
+        self._sent: dict[
+            str, tuple[str, Future | None]
+        ] = {}  # name -> the address that it was sent to, and its future
+        self._done: queue.Queue[tuple[str, Future]] = queue.Queue()
+        self._addresses: dict[str, str] = {}
+        self._connect()
+
+    def present(self) -> frozenset[str]:
+        begun = time.monotonic()
+        while True:
+            try:
+                workers = self._client.scheduler_info()["workers"] if self._client else {}
+                self._addresses = {str(worker["name"]): address for address, worker in workers.items()}
+                return frozenset(self._addresses)
+            except UNREACHABLE:
+                self._connect(begun)
+
+    def send(self, name: str, message: bytes) -> None:
+        assert self._client
+        address = self._addresses.get(name, "")
+        try:
+            future = self._client.submit(
+                answer, message, workers=[address], pure=False, key=f"fleet-{uuid4().hex}"
+            )
+        except (*UNREACHABLE, ValueError):
+            self._sent[name] = address, None
+            return
+        self._sent[name] = address, future
+        future.add_done_callback(lambda done: self._done.put((name, done)))
+
+    def receive(self, seconds: float) -> list[tuple[str, bytes | None]]:
+        found = self._come(seconds)
+        if not found and self._sent and seconds > 0:
+            there = self.present()
+            for name, (address, _) in list(self._sent.items()):
+                if name not in there or self._addresses[name] != address:
+                    found.append((name, None))
+                    self._forget(name)
+        return found
+
+    def _come(self, seconds: float) -> list[tuple[str, bytes | None]]:
+        found: list[tuple[str, bytes | None]] = []
+        wait = seconds
+        while True:
+            try:
+                name, future = self._done.get(timeout=wait) if wait > 0 else self._done.get_nowait()
+            except queue.Empty:
+                return found
+            if self._sent.get(name, ("", None))[1] is future:
+                found.append((name, self._fetched(name, future)))
+                self._forget(name)
+            wait = 0
+
+    def _fetched(self, name: str, future: Future) -> bytes | None:
+        """A result; None where the member that held it is gone. Raises SharpzoError for its defects."""
+        while True:
+            if future.status == "error":
+                raise SharpzoError(
+                    f"The member {name} failed where it should not "
+                    f"({future.exception(timeout=FETCH_SECONDS)!r}). All machines must have one version of "
+                    f"sharpzo-edge: sharpzo-edge --version. Otherwise it is a defect: please report it"
+                )
+            if future.status != "finished":
+                return None
+            try:
+                result: bytes = future.result(timeout=FETCH_SECONDS)
+                return result
+            except UNREACHABLE:
+                if name not in self.present() or self._addresses[name] != self._sent[name][0]:
+                    return None
+            except CancelledError:
+                return None
+
+    def _forget(self, name: str) -> None:
+        _, future = self._sent.pop(name)
+        if future is not None:
+            with contextlib.suppress(*UNREACHABLE):
+                future.release()
+
+    def _connect(self, begun: float | None = None) -> None:
+        """A new connection; what was sent before is lost. Raises SharpzoError."""
+        begun = time.monotonic() if begun is None else begun
+        self.close()
+        while True:
+            try:
+                self._client = Client(
+                    self._scheduler,
+                    security=self._security,
+                    timeout=CONNECT_SECONDS,
+                    set_as_default=False,
+                    name="sharpzo-edge",
+                )
+                return
+            except UNREACHABLE as error:
+                if time.monotonic() - begun > self._wait_seconds:
+                    raise SharpzoError(
+                        f"No scheduler answers at {self._scheduler}, in {self._wait_seconds:g} s. One must "
+                        f"run there, with the same certificates or as here without. Start it with: "
+                        f"sharpzo-edge fleet scheduler"
+                    ) from error
+            time.sleep(1)
+
+    def close(self) -> None:
+        if self._client:
+            with contextlib.suppress(*UNREACHABLE):
+                self._client.close(timeout=2)
+        self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
