@@ -32,8 +32,12 @@ from .requests import (
     DemoRequest,
     EvaluateRequest,
     ExportRequest,
+    FleetDemoRequest,
+    FleetTuneRequest,
+    MemberRequest,
     PageRequest,
     PredictRequest,
+    SchedulerRequest,
     TuneRequest,
     WatchRequest,
 )
@@ -58,6 +62,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+fleet = typer.Typer(
+    help="Let several boards tune one prompt (needs the extra [fleet]).", rich_markup_mode=None
+)
+app.add_typer(fleet, name="fleet")
+
+FLEET_LIBRARIES = ("cryptography", "dask", "distributed")
 EXPORT_LIBRARIES = ("torch", "open_clip", "onnx")
 NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
 # What the command line has by default where the library has something else.
@@ -69,7 +79,9 @@ JsonOption = Annotated[
 ]
 
 
-def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    kind: type[R], name: str, group: typer.Typer = app
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command whose options are the fields of a request, and those of the function itself.
 
     The function is called with the request and its own options.
@@ -89,7 +101,7 @@ def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callabl
         call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         call.__doc__, call.__name__ = run.__doc__, run.__name__
-        app.command(name=name)(call)
+        group.command(name=name)(call)
         return run
 
     return decorate
@@ -98,7 +110,7 @@ def command(kind: type[R], name: str) -> Callable[[Callable[..., None]], Callabl
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
     """A field of a request as a parameter that typer understands."""
     spellings, about = field.metadata["spellings"], field.metadata["help"]
-    default = DEFAULTS.get(field.name, field.default)
+    default = field.metadata.get("in_command", DEFAULTS.get(field.name, field.default))
     if default is dataclasses.MISSING:
         default = Parameter.empty
     if spellings and not spellings[0].startswith("-"):
@@ -398,6 +410,101 @@ def page(
         _print(as_json, address.to_json(), lines)
 
     serve(request, say)
+
+
+@contextlib.contextmanager
+def needs_fleet() -> Iterator[None]:
+    """Raises UsageError where a library of the extra [fleet] is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in FLEET_LIBRARIES:
+            raise
+        raise UsageError(
+            f"A fleet needs the extra [fleet], and {error.name} is not installed here. All other commands "
+            f"work without it. In sharpzo-edge's own folder, type: pip install '.[fleet]'"
+        ) from error
+
+
+@command(MemberRequest, "member", fleet)
+def fleet_member(request: MemberRequest) -> None:
+    """Be a member: tune with others on pictures that stay on this board.
+
+    Example: sharpzo-edge fleet member --images photos --bundle vit-b-16 --scheduler 127.0.0.1:8786
+    """
+    with needs_fleet():
+        from .fleet.commands import member
+    with at_work(request) as working:
+        member(working)
+
+
+@command(SchedulerRequest, "scheduler", fleet)
+def fleet_scheduler(
+    request: SchedulerRequest,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object when it listens: its address.")
+    ] = False,
+) -> None:
+    """Carry the messages of a fleet.
+
+    Example: sharpzo-edge fleet scheduler
+    """
+    with needs_fleet():
+        from .fleet.commands import scheduler
+    from .printing import scheduler_lines
+
+    with at_work(request) as working:
+        scheduler(working, lambda address: _print(as_json, {"address": address}, scheduler_lines(address)))
+
+
+@command(FleetTuneRequest, "tune", fleet)
+def fleet_tune(request: FleetTuneRequest, as_json: JsonOption = False) -> None:
+    """Tune a prompt on the pictures of all members.
+
+    The same command again goes on with a run that was interrupted, and repeats the result of a finished one.
+
+    Example: sharpzo-edge fleet tune --scheduler 127.0.0.1:8786 --bundle vit-b-16 --output prompt.safetensors
+    """
+    with needs_fleet():
+        from .fleet.tune import fleet_tune as run
+    from .printing import fleet_lines
+
+    with at_work(request) as working:
+        result, is_repeated = run(working)
+    _print(as_json, result.to_json(), fleet_lines(result, Path(request.bundle), is_repeated))
+
+
+@fleet.command("certificates")
+def fleet_certificates(
+    out: Annotated[str, typer.Option("--out", help="Folder to write them to.", metavar="<path>")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the certificates that all machines of a fleet need.
+
+    Example: sharpzo-edge fleet certificates --out fleet-certificates
+    """
+    with needs_fleet():
+        from .fleet.certificates import make_certificates
+    from .printing import certificates_lines
+
+    made = make_certificates(Path(out))
+    result = {"folder": str(made.folder), "until": made.until.isoformat()}
+    _print(as_json, result, certificates_lines(made.folder, made.until))
+
+
+@command(FleetDemoRequest, "demo", fleet)
+def fleet_demo(request: FleetDemoRequest, as_json: JsonOption = False) -> None:
+    """Divide the demo's pictures among members on this machine, and compare them with all in one place.
+
+    Example: sharpzo-edge fleet demo
+    """
+    with needs_fleet():
+        from .fleet.demo import fleet_demo as run
+    from .printing import fleet_demo_lines
+
+    with at_work(request) as working:
+        result = run(working)
+    _print(as_json, result.to_json(), fleet_demo_lines(result))
 
 
 @app.callback(invoke_without_command=True)

@@ -11,6 +11,8 @@ from .run.progress import duration
 from .wording import NAMED, counted, percent, printable
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from .clip.bundle import Bundle
     from .clip.manifest import Manifest
     from .commands.classifier import Prediction
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .commands.figures import Figures
     from .commands.inspect import Inspection
     from .commands.preview import Preview
+    from .fleet.demo import FleetDemoResult
+    from .fleet.tune import FleetResult
     from .memory.plan import Plan
     from .tuning.result import DoubtfulPicture, TuneResult
     from .tuning.tuned_prompt import TunedPrompt
@@ -309,6 +313,45 @@ def demo_lines(result: DemoResult) -> list[str]:
     return [
         f"{result.n_images} held-out pictures, {result.n_classes} classes",
         *(f"  {name:29}{value:>10}" for name, value in rows),
+    ]
+
+
+def scheduler_lines(address: str) -> list[str]:
+    return [
+        f"the scheduler is at {address}; Ctrl+C ends it",
+        f"next: sharpzo-edge fleet member --images DIR --bundle BUNDLE --scheduler {address}",
+    ]
+
+
+def certificates_lines(folder: Path, until: date) -> list[str]:
+    return [
+        f"wrote {folder}, good until {until}",
+        "copy it to every machine of the fleet, and to no other: whoever has it can run programs there",
+        f"then add --certificates {folder} to fleet scheduler, member and tune",
+    ]
+
+
+def fleet_lines(result: FleetResult, bundle: Path, is_repeated: bool) -> list[str]:
+    members = [
+        f"  {member.name}: {counted(member.train, 'picture')} to tune on, {member.val} to validate"
+        + ("" if member.counted else "; it was lost, and does not count at the end")
+        for member in result.members
+    ]
+    said = f"{counted(len(members), 'member')}, {counted(result.round_trips, 'round trip')}"
+    return [*tune_lines(result.tuned, bundle, is_repeated), f"{said}, {result.bytes / 1e6:.1f} MB", *members]
+
+
+def fleet_demo_lines(result: FleetDemoResult) -> list[str]:
+    """The fleet beside all pictures in one place."""
+    rows = [
+        ("accuracy on held-out pictures", percent(result.accuracy), percent(result.pooled_accuracy)),
+        ("loss on the shots", f"{result.train_loss:.4f}", f"{result.pooled_train_loss:.4f}"),
+    ]
+    return [
+        f"  {'':31}{counted(result.members, 'member'):>12}{'in one place':>16}",
+        *(f"  {name:31}{of_fleet:>12}{pooled:>16}" for name, of_fleet, pooled in rows),
+        f"{counted(result.queries, 'query')} in {duration(result.seconds)}, "
+        f"{counted(result.round_trips, 'round trip')}, {result.bytes / 1e6:.1f} MB",
     ]
 
 

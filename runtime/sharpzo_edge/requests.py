@@ -43,9 +43,12 @@ THREADS = "Threads of the towers; 0: one a core that this process may use."
 BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: what the machine can give."
 
 
-def option(help: str, *spellings: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field that is an option. spellings: where they are others than --the-name."""
-    return field(default=default, metadata={"help": help, "spellings": spellings})
+def option(help: str, *spellings: str, default: Any = dataclasses.MISSING, **in_command: Any) -> Any:
+    """A field that is an option. spellings: where they are others than --the-name.
+
+    in_command: the default of the command line, where it has another one than the library
+    """
+    return field(default=default, metadata={"help": help, "spellings": spellings, **in_command})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option, field))
@@ -294,7 +297,7 @@ class MemberRequest(Call):
         "Take part only with so many pictures of every class that it has.", default=1
     )
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command="192MiB")
 
 
 @request

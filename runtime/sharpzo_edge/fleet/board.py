@@ -120,11 +120,11 @@ class Board:
         self.work.make()
         request = self._tune_request(begin.options)
         self.folder = read_folder(Path(request.images))  # pictures may have come
-        ready = prepare(request, replace(self.folder, names=begin.names))
+        ready = prepare(request, replace(self.folder, names=begin.names), in_fleet=True)
         for note in ready.notes:
             self._caller.say(f"note: {note}")
         n_classes = len(begin.names)
-        there, classes = _with_pictures(self.folder)
+        there, classes = with_pictures(self.folder)
         found = training_features(
             ready.bundle,
             there,
@@ -135,7 +135,7 @@ class Board:
             on_disk=ready.plan.features_on_disk,
             keep=True,
         )
-        found = _relabelled(found, classes)
+        found = relabelled(found, classes)
         drawn = found.drawn
         part = m.Part(
             train=counts_of(found.train, n_classes),
@@ -221,7 +221,7 @@ class Board:
             )
 
 
-def _with_pictures(folder: LabelledFolder) -> tuple[LabelledFolder, np.ndarray]:
+def with_pictures(folder: LabelledFolder) -> tuple[LabelledFolder, np.ndarray]:
     """The classes that have files, as a folder of their own, and their numbers among all."""
     numbers = [k for k, files in enumerate(folder.files) if len(files)]
     if not numbers:
@@ -238,7 +238,7 @@ def _with_pictures(folder: LabelledFolder) -> tuple[LabelledFolder, np.ndarray]:
     return there, np.array(numbers, np.int64)
 
 
-def _relabelled(found: TrainingFeatures, classes: np.ndarray) -> TrainingFeatures:
+def relabelled(found: TrainingFeatures, classes: np.ndarray) -> TrainingFeatures:
     """The same pictures with the numbers of classes among all. classes: (classes with files,)"""
     train, val = (replace(part, labels=classes[part.labels]) for part in (found.train, found.val))
     return replace(found, train=train, val=val)

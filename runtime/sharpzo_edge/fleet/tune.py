@@ -157,7 +157,7 @@ class _Run:
         words = class_words(root, self._folders, names)
         files = tuple(Listing(root, []) for _ in self._folders)
         folder = LabelledFolder(root, self._folders, tuple(words), files)
-        ready = prepare(self._with_tangents(members), folder)
+        ready = prepare(self._with_tangents(members), folder, in_fleet=True)
         notes = tuple(note for note in ready.notes if note != ready.budget.note)  # no tower runs here
         return dataclasses.replace(ready, notes=notes)
 

@@ -48,6 +48,8 @@ FLOORS_ON_EARLIER_KERNELS = {
     ("1.23", "aarch64"): Floor(58, 56),
     ("1.32", "aarch64"): Floor(62, 58),
 }
+# What Dask adds to it on a board of a fleet: its libraries, its threads, and messages on their way.
+ENGINE = Floor(40, 20)
 CALL_FLOOR = Floor(0, 24)  # sessions, and what glibc keeps in its heaps without `govern`
 
 
@@ -165,16 +167,20 @@ def cache_bytes(machine: Machine, asked_mib: float) -> float:
     return (machine.free_mib - min(asked_mib, machine.free_mib / 2)) * MIB
 
 
-def budget_of(text: str | None, onnxruntime_version: str, machine: Machine | None = None) -> Budget:
+def budget_of(
+    text: str | None, onnxruntime_version: str, machine: Machine | None = None, in_fleet: bool = False
+) -> Budget:
     """The budget for the text that a user gave (see parse_budget), and the floor that belongs to it.
 
-    machine: what it can give bounds the budget, too
+    machine: what it can give bounds the budget, too;  in_fleet: whether Dask is in this process
     It bounds the process after process_memory.govern was called, otherwise the call. Raises UsageError for a
     text that is not a size.
     """
     asked_mib = parse_budget(text)
     if is_governed():
         floor = floor_of(onnxruntime_version)
+        if in_fleet:
+            floor = Floor(floor.imports + ENGINE.imports, floor.work + ENGINE.work)
         if not tells_rss():  # without /proc no pages are given back either
             floor = Floor(floor.imports, floor.imports)
         return Budget(asked_mib, floor, bounds_process=True, machine=machine)

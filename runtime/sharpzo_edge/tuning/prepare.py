@@ -78,10 +78,10 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: TuneRequest, folder: LabelledFolder | None = None) -> Prepared:
+def prepare(request: TuneRequest, folder: LabelledFolder | None = None, in_fleet: bool = False) -> Prepared:
     """Read the bundle, the picture folder and the class names, and make the plan. Call `check` before.
 
-    folder: in place of the one that the request names
+    folder: in place of the one that the request names;  in_fleet: see budget_of
     The plan of a run that has begun is made for the machine as it was then.
     Raises UsageError or a subclass of it for what the user can change, BudgetError when no plan fits.
     """
@@ -126,7 +126,7 @@ def prepare(request: TuneRequest, folder: LabelledFolder | None = None) -> Prepa
         else heads.peak_bytes(n_classes, embed_dim, few_shot.n_taken(folder)),
         may_do_without_head=request.head == heads.AUTO and settings.tunes,
     )
-    budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
+    budget = budget_of(request.memory_budget, onnxruntime_version(), machine, in_fleet)
     try:
         plan = make_plan(bundle.manifest, work, budget)
     except BudgetError:
