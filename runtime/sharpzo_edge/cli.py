@@ -433,7 +433,7 @@ def fleet_member(request: MemberRequest) -> None:
     Example: sharpzo-edge fleet member --images photos --bundle vit-b-16 --scheduler 127.0.0.1:8786
     """
     with needs_fleet():
-        from .fleet.commands import member
+        from .fleet.member import member
     with at_work(request) as working:
         member(working)
 
@@ -450,7 +450,7 @@ def fleet_scheduler(
     Example: sharpzo-edge fleet scheduler
     """
     with needs_fleet():
-        from .fleet.commands import scheduler
+        from .fleet.scheduler import scheduler
     from .printing import scheduler_lines
 
     with at_work(request) as working:

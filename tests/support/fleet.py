@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.fleet.board import Board
@@ -26,12 +27,19 @@ def dealt(folder: Path, shares: Sequence[Sequence[int]]) -> list[Path]:
     return places
 
 
-class LocalLine:
-    """Members in this process. `before` is told of each message, and may say that its member is lost."""
+class Fate(Protocol):
+    def __call__(self, line: LocalLine, name: str, message: bytes) -> bool: ...
 
-    def __init__(
-        self, folders: Sequence[Path], before: Callable[[LocalLine, str, bytes], bool] | None = None
-    ):
+    def look(self, line: LocalLine) -> None: ...
+
+
+class LocalLine:
+    """Members in this process.
+
+    fate: is told of each message, and says whether its member is lost; is told when it is looked who is there
+    """
+
+    def __init__(self, folders: Sequence[Path], fate: Fate | None = None):
         self.said: dict[str, list[str]] = {each.name: [] for each in folders}
         self.boards = {
             each.name: Board(
@@ -43,13 +51,15 @@ class LocalLine:
         self.there = set(self.boards)
         self.answers: list[bytes] = []
         self._waiting: list[tuple[str, bytes | None]] = []
-        self._before = before
+        self._fate = fate
 
     def present(self) -> frozenset[str]:
+        if self._fate:
+            self._fate.look(self)
         return frozenset(self.there)
 
     def send(self, name: str, message: bytes) -> None:
-        is_lost = self._before is not None and self._before(self, name, message)
+        is_lost = self._fate is not None and self._fate(self, name, message)
         answer = None
         if name in self.there and not is_lost:
             answer = self.boards[name].answer(message)

@@ -91,7 +91,12 @@ def tune_and_report(request: TuneRequest) -> tuple[TuneResult, bool]:
 
 
 class Pictures(Protocol):
-    """Where a tune's pictures are: on this machine, or on the boards of a fleet."""
+    """Where a tune's pictures are: on this machine, or on the boards of a fleet.
+
+    command: what was typed for it
+    """
+
+    command: str
 
     def prepare(self, request: TuneRequest) -> Prepared:
         """See tuning.prepare."""
@@ -105,6 +110,8 @@ class Pictures(Protocol):
 
 class OwnPictures:
     """Those of the folder after --images."""
+
+    command = "tune"
 
     def prepare(self, request: TuneRequest) -> Prepared:
         return prepare(request)
@@ -159,7 +166,7 @@ def tune_or_repeat(request: TuneRequest, pictures: Pictures | None = None) -> tu
         if request.restart:
             work.clear(but=(work.features, work.pictures) if request.keep_features else ())
         remember_machine(work, ready.machine)
-        begun = {"is_new": is_new, "command": typed("tune", request), "versions": versions()}
+        begun = {"is_new": is_new, "command": typed(pictures.command, request), "versions": versions()}
         caller.tell(Progress("begun", "the work begins", begun))
         save_record(work, Record(ready.made_for, file_checksum(output), None))
         needed = disk_bytes(ready.bundle, ready.folder, ready.few_shot)

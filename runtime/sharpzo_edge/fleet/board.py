@@ -17,7 +17,7 @@ import numpy as np
 
 from ..clip.bundle import Bundle
 from ..clip.towers import TextTower
-from ..errors import SharpzoError, UsageError
+from ..errors import BudgetError, SharpzoError, UsageError
 from ..pictures.features import TrainingFeatures, training_features
 from ..pictures.folder import LabelledFolder, read_folder
 from ..processor import this_processor
@@ -47,6 +47,10 @@ class _Session:
     tried: m.Try | None = None
 
 
+class TooFewPicturesError(UsageError):
+    """A class has fewer pictures than the board demands before it answers. The text names no file."""
+
+
 class Board:
     """Answers messages, one at a time."""
 
@@ -71,8 +75,12 @@ class Board:
         with self._lock:
             try:
                 return m.packed(self._answer(m.unpacked(data)))
-            except SharpzoError as error:
-                return m.packed(m.Refused(str(error), is_other_run=False))
+            except (BudgetError, TooFewPicturesError) as error:
+                reason = str(error)
+            except Exception as error:  # whatever it is: its text may name files, and stays here
+                self._caller.say(f"error: {error}" if isinstance(error, SharpzoError) else f"{error!r}")
+                reason = "it shows the reason itself, since that may name its files. Look at that board"
+            return m.packed(m.Refused(reason, is_other_run=False))
 
     def close(self) -> None:
         """End the run."""
@@ -178,11 +186,11 @@ class Board:
         )
 
     def _require_enough(self, part: m.Part) -> None:
-        """Raises UsageError where a class has fewer pictures than this board demands before it answers."""
+        """Raises TooFewPicturesError."""
         least, n = self._request.least_pictures, part.shots + part.val
         for name, found in zip(self.folder.folders, n.tolist(), strict=True):
             if 0 < found < least:
-                raise UsageError(
+                raise TooFewPicturesError(
                     f"Its class {name} has {counted(found, 'picture')}, and it was started with "
                     f"--least-pictures {least}: sums over so few would tell too much. Add pictures of that "
                     f"class to this board, take the others away, or start it with a smaller number"

@@ -6,21 +6,17 @@ machine alone (loopback), or encrypted and with certificates on both sides.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
+import os
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dask.config
-from distributed import Scheduler, Security, Worker
-from distributed.utils import get_ip
+from distributed import Security
 
 from ..errors import UsageError
-from ..run.progress import Caller
-from .board import Board
 from .certificates import CA, CERTIFICATE, KEY
 
 CONNECT_SECONDS = 5
@@ -51,14 +47,6 @@ LOUD = (
     "distributed.scheduler",
     "tornado",
 )
-_board: Board | None = None  # of this process
-
-
-def answer(message: bytes) -> bytes:
-    """What Dask runs on a member. The board is the process's: it outlives Dask's worker."""
-    if _board is None:
-        raise RuntimeError("this process is no member of a fleet")
-    return _board.answer(message)
 
 
 def set_up() -> None:
@@ -68,10 +56,11 @@ def set_up() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def security_of(certificates: Path | None) -> Security:
+def security_of(folder: str | os.PathLike[str] | None) -> Security:
     """Encryption with the certificates of a folder, or none at all. Raises UsageError for what is missing."""
-    if certificates is None:
+    if folder is None:
         return Security(require_encryption=False)
+    certificates = Path(folder)
     files = [certificates / name for name in (CA, CERTIFICATE, KEY)]
     for file in files:
         if not file.is_file():
@@ -106,7 +95,7 @@ def address_of(scheduler: str, security: Security) -> str:
 
 def require_safe(option: str, host: str, security: Security) -> None:
     """Raises UsageError for an address of the network without certificates."""
-    if not security.require_encryption and not _is_loopback(host):
+    if not security.require_encryption and not is_loopback(host):
         raise UsageError(
             f"{option} {host} is on the network, and nothing would be encrypted: whoever reaches it could "
             f"run programs on every machine of the fleet. Without certificates only this machine, "
@@ -115,83 +104,14 @@ def require_safe(option: str, host: str, security: Security) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-class _WithoutHttp:
-    """Dask's web server is not started."""
+class WithoutHttp:
+    """A node of Dask whose web server is not started."""
 
     def start_http_server(self, *_: Any, **__: Any) -> None: ...
-
-
-class _Scheduler(_WithoutHttp, Scheduler):
-    pass
-
-
-class _Worker(_WithoutHttp, Worker):
-    pass
-
-
-async def run_scheduler(
-    host: str, port: int, security: Security, on_ready: Callable[[str], None], stop: Callable[[], bool]
-) -> None:
-    """Schedule until `stop` says so. on_ready: is told the address. Raises UsageError where it is taken."""
-    set_up()
-    require_safe("--host", host, security)
-    protocol = "tls" if security.require_encryption else "tcp"
-    try:
-        scheduler = _Scheduler(host=host, port=port, protocol=protocol, security=security, dashboard=False)
-        await scheduler
-    except OSError as error:
-        raise UsageError(
-            f"The scheduler cannot listen on {host}, port {port} ({error.strerror or error}). It takes an "
-            f"address of this machine and a port that nothing else uses. Try --port 0"
-        ) from error
-    try:
-        on_ready(scheduler.address)
-        while not stop():
-            await asyncio.sleep(LOOK_SECONDS)
-    finally:
-        await scheduler.close()
-
-
-async def run_member(
-    board: Board, name: str, scheduler: str, security: Security, scratch: Path, caller: Caller
-) -> None:
-    """Be a member until the caller stops it. When the scheduler is lost, a new worker waits for it."""
-    global _board
-    set_up()
-    _board, is_told = board, False
-    host = scheduler.rpartition("://")[2].rpartition(":")[0].strip("[]")
-    own = host if _is_loopback(host) else get_ip(host)
-    while not caller.wants_to_stop:
-        worker = _Worker(
-            scheduler,
-            nthreads=1,
-            name=name,
-            host=own,
-            memory_limit=0,
-            dashboard=False,
-            security=security,
-            local_directory=str(scratch),
-            death_timeout=CONNECT_SECONDS,
-        )
-        try:
-            await worker
-            caller.say(f"{name} is a member of the fleet at {scheduler}")
-            is_told = False
-            while worker.status.name == "running" and not caller.wants_to_stop:
-                await asyncio.sleep(LOOK_SECONDS)
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            if not is_told:
-                caller.say(
-                    f"no scheduler at {scheduler} takes this member ({error or 'no answer'}): it waits"
-                )
-            is_told = True
-            await asyncio.sleep(1)
-        finally:
-            await worker.close(timeout=2, executor_wait=False)

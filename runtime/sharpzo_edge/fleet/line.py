@@ -12,8 +12,8 @@ from uuid import uuid4
 from distributed import CancelledError, Client, Future, Security
 
 from ..errors import SharpzoError
-from . import engine
-from .engine import CONNECT_SECONDS, answer
+from .engine import CONNECT_SECONDS, set_up
+from .member import answer
 
 FETCH_SECONDS = 5.0
 UNREACHABLE = (OSError, TimeoutError, RuntimeError)  # of these are all of Dask's own
@@ -24,7 +24,7 @@ class DaskLine:
 
     def __init__(self, scheduler: str, security: Security, wait_seconds: float):
         """Raises SharpzoError when no scheduler answers in wait_seconds."""
-        engine.set_up()
+        set_up()
         self._scheduler, self._security, self._wait_seconds = scheduler, security, wait_seconds
         self._client: Client | None = None
         self._sent: dict[

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..clip.towers import TextTower
-from ..commands.tune import Found, prompt_of, result_of, searched
-from ..heads import gaussian, ridge
+from ..commands.tune import prompt_of, result_of, searched
+from ..heads.fit import AUTO, OF_SUMS
 from ..pictures.features import TrainingFeatures, training_features
 from ..pictures.folder import read_folder
 from ..requests import TuneRequest
@@ -25,7 +25,7 @@ from ..run.progress import Caller
 from ..search.gauss_newton import quadratic_model
 from ..search.losses import FeatureLoss
 from ..seeds import seed_stream
-from ..tuning.answers import Answers, compare
+from ..tuning.answers import compare
 from ..tuning.methods import method_by
 from ..tuning.objective import Objective
 from ..tuning.prepare import Prepared, prepare
@@ -38,6 +38,8 @@ from .objective import points_at_once
 
 class Pooled:
     """Pictures (see commands.tune.Pictures): those that members with these folders draw."""
+
+    command = "tune"
 
     def __init__(self, folders: Sequence[Path]):
         self._folders = folders
@@ -65,7 +67,9 @@ class Pooled:
         method = method_by(ready.settings, partial(FeatureLoss, train, scale), quadratic_model)
         found = searched(request, ready, objective, method, tower, val, "pooled", work, caller)
         shots = together([LabelledFeatures(p.train.features, p.train.labels[: p.n_shots]) for p in parts])
-        answers = _compared(ready, shots, val, found)
+        kind = OF_SUMS if ready.head == AUTO else ready.head
+        prompt = found.best.class_features if found.best.w.any() else None
+        answers = compare(kind, joined(shots, val), len(shots), found.words, prompt, scale)
         save_prompt(request.output_path, prompt_of(request, ready, found, answers))
         return result_of(request, ready, found, answers, len(shots))
 
@@ -81,18 +85,3 @@ def together(parts: Sequence[LabelledFeatures]) -> LabelledFeatures:
     """One part after the other, in memory."""
     features = np.concatenate([part.features[: len(part)] for part in parts])
     return LabelledFeatures(features, np.concatenate([part.labels for part in parts]))
-
-
-def _compared(ready: Prepared, shots: LabelledFeatures, val: LabelledFeatures, found: Found) -> Answers:
-    """The better of the two heads that a fleet offers, as `compare` judges each; or the only one, or none."""
-    kinds = [ridge.KIND, gaussian.KIND] if ready.head == "auto" else [ready.head]
-    prompt = found.best.class_features if found.best.w.any() else None
-    scale, drawn = ready.bundle.manifest.logit_scale, joined(shots, val)
-    answers = [compare(kind, drawn, len(shots), found.words, prompt, scale) for kind in kinds]
-    return max(answers, key=_worth)
-
-
-def _worth(answers: Answers) -> tuple[float, float]:
-    if answers.head is None or answers.head.accuracy is None or answers.head.losses is None:
-        return -1.0, 0.0
-    return answers.head.accuracy, -float(answers.head.losses.mean())

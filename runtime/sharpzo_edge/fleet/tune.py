@@ -39,6 +39,8 @@ from ..types import LabelledFeatures
 from ..version import __version__
 from ..wording import counted
 from . import heads
+from .engine import address_of, security_of
+from .line import DaskLine
 from .messages import Begin, Measure, Member, Show, Try
 from .objective import FleetObjective, FleetPictures, FleetTower, points_at_once, quadratic_model
 from .waves import Fleet, Line
@@ -98,12 +100,9 @@ class FleetResult:
 
 def fleet_tune(request: FleetTuneRequest) -> tuple[FleetResult, bool]:
     """The result, and whether it was there before. Raises SharpzoError's children."""
-    from . import engine
-    from .line import DaskLine
-
     check_fleet(request)
-    security = engine.security_of(Path(request.certificates) if request.certificates else None)
-    address = engine.address_of(request.scheduler, security)
+    security = security_of(request.certificates)
+    address = address_of(request.scheduler, security)
     with DaskLine(address, security, request.wait_seconds) as line:
         return tune_over(request, line)
 
@@ -139,6 +138,8 @@ def tune_over(request: FleetTuneRequest, line: Line) -> tuple[FleetResult, bool]
 
 class _Run:
     """Pictures (see commands.tune.Pictures) that lie on the boards of a fleet."""
+
+    command = "fleet tune"
 
     def __init__(self, request: FleetTuneRequest, fleet: Fleet, kept: Kept | None):
         self._request, self._fleet, self._kept = request, fleet, kept

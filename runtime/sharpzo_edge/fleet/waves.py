@@ -202,7 +202,8 @@ class Fleet:
         if lost:
             self._look()
         for name, seat in lost.items():
-            if seat.lost_at is not None and time.monotonic() - seat.lost_at > self.wait_seconds:
+            is_away = seat.phase == "away" and seat.lost_at is not None
+            if is_away and time.monotonic() - seat.lost_at > self.wait_seconds:
                 seat.counts, self.epoch = False, self.epoch + 1
                 self.caller.say(
                     f"{name} has not come back in {self.wait_seconds:g} s: the run goes on without its "

@@ -13,6 +13,7 @@ from .regression import Regression
 from .ridge import Ridge
 
 AUTO = "auto"
+OF_SUMS = "sums"  # the best of those that are made of sums over pictures: all but the kernel head
 KINDS = (kernel.KIND, ridge.KIND, gaussian.KIND)
 ENOUGH_COVERED = 0.5  # the least share of classes that must have two pictures, for a choice
 
@@ -52,7 +53,7 @@ def fitted_as(head: Head, pictures: Pictures) -> Head | None:
 
 def _regression(pictures: Pictures, kind: str) -> Regression | None:
     """The kernel head where it fits and is wanted, otherwise the linear one."""
-    found = None if kind == ridge.KIND else Kernel.of(pictures)
+    found = None if kind in (ridge.KIND, OF_SUMS) else Kernel.of(pictures)
     return found or Ridge.of(pictures)
 
 
@@ -66,7 +67,7 @@ def _groups(pictures: Pictures, kind: str, before_each: Callable[[], None]) -> I
                 yield group
                 del group
         del found
-    if kind in (AUTO, gaussian.KIND):
+    if kind in (AUTO, OF_SUMS, gaussian.KIND):
         before_each()
         if fitted := Gaussian.of(pictures):
             for shrunk in fitted.groups():

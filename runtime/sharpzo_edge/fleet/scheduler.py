@@ -1,0 +1,48 @@
+"""`fleet scheduler`: carries the messages of a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from distributed import Scheduler, Security
+
+from ..errors import UsageError
+from ..requests import SchedulerRequest
+from ..run.progress import caller_of
+from .engine import LOOK_SECONDS, WithoutHttp, require_safe, security_of, set_up
+
+
+class _Scheduler(WithoutHttp, Scheduler):
+    pass
+
+
+def scheduler(request: SchedulerRequest, on_ready: Callable[[str], None]) -> None:
+    """Be the scheduler of a fleet until `stop` says so. on_ready: is told its address, HOST:PORT.
+
+    Raises UsageError for an address that it cannot or must not have.
+    """
+    security, caller = security_of(request.certificates), caller_of(request.on_progress, request.stop)
+    require_safe("--host", request.host, security)
+    asyncio.run(_schedule(request.host, request.port, security, on_ready, lambda: caller.wants_to_stop))
+
+
+async def _schedule(
+    host: str, port: int, security: Security, on_ready: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    set_up()
+    protocol = "tls" if security.require_encryption else "tcp"
+    try:
+        scheduler = _Scheduler(host=host, port=port, protocol=protocol, security=security, dashboard=False)
+        await scheduler
+    except OSError as error:
+        raise UsageError(
+            f"The scheduler cannot listen on {host}, port {port} ({error.strerror or error}). It takes an "
+            f"address of this machine and a port that nothing else uses. Try --port 0"
+        ) from error
+    try:
+        on_ready(scheduler.address.rpartition("://")[2])
+        while not stop():
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        await scheduler.close()

@@ -1,0 +1,174 @@
+"""A fleet of real processes, encrypted: nobody gets in, and each of its processes may be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
+from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
+from sharpzo_edge.fleet.tune import fleet_tune
+from sharpzo_edge.requests import FleetTuneRequest
+from support.fleet import dealt
+from support.processes import ORIGINAL, PATHS, clean
+
+RUN = ["--preset", "edge", "--shots", "2", "--val", "1", "--dim", "16", "--rank", "4", "--population", "4"]
+RUN += ["--change-point", "2", "--tangents", "fp32", "--max-queries", "160", "--patience", "none"]
+LONGEST = 120  # seconds, on a machine with other work
+FAR = "10.1.2.3"
+
+
+class Processes:
+    """Commands of a fleet on one port, with certificates."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.certificates = folder, folder / "certificates"
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        make_certificates(self.certificates)
+        self.parts = {part.name: part for part in dealt(folder, [[4] * 10, [3] * 10])}
+        self.port = "0"
+
+    @property
+    def scheduler(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, name: str, *arguments: str, certificates: bool = True) -> subprocess.Popen[str]:
+        trust = ("--certificates", str(self.certificates)) if certificates else ()
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.running[name] = process = subprocess.Popen(
+                [sys.executable, "-m", "sharpzo_edge", "fleet", *arguments, *trust],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=clean(ORIGINAL) | {"PYTHONPATH": os.pathsep.join(PATHS)},
+                text=True,
+            )
+        return process
+
+    def start_scheduler(self) -> None:
+        process = self.start("scheduler", "scheduler", "--port", self.port, "--json")
+        assert process.stdout
+        self.port = json.loads(process.stdout.readline())["address"].rpartition(":")[2]
+
+    def start_member(self, name: str) -> None:
+        where = ("--images", str(self.parts[name]), "--bundle", str(BUNDLE), "--scheduler", self.scheduler)
+        self.start(name, "member", *where, "--name", name, "--threads", "1")
+
+    def start_driver(self) -> subprocess.Popen[str]:
+        given = ("--scheduler", self.scheduler, "--bundle", str(BUNDLE), "--output", str(self.output))
+        options = (*RUN, "--members", "2", "--checkpoint-seconds", "0", "--wait-seconds", str(LONGEST))
+        return self.start("driver", "tune", *given, *options, "--json")
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "prompt.safetensors"
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def evaluations(self) -> int:
+        log = Path(f"{self.output}.work") / "log.jsonl"
+        text = log.read_text() if log.exists() else ""
+        return text.count('{"event": "look"')
+
+    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
+        begun = time.monotonic()
+        while not is_so():
+            assert time.monotonic() - begun < LONGEST, f"no {what}; the driver said: {self.log('driver')}"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    processes = Processes(tmp_path_factory.mktemp("fleet"))
+    processes.start_scheduler()
+    for name in processes.parts:
+        processes.start_member(name)
+    yield processes
+    for name in [*processes.running]:
+        with contextlib.suppress(OSError):
+            processes.kill(name)
+
+
+def test_a_run_survives_the_death_of_each_process(fleet: Processes) -> None:
+    fleet.start_driver()
+    fleet.wait_for(lambda: fleet.evaluations() >= 2, "second evaluation")
+    fleet.kill("board-2")
+    fleet.wait_for(lambda: "board-2 is lost" in fleet.log("driver"), "notice of the loss")
+    fleet.start_member("board-2")
+    seen = fleet.evaluations()
+    fleet.wait_for(lambda: fleet.evaluations() > seen + 1, "evaluation after the member came back")
+    fleet.kill("scheduler")
+    fleet.start_scheduler()
+    seen = fleet.evaluations()
+    fleet.wait_for(lambda: fleet.evaluations() > seen + 1, "evaluation after the scheduler came back")
+    fleet.kill("driver")
+    assert not fleet.output.exists()
+    driver = fleet.start_driver()
+    printed, _ = driver.communicate(timeout=LONGEST)
+    result = json.loads(printed)
+    assert "going on after" in fleet.log("driver") and fleet.output.exists()
+    assert result["queries"] > 140
+    assert [(m["name"], m["counted"]) for m in result["members"]] == [("board-1", True), ("board-2", True)]
+    assert fleet.running["board-1"].poll() is None  # it has outlived its scheduler
+
+
+def test_nothing_listens_but_what_carries_messages(fleet: Processes) -> None:
+    for name in ("scheduler", "board-1", "board-2"):
+        sockets = psutil.Process(fleet.running[name].pid).net_connections()
+        listening = [each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN]
+        assert listening == ["127.0.0.1"], name
+
+
+def test_without_certificates_nobody_gets_in(fleet: Processes, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"scheduler": fleet.scheduler, "wait_seconds": 0.0}
+    request = FleetTuneRequest(BUNDLE, output=tmp_path / "p", **given)
+    with pytest.raises(SharpzoError, match=r"No scheduler answers.*same certificates"):
+        fleet_tune(request)
+    make_certificates(tmp_path / "others")
+    with pytest.raises(SharpzoError, match=r"No scheduler answers.*same certificates"):
+        fleet_tune(FleetTuneRequest(BUNDLE, output=tmp_path / "p", certificates=tmp_path / "others", **given))
+
+
+def test_the_network_demands_certificates(tmp_path: Path) -> None:
+    plain = security_of(None)
+    assert address_of("127.0.0.1:8786", plain) == "tcp://127.0.0.1:8786"
+    for option, refused in (
+        ("--scheduler", lambda: address_of(f"{FAR}:8786", plain)),
+        ("--host", lambda: require_safe("--host", FAR, plain)),
+        ("--host", lambda: require_safe("--host", "0.0.0.0", plain)),
+    ):
+        with pytest.raises(UsageError, match=f"{option} .*sharpzo-edge fleet certificates --out"):
+            refused()
+    made = make_certificates(tmp_path / "trust")
+    assert address_of(f"{FAR}:8786", security_of(made.folder)) == f"tls://{FAR}:8786"
+    with pytest.raises(UsageError, match="no address"):
+        address_of("board-1", plain)
+
+
+def test_certificates_are_for_this_user_and_never_replaced(tmp_path: Path) -> None:
+    made = make_certificates(tmp_path / "trust")
+    assert {path.name for path in made.folder.iterdir()} == {CA, CERTIFICATE, KEY}
+    assert (made.folder / KEY).stat().st_mode & 0o077 == 0
+    with pytest.raises(UsageError, match="Nothing is replaced"):
+        make_certificates(made.folder)
+    (made.folder / KEY).unlink()
+    with pytest.raises(UsageError, match=f"has no {KEY}"):
+        security_of(made.folder)
