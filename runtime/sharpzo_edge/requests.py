@@ -372,7 +372,7 @@ class PageRequest(Call):
 
 def typed(command: str, asked: Any) -> str:
     """A command as it could be typed for a request: its options that are not the defaults."""
-    words = ["sharpzo-edge", command]
+    words = ["sharpzo-edge", *command.split()]
     for f in dataclasses.fields(asked):
         value = getattr(asked, f.name)
         if "help" not in f.metadata or value == f.default:

@@ -67,13 +67,21 @@ class Loses:
                 line.there.add("board-2")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    return losses(tuned(folder, LocalLine(dealt(folder, SHARES)))[1])
+
+
 @pytest.mark.parametrize("kind", ["Features", "Tangents", "Judge", "Derive", "Model", "Measure"])
-def test_a_member_that_comes_back_in_time_changes_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_member_that_comes_back_in_time_changes_nothing(
+    tmp_path: Path, kind: str, whole: list[float]
+) -> None:
     parts = dealt(tmp_path, SHARES)
-    _, whole = tuned(tmp_path, LocalLine(parts))
-    result, news = tuned(tmp_path, LocalLine(parts, Loses(kind, back_after=0)), restart=True)
+    result, news = tuned(tmp_path, LocalLine(parts, Loses(kind, back_after=0)), wait_seconds=60.0)
     assert said(news, "board-2 is lost")
-    np.testing.assert_allclose(losses(news)[:4], losses(whole)[:4], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(losses(news)[:4], whole[:4], rtol=0, atol=1e-6)
     assert all(member.counted for member in result.members)
 
 
@@ -85,26 +93,25 @@ def test_without_a_member_the_run_goes_on_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_member_that_is_back_counts_from_the_next_update(tmp_path: Path) -> None:
-    line = LocalLine(dealt(tmp_path, SHARES), Loses("Judge", 3, back_after=20))
+    line = LocalLine(dealt(tmp_path, SHARES), Loses("Judge", 3, back_after=3))
     result, news = tuned(tmp_path, line, wait_seconds=0.0, max_queries=80)
     assert said(news, "the run goes on without its pictures")
     assert said(news, "board-2 is there: its pictures count from now on")
     assert all(member.counted for member in result.members)
 
 
-def test_an_interrupted_driver_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_driver_goes_on_from_its_checkpoint(tmp_path: Path, whole: list[float]) -> None:
     parts, news = dealt(tmp_path, SHARES), list[Progress]()
-    _, whole = tuned(tmp_path, LocalLine(parts))
 
     def stop() -> bool:
         return len(losses(news)) >= 3
 
-    options = {"restart": True, "on_progress": news.append, "stop": stop, "checkpoint_seconds": 0}
+    options: dict[str, Any] = {"on_progress": news.append, "stop": stop, "checkpoint_seconds": 0}
     with pytest.raises(InterruptedRunError, match="same command again"):
         tuned(tmp_path, LocalLine(parts), **options)
     _, rest = tuned(tmp_path, LocalLine(parts))
     assert said(rest, "going on after")
-    np.testing.assert_allclose([*losses(news), *losses(rest)][:5], losses(whole)[:5], rtol=0, atol=1e-5)
+    np.testing.assert_allclose([*losses(news), *losses(rest)][:5], whole[:5], rtol=0, atol=1e-5)
 
 
 def test_when_nobody_is_left_the_run_is_kept(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_only_the_export_command_knows_the_workstation():
     [
         *(("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess"), ("jinja2", "report.render")),
         *(("paho", "watch.mqtt"), ("watchdog", "watch.changes")),
+        ("cryptography", "fleet.certificates"),
     ],
 )
 def test_a_heavy_library_has_one_owner(library, owner):
@@ -93,6 +94,7 @@ LADDER = (
     ("report",),
     ("commands",),
     ("watch",),
+    ("fleet",),
     ("page",),
     ("printing", "terminal"),
     ("cli", "__main__"),
@@ -146,6 +148,11 @@ def modules_after(code: str) -> set[str]:
 
 def test_the_command_line_starts_light():
     assert not modules_after("import sharpzo_edge.cli") & {"numpy", "onnxruntime", "rich", "PIL"}
+
+
+def test_dask_is_imported_in_the_fleets_room_alone():
+    users = {module for module in MODULES if tops(module) & {"dask", "distributed"}}
+    assert users and all(room(module) == "fleet" for module in users)
 
 
 @pytest.mark.oldest_onnxruntime

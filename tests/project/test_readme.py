@@ -14,6 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer.main
@@ -72,9 +73,11 @@ def test_every_make_command_is_a_target_with_a_word_of_help(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if re.match("sharpzo-edge [a-z]", line)])
 def test_every_command_line_has_options_that_exist(line: str) -> None:
-    _, command, *arguments = shlex.split(line)
-    options = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
-    known = {spelling for option in options for spelling in option.opts}
+    _, *arguments = shlex.split(line)
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):  # a group, such as fleet
+        command = command.commands[arguments.pop(0)]
+    known = {spelling for option in command.params for spelling in option.opts}
     assert {a for a in arguments if a.startswith("--")} <= known
 
 
