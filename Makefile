@@ -13,13 +13,16 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak soak-watch clean
+.PHONY: help demo fleet-demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers soak soak-watch clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEVICE)/installed  ## install the device side, and tune the shipped model on shipped pictures
 	$(DEVICE)/bin/sharpzo-edge demo
+
+fleet-demo: $(DEVICE)/fleet-installed  ## three boards on this machine tune one prompt, beside all pictures in one place
+	$(DEVICE)/bin/sharpzo-edge fleet demo
 
 page: $(DEVICE)/page-installed  ## label, tune and look in a browser, on the demo's pictures in ./sharpzo-demo
 	$(DEVICE)/bin/sharpzo-edge page --open
@@ -150,6 +153,10 @@ $(DEVICE)/watch-installed: $(DEVICE)/installed
 	{ apt-get -qq update && apt-get -qq install --yes mosquitto; } || \
 	{ echo "error: mosquitto is not installed, and only root can do that. Type: sudo apt install mosquitto" >&2; exit 2; }
 	$(DEVICE)/bin/python $(PIP) '.[watch,mqtt]'
+	@touch $@
+
+$(DEVICE)/fleet-installed: $(DEVICE)/installed
+	$(DEVICE)/bin/python $(PIP) '.[fleet]'
 	@touch $@
 
 $(DEVICE)/browser-installed: $(DEVICE)/tests-installed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,16 @@ With `--json` an error is JSON too: `{"error": {"kind": …, "message": …, "ex
 
 def page() -> str:
     group: Any = typer.main.get_command(app)
-    return "\n".join([HEAD, *(_section(name, command) for name, command in group.commands.items())])
+    return "\n".join([HEAD, *_sections(group)])
+
+
+def _sections(group: Any, before: str = "") -> Iterator[str]:
+    """Of each command; of a group, those of its own commands."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _sections(command, f"{before}{name} ")
+        else:
+            yield _section(f"{before}{name}", command)
 
 
 def _section(name: str, command: Any) -> str:

@@ -33,7 +33,7 @@ from ..tuning.result import TuneResult
 from ..tuning.tuned_prompt import save_prompt
 from ..types import LabelledFeatures, joined
 from .board import relabelled, with_pictures
-from .objective import points_at_once
+from .fleet_objective import points_at_once
 
 
 class Pooled:

@@ -40,9 +40,9 @@ from ..version import __version__
 from ..wording import counted
 from . import heads
 from .engine import address_of, security_of
+from .fleet_objective import FleetObjective, FleetPictures, FleetTower, points_at_once, quadratic_model
 from .line import DaskLine
 from .messages import Begin, Measure, Member, Show, Try
-from .objective import FleetObjective, FleetPictures, FleetTower, points_at_once, quadratic_model
 from .waves import Fleet, Line
 
 NOT_OF_A_MEMBER = {

@@ -202,8 +202,8 @@ class Fleet:
         if lost:
             self._look()
         for name, seat in lost.items():
-            is_away = seat.phase == "away" and seat.lost_at is not None
-            if is_away and time.monotonic() - seat.lost_at > self.wait_seconds:
+            lost_at = time.monotonic() if seat.lost_at is None else seat.lost_at
+            if seat.phase == "away" and time.monotonic() - lost_at > self.wait_seconds:
                 seat.counts, self.epoch = False, self.epoch + 1
                 self.caller.say(
                     f"{name} has not come back in {self.wait_seconds:g} s: the run goes on without its "
