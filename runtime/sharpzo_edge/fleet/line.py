@@ -27,9 +27,8 @@ class DaskLine:
         set_up()
         self._scheduler, self._security, self._wait_seconds = scheduler, security, wait_seconds
         self._client: Client | None = None
-        self._sent: dict[
-            str, tuple[str, Future | None]
-        ] = {}  # name -> the address that it was sent to, and its future
+        # By name: the address that a message was sent to, and its future.
+        self._sent: dict[str, tuple[str, Future | None]] = {}
         self._done: queue.Queue[tuple[str, Future]] = queue.Queue()
         self._addresses: dict[str, str] = {}
         self._connect()

@@ -24,6 +24,7 @@ from ..run.folder import WorkFolder
 from ..run.progress import Caller
 from ..search.gauss_newton import quadratic_model
 from ..search.losses import FeatureLoss
+from ..search.sketched_descent import ModelOf
 from ..seeds import seed_stream
 from ..tuning.answers import compare
 from ..tuning.methods import method_by
@@ -41,8 +42,9 @@ class Pooled:
 
     command = "tune"
 
-    def __init__(self, folders: Sequence[Path]):
-        self._folders = folders
+    def __init__(self, folders: Sequence[Path], model_of: ModelOf = quadratic_model):
+        """model_of: of edge's stage 2; by default as a fleet has it"""
+        self._folders, self._model_of = folders, model_of
 
     def prepare(self, request: TuneRequest) -> Prepared:
         return prepare(request, read_folder(self._folders[0]))
@@ -64,7 +66,7 @@ class Pooled:
             points_at_once(len(ready.folder.names), ready.bundle.manifest.embed_dim),
             has_tangents=ready.plan.text.tangents is not None,
         )
-        method = method_by(ready.settings, partial(FeatureLoss, train, scale), quadratic_model)
+        method = method_by(ready.settings, partial(FeatureLoss, train, scale), self._model_of)
         found = searched(request, ready, objective, method, tower, val, "pooled", work, caller)
         shots = together([LabelledFeatures(p.train.features, p.train.labels[: p.n_shots]) for p in parts])
         kind = OF_SUMS if ready.head == AUTO else ready.head
