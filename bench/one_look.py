@@ -27,7 +27,10 @@ from sharpzo_edge.search.sketched_descent import ModelOf
 
 PAGE = ROOT / "docs" / "fleet-guide.md"
 RESULTS = ROOT / "bench" / "results" / "one_look.json"
-MODELS: dict[str, ModelOf] = {"the linear model, as tune": LinearModel, "one look at it, as a fleet": quadratic_model}
+MODELS: dict[str, ModelOf] = {
+    "the linear model, as tune": LinearModel,
+    "one look at it, as a fleet": quadratic_model,
+}
 SEEDS = (0, 1, 2, 3, 4)
 
 
