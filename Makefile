@@ -130,6 +130,7 @@ bench-strangers: $(EXPORT)/recipe-installed demo-tasks  ## what share of strange
 	$(ACCURACY).report.page
 
 soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
+soak: $(DEVICE)/fleet-installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)
 
 soak-watch: $(DEVICE)/watch-installed  ## ten minutes of watching: is the memory flat? Writes a part of docs/at-work.md

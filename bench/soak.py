@@ -6,8 +6,9 @@ Two jobs at a time. A job tunes on the demo's pictures, and is struck at random:
 change of the disk, sent a signal, or answered with an error (a disk that is full or broken, a rename that is
 busy, no locks, no fsync of folders, a read that fails once). It goes on with the same command, and must end
 with the prompt of a run that nothing struck, byte for byte. Other jobs try mutants of the files that are read
-(tests/support/mutants.py). What a job does follows from the seed
-and its number: --job repeats one alone. Writes soak.json into --results, and --page.
+(tests/support/mutants.py). Others kill the processes of a fleet, whose run must end with all of its members.
+What a job does follows from the seed and its number: --job repeats one alone. Writes soak.json into
+--results, and --page.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ MUTANTS_A_JOB = 250
 SECONDS_A_COMMAND = 600  # none of them takes a tenth of it
 SEEDS_A_RECIPE = 3
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_BETWEEN_KILLS, SECONDS_AWAY = 12, 3  # of the processes of a fleet, at most
 STRUCK, CALLS = "soak: struck at ", "soak: calls "
 DEFECTS = ("Traceback", "Something went wrong that should not")
 
@@ -64,7 +66,7 @@ RECIPES = {
 }
 LONG = "thousands"
 STRIKES = ("kill at a moment", "kill at a change", "signal", "fault")
-JOBS = ("strikes", "strikes", "mutants", "tiny disk")  # by turns
+JOBS = ("strikes", "strikes", "mutants", "tiny disk", "fleet")  # by turns
 
 
 # What befalls a command --------------------------------------------------------------------------
@@ -261,9 +263,12 @@ class Soak:
     def do(self, job: Job) -> None:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            {"strikes": self._strikes, "mutants": self._mutants, "tiny disk": self._tiny_disk}[job.kind](
-                job, folder
-            )
+            {
+                "strikes": self._strikes,
+                "mutants": self._mutants,
+                "tiny disk": self._tiny_disk,
+                "fleet": self._fleet,
+            }[job.kind](job, folder)
         except Exception as error:  # of the soak itself: not to be taken for none
             self.tally.lose(job, f"the soak failed: {type(error).__name__}: {error}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -387,6 +392,30 @@ class Soak:
             subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
             self._must_end_well(job, recipe, words, disk / "prompt", whole)
 
+    def _fleet(self, job: Job, folder: Path) -> None:
+        """A run of a fleet, whose processes are killed and started again; it must end with all members."""
+        from support.fleet_processes import Processes
+
+        rng = job.rng
+        with Processes(folder) as fleet:
+            fleet.start_driver()
+            for _ in range(rng.randint(1, 4)):
+                name = rng.choice([*fleet.running])
+                time.sleep(rng.uniform(0, SECONDS_BETWEEN_KILLS))
+                if fleet.running["driver"].poll() is not None:
+                    break
+                stage = "later" if fleet.evaluations() else "before the first evaluation"
+                fleet.kill(name)
+                time.sleep(rng.uniform(0, SECONDS_AWAY))
+                fleet.start_again(name)
+                self.tally.add("kills in a fleet", f"{name}: {stage}")
+            driver = fleet.running["driver"]
+            printed, _ = driver.communicate(timeout=SECONDS_A_COMMAND)
+            members = json.loads(printed).get("members", []) if driver.returncode == 0 else []
+            if [member["counted"] for member in members] != [True, True]:
+                told = fleet.log("driver")[-600:]
+                self.tally.lose(job, f"a fleet ended with {driver.returncode}, {members}: {told}")
+
     def _mutants(self, job: Job, folder: Path) -> None:
         """Of the reader whose turn it is; no two jobs try the same ones."""
         name = self.readers[job.number // len(JOBS) % len(self.readers)]
@@ -470,7 +499,7 @@ def results(whole: Soak, seed: int, minutes: float, seconds: float) -> dict[str,
         "seed": seed,
         "minutes_asked": minutes,
         "seconds": round(seconds),
-        "kills_survived": sum(tally.counts["kills"].values()),
+        "kills_survived": sum(sum(tally.counts[table].values()) for table in ("kills", "kills in a fleet")),
         "faults_injected": sum(tally.counts["faults"].values()) + sum(tally.counts["full disks"].values()),
         "mutants_tried": {name: whole.mutants_tried(name) for name in whole.readers},
         "most_mib_of_a_mutant": {name: round(mib, 1) for name, mib in sorted(tally.most_mib.items())},
@@ -512,6 +541,7 @@ def page(found: dict[str, Any]) -> str:
         *(f"Skipped: {what} ({why})." for what, why in found["skipped"].items()),
         *_table("Kills, by the stage that the run was in", counts.get("kills", {}), "run"),
         *_table("Kills, by the change of the disk", counts.get("ways to kill", {}), "kill"),
+        *_table("Kills in a fleet, by the process", counts.get("kills in a fleet", {}), "process"),
         *_table("Signals", counts.get("signals", {}), "signal"),
         *_table("Faults, by the call that failed", _turned(counts.get("faults", {})), "call"),
         *_table("Disks that were full", counts.get("full disks", {}), "size"),

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,89 +16,15 @@ from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certifica
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
 from sharpzo_edge.fleet.tune import fleet_tune
 from sharpzo_edge.requests import FleetTuneRequest
-from support.fleet import dealt
-from support.processes import ORIGINAL, PATHS, clean
+from support.fleet_processes import LONGEST, Processes
 
-RUN = ["--preset", "edge", "--shots", "2", "--val", "1", "--dim", "16", "--rank", "4", "--population", "4"]
-RUN += ["--change-point", "2", "--tangents", "fp32", "--max-queries", "160", "--patience", "none"]
-LONGEST = 120  # seconds, on a machine with other work
 FAR = "10.1.2.3"
-
-
-class Processes:
-    """Commands of a fleet on one port, with certificates."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.certificates = folder, folder / "certificates"
-        self.running: dict[str, subprocess.Popen[str]] = {}
-        make_certificates(self.certificates)
-        self.parts = {part.name: part for part in dealt(folder, [[4] * 10, [3] * 10])}
-        self.port = "0"
-
-    @property
-    def scheduler(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self, name: str, *arguments: str, certificates: bool = True) -> subprocess.Popen[str]:
-        trust = ("--certificates", str(self.certificates)) if certificates else ()
-        with (self.folder / f"{name}.log").open("a") as log:
-            self.running[name] = process = subprocess.Popen(
-                [sys.executable, "-m", "sharpzo_edge", "fleet", *arguments, *trust],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=clean(ORIGINAL) | {"PYTHONPATH": os.pathsep.join(PATHS)},
-                text=True,
-            )
-        return process
-
-    def start_scheduler(self) -> None:
-        process = self.start("scheduler", "scheduler", "--port", self.port, "--json")
-        assert process.stdout
-        self.port = json.loads(process.stdout.readline())["address"].rpartition(":")[2]
-
-    def start_member(self, name: str) -> None:
-        where = ("--images", str(self.parts[name]), "--bundle", str(BUNDLE), "--scheduler", self.scheduler)
-        self.start(name, "member", *where, "--name", name, "--threads", "1")
-
-    def start_driver(self) -> subprocess.Popen[str]:
-        given = ("--scheduler", self.scheduler, "--bundle", str(BUNDLE), "--output", str(self.output))
-        options = (*RUN, "--members", "2", "--checkpoint-seconds", "0", "--wait-seconds", str(LONGEST))
-        return self.start("driver", "tune", *given, *options, "--json")
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "prompt.safetensors"
-
-    def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
-
-    def evaluations(self) -> int:
-        log = Path(f"{self.output}.work") / "log.jsonl"
-        text = log.read_text() if log.exists() else ""
-        return text.count('{"event": "look"')
-
-    def wait_for(self, is_so: Callable[[], bool], what: str) -> None:
-        begun = time.monotonic()
-        while not is_so():
-            assert time.monotonic() - begun < LONGEST, f"no {what}; the driver said: {self.log('driver')}"
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    processes = Processes(tmp_path_factory.mktemp("fleet"))
-    processes.start_scheduler()
-    for name in processes.parts:
-        processes.start_member(name)
-    yield processes
-    for name in [*processes.running]:
-        with contextlib.suppress(OSError):
-            processes.kill(name)
+    with Processes(tmp_path_factory.mktemp("fleet")) as processes:
+        yield processes
 
 
 def test_a_run_survives_the_death_of_each_process(fleet: Processes) -> None:

@@ -20,7 +20,7 @@ from ..errors import UsageError
 from .certificates import CA, CERTIFICATE, KEY
 
 CONNECT_SECONDS = 5
-SILENT_SECONDS = 60  # after which a member that says nothing counts as lost
+SILENT_SECONDS = 30  # a member that says nothing for so long, or twice as long, counts as lost
 LOOK_SECONDS = 0.2
 DEFAULT_PORT = 8786
 SETTINGS: dict[str, Any] = {
