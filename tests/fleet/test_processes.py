@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
 from sharpzo_edge.fleet.tune import fleet_tune
 from sharpzo_edge.requests import FleetTuneRequest
 from support.fleet_processes import LONGEST, Processes
+from support.processes import finish
 
 FAR = "10.1.2.3"
 
@@ -65,6 +67,13 @@ def test_without_certificates_nobody_gets_in(fleet: Processes, tmp_path: Path) -
     make_certificates(tmp_path / "others")
     with pytest.raises(SharpzoError, match=r"No scheduler answers.*same certificates"):
         fleet_tune(FleetTuneRequest(BUNDLE, output=tmp_path / "p", certificates=tmp_path / "others", **given))
+
+
+def test_without_the_extra_a_fleet_says_what_to_install() -> None:
+    code = "import sys; sys.modules['distributed'] = None; sys.argv[1:] = ['fleet', 'scheduler']"
+    done = finish([sys.executable, "-c", f"{code}; from sharpzo_edge.cli import main; main()"], code=2)
+    assert "A fleet needs the extra [fleet], and distributed is not" in done.stderr
+    assert "pip install '.[fleet]'" in done.stderr
 
 
 def test_the_network_demands_certificates(tmp_path: Path) -> None:
