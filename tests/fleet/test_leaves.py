@@ -22,7 +22,7 @@ from support.fleet import LocalLine, dealt
 OPTIONS: dict[str, Any] = {"preset": "edge", "shots": 2, "val": 1, "dim": 16, "rank": 4, "change_point": 1}
 ANSWERS = {
     "Member": {"version", "bundle", "folders", "has_int8"},
-    "Part": {"train", "shots", "val", "pictures", "batch", "columns", "has_head"},
+    "Part": {"train", "shots", "val", "pictures", "rank", "kept_rounds", "has_head"},
     "FeaturesFound": {"features"},  # of class names
     "TangentsFound": {"tangents"},
     "HalvesFound": {"tangents"},

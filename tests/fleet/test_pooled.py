@@ -87,6 +87,10 @@ def test_every_kind_of_head_is_the_pooled_one(tmp_path: Path, kind: str) -> None
     fleet, pooled, *_ = both(tmp_path, [EVEN, FEW], head=kind, max_queries=1)
     assert fleet.tuned.left_out == pooled.left_out and fleet.tuned.use == pooled.use
     assert (fleet.tuned.head is None) == (kind == "none")
+    parts = [tmp_path / "board-1", tmp_path / "board-2"]
+    given = {"bundle": BUNDLE, **OPTIONS, "head": kind, "max_queries": 1}
+    request = FleetTuneRequest(output=tmp_path / "fleet", scheduler="", **given)
+    assert tune_over(request, LocalLine(parts)) == (fleet, True)  # the same command repeats its result
 
 
 def test_the_papers_stages_run_in_a_fleet_too(tmp_path: Path) -> None:

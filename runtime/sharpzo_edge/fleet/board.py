@@ -150,8 +150,8 @@ class Board:
             shots=counts_of(LabelledFeatures(drawn.features, drawn.labels[: found.n_shots]), n_classes),
             val=counts_of(found.val, n_classes),
             pictures=found.checksum,
-            batch=ready.plan.text.tower.batch,
-            columns=(ready.plan.sketch.rank, ready.plan.sketch.kept_rounds),
+            rank=ready.plan.sketch.rank,
+            kept_rounds=ready.plan.sketch.kept_rounds,
             has_head=ready.plan.has_head,
         )
         self._require_enough(part)
@@ -207,12 +207,12 @@ class Board:
         session.tower = None
 
     def _features(self, session: _Session, contexts: Floats) -> Floats:
-        tower, step = self._tower(session), session.part.batch
+        tower, step = self._tower(session), session.ready.plan.text.tower.batch
         parts = [contexts[i : i + step] for i in range(0, len(contexts), step)]
         return np.concatenate([tower.class_features(part, session.ready.prompts) for part in parts])
 
     def _tangents(self, session: _Session, context: Floats, directions: Floats) -> Floats:
-        tower, step = self._tower(session), session.part.batch
+        tower, step = self._tower(session), session.ready.plan.text.tower.batch
         parts = [directions[i : i + step] for i in range(0, len(directions), step)]
         prompts = session.ready.prompts
         return np.concatenate([tower.class_feature_tangents(context, part, prompts) for part in parts])

@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from ..errors import SharpzoError
 from ..run.typed_json import Arrays, read_dataclass, take_arrays
+from ..search.sketched_descent import Sketch
 from ..types import Doubles, Floats, Halves
 
 HEADER = "message"  # the name that no array has: the message without its arrays
@@ -63,17 +64,21 @@ class Part:
     train:    rows to tune on: shots, in each of their views;  shots: those as they are
     val:      to validate on
     pictures: a checksum of their contents
-    batch:    points that its tower computes at once
-    columns:  of a sketch that its memory has room for;  has_head: whether it has room to fit one
+    rank, kept_rounds: of a sketch that its memory has room for;  has_head: whether it has room to fit one
     """
 
     train: Counts
     shots: Counts
     val: Counts
     pictures: str
-    batch: int
-    columns: tuple[int, int]
+    rank: int
+    kept_rounds: int
     has_head: bool
+
+    @property
+    def n_columns(self) -> int:
+        """Of that sketch."""
+        return Sketch(self.rank, self.kept_rounds).n_columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -281,10 +281,12 @@ class _Run:
         """Settings with the sketch that every member's memory has room for."""
         if not isinstance(settings, EdgeSettings) or not settings.tunes:
             return settings, None
+        least = min(self._fleet.parts.values(), key=lambda part: part.n_columns)
         kept = self._kept.sketch if self._kept else None
-        rooms = [part.columns for part in self._fleet.parts.values()]
-        rank, rounds = kept or min(rooms, key=lambda room: (room[0] * (1 + room[1]), room))
-        return settings.with_sketch(Sketch(rank, rounds)), (rank, rounds)
+        rank, rounds = kept or (least.rank, least.kept_rounds)
+        sketch = Sketch(rank, rounds)
+        self._fleet.columns = sketch.n_columns
+        return settings.with_sketch(sketch), (rank, rounds)
 
     def _say_who(self, ready: Prepared, caller: Caller) -> None:
         caller.say(

@@ -70,6 +70,7 @@ class Fleet:
     check: who a member is -> why it cannot take part, or ""
     epoch: grows with every change of whose pictures count
     known: checksums of the pictures that members began the run with
+    columns: of the sketch that the run has; 0 before that is decided
     """
 
     line: Line
@@ -80,6 +81,7 @@ class Fleet:
     traffic: Traffic = field(default_factory=Traffic)
     epoch: int = 0
     known: dict[str, str] = field(default_factory=dict)
+    columns: int = 0
     _begin: Begin | None = None
     _members: dict[str, Member] = field(default_factory=dict)
     _looked: float = -TURN_SECONDS
@@ -130,7 +132,7 @@ class Fleet:
         self._greet(0)
         for name, seat in self.seats.items():
             if seat.phase == "ready" and not seat.counts:
-                seat.counts, seat.lost_at = True, None
+                seat.counts = True
                 self.epoch += 1
                 if self._has_begun:
                     self.caller.say(f"{name} is there: its pictures count from now on")
@@ -262,6 +264,13 @@ class Fleet:
                 name,
                 "its pictures are others than those it began the run with. They must be the same, byte "
                 "for byte. Put them back, give the member another --name, or start over with --restart",
+            )
+            return
+        if part.n_columns < self.columns:
+            self._refuse(
+                name,
+                f"its memory has room for {part.n_columns} columns of a sketch, and the run has "
+                f"{self.columns}. Start it with a larger --memory-budget",
             )
             return
         seat.part, seat.phase, seat.lost_at = part, "ready", None
