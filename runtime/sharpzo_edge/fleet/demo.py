@@ -72,7 +72,9 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             "stop": request.stop,
         }
         caller.say(f"a scheduler and {n} members are started on this machine")
-        with _fleet(parts, folder) as address:
+        with scheduler_beside(folder) as address, contextlib.ExitStack() as members:
+            for part in parts:
+                members.enter_context(member_beside(part, BUNDLE, address))
             prompt = folder / "fleet.safetensors"
             of_fleet, _ = fleet_tune(FleetTuneRequest(output=prompt, scheduler=address, members=n, **options))
         caller.say("the same pictures, all in one place")
@@ -110,26 +112,27 @@ def _divided(train: Path, folder: Path, n: int) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _fleet(parts: list[Path], folder: Path) -> Iterator[str]:
-    """Start a scheduler and a member for each of the parts, and end them. Yields the scheduler's address."""
-    with contextlib.ExitStack() as started:
-        scheduler = started.enter_context(
-            _command(folder / "scheduler.log", "scheduler", "--port", "0", "--json")
-        )
-        assert scheduler.stdout
-        line = scheduler.stdout.readline()
+def scheduler_beside(folder: Path) -> Iterator[str]:
+    """A scheduler in a process of its own, until the block ends. Yields its address. Its log is in `folder`."""
+    with _command(folder / "scheduler.log", "scheduler", "--port", "0", "--json") as process:
+        assert process.stdout
+        line = process.stdout.readline()
         if not line:
             raise SharpzoError(
                 "The demo's scheduler has ended before it listened. It must be able to listen on 127.0.0.1. "
                 "See why with: sharpzo-edge fleet scheduler"
             )
         address: str = json.loads(line)["address"]
-        for part in parts:
-            given = ("--images", str(part), "--bundle", str(BUNDLE), "--scheduler", address)
-            started.enter_context(
-                _command(folder / f"{part.name}.log", "member", *given, "--name", part.name, "--threads", "1")
-            )
         yield address
+
+
+def member_beside(
+    images: Path, bundle: Path, address: str, *options: str
+) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """A member in a process of its own, until the block ends; its log is beside its pictures."""
+    given = ("--images", str(images), "--bundle", str(bundle), "--scheduler", address)
+    log = images.with_name(f"{images.name}.log")
+    return _command(log, "member", *given, "--name", images.name, "--threads", "1", *options)
 
 
 @contextlib.contextmanager
