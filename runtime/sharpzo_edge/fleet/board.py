@@ -65,9 +65,26 @@ class Board:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder that keeps what was encoded. Raises UsageError when another member holds it."""
-        self.work.make()
-        with self.work.locked(self._caller.say):
+        """Hold the folder that keeps what was encoded.
+
+        Raises UsageError when another member holds it, or it cannot be made.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                self.work.make()
+            except SharpzoError as error:
+                raise UsageError(
+                    f"The folder {self.work.path} cannot be made ({error.__cause__}). A member keeps there "
+                    f"what it has encoded, beside its pictures, so that folder must be writable. Change "
+                    f"that, or pass a link to the pictures in a folder that is"
+                ) from error
+            try:
+                held.enter_context(self.work.locked(self._caller.say))
+            except UsageError as error:
+                raise UsageError(
+                    f"Another process works with these pictures: it holds {self.work.path}. One member a "
+                    f"folder is allowed. End that one, or pass another folder"
+                ) from error
             yield
 
     def answer(self, data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import UsageError
-from ..run.files import make_folder, replacing
+from ..run.files import cannot, make_folder, replacing
 
 CA, CERTIFICATE, KEY = "ca.pem", "certificate.pem", "key.pem"
 YEARS = 10
@@ -35,7 +35,10 @@ class Certificates:
 
 def make_certificates(folder: Path) -> Certificates:
     """Write ca.pem, certificate.pem and key.pem. Raises UsageError when one of them is there already."""
-    make_folder(folder)
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise cannot("make", folder, error) from error
     if there := [name for name in (CA, CERTIFICATE, KEY) if (folder / name).exists()]:
         raise UsageError(
             f"--out {folder} holds {there[0]} already, and machines of a fleet may have it. Nothing is "

@@ -113,7 +113,7 @@ def _divided(train: Path, folder: Path, n: int) -> list[Path]:
 
 @contextlib.contextmanager
 def scheduler_beside(folder: Path) -> Iterator[str]:
-    """A scheduler in a process of its own, until the block ends. Yields its address. Its log is in `folder`."""
+    """A scheduler in its own process until the block ends; its log is in `folder`. Yields its address."""
     with _command(folder / "scheduler.log", "scheduler", "--port", "0", "--json") as process:
         assert process.stdout
         line = process.stdout.readline()

@@ -220,7 +220,8 @@ class _Run:
             bytes=fleet.traffic.sent + fleet.traffic.received,
         )
         write_checked_json(work.fleet, dataclasses.asdict(keep))
-        return result_of(request, ready, found, answers)
+        result = result_of(request, ready, found, answers)
+        return dataclasses.replace(result, plan={})  # each member has its own; here no tower ran
 
     # Before the work.
 
