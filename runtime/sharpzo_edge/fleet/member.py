@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import tempfile
 from pathlib import Path
@@ -78,7 +79,7 @@ async def _take_part(
             is_told = False
             while worker.status.name == "running" and not caller.wants_to_stop:
                 await asyncio.sleep(LOOK_SECONDS)
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # whatever Dask's worker died of
             if not is_told:
                 caller.say(
                     f"no scheduler at {scheduler} takes this member ({error or 'no answer'}): it waits"
@@ -86,4 +87,5 @@ async def _take_part(
             is_told = True
             await asyncio.sleep(1)
         finally:
-            await worker.close(timeout=2, executor_wait=False)
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await worker.close(timeout=2, executor_wait=False)
