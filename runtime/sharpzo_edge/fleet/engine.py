@@ -19,8 +19,8 @@ from distributed import Security
 from ..errors import UsageError
 from .certificates import CA, CERTIFICATE, KEY
 
-CONNECT_SECONDS = 5
-SILENT_SECONDS = 30  # a member that says nothing for so long, or twice as long, counts as lost
+CONNECT_SECONDS = 10
+SILENT_SECONDS = 60  # a member that says nothing for so long, or twice as long, counts as lost
 LOOK_SECONDS = 0.2
 DEFAULT_PORT = 8786
 SETTINGS: dict[str, Any] = {

@@ -116,7 +116,8 @@ class Fleet:
         for name, seat in self.seats.items():
             if name in self._members and seat.phase != "away":
                 self._send(name, begin, "begun")
-        while any(seat.phase in ("met", "begun") for seat in self.seats.values()):
+        while any(self._is_expected(seat) for seat in self.seats.values()):
+            self._look()
             self._greet(TURN_SECONDS)
             self._raise_if_stopped()
             for seat in self.seats.values():
@@ -204,14 +205,19 @@ class Fleet:
         if lost:
             self._look()
         for name, seat in lost.items():
-            lost_at = time.monotonic() if seat.lost_at is None else seat.lost_at
-            if seat.phase == "away" and time.monotonic() - lost_at > self.wait_seconds:
+            if not self._is_expected(seat):
                 seat.counts, self.epoch = False, self.epoch + 1
                 self.caller.say(
                     f"{name} has not come back in {self.wait_seconds:g} s: the run goes on without its "
                     f"pictures"
                 )
         self._raise_if_stopped()
+
+    def _is_expected(self, seat: Seat) -> bool:
+        """Whether a member is not ready, and may be before its time is over."""
+        if seat.phase != "away":
+            return seat.phase != "ready"
+        return seat.lost_at is not None and time.monotonic() - seat.lost_at <= self.wait_seconds
 
     # Greeting.
 
