@@ -37,7 +37,7 @@ class DaskLine:
         begun = time.monotonic()
         while True:
             try:
-                workers = self._client.scheduler_info()["workers"] if self._client else {}
+                workers = self._client.scheduler_info(n_workers=-1)["workers"] if self._client else {}
                 self._addresses = {str(worker["name"]): address for address, worker in workers.items()}
                 return frozenset(self._addresses)
             except UNREACHABLE:
