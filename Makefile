@@ -132,7 +132,6 @@ bench-strangers: $(EXPORT)/recipe-installed demo-tasks  ## what share of strange
 	PYTHONPATH=bench $(EXPORT)/bin/python bench/strangers.py --tasks $(WORK)/tasks --work $(WORK)
 	$(ACCURACY).report.page
 
-soak: $(DEVICE)/installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 soak: $(DEVICE)/fleet-installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
 	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)
 

@@ -72,7 +72,8 @@ def table(results: dict[str, Any]) -> list[str]:
     return [
         *markdown_table(header, rows),
         "",
-        f"Means of {len(SEEDS)} seeds, on the demo's pictures, within {QUERIES:,} queries. {one_line(results['machine'])}",
+        f"Means of {len(SEEDS)} seeds, on the demo's pictures, within {QUERIES:,} queries. "
+        f"{one_line(results['machine'])}",
     ]
 
 
