@@ -40,6 +40,8 @@ def measure(bundle: Path, budget_mib: int) -> dict[str, Any]:
                 bundle,
                 output=folder / "prompt",
                 scheduler=address,
+                shots=4,
+                val=1,
                 change_point=1,
                 max_queries=QUERIES,
                 tangents="fp32",
@@ -54,7 +56,7 @@ def table(results: dict[str, Any]) -> list[str]:
     return [
         *markdown_table(["`--memory-budget` of a member", "peak of its process"], rows),
         "",
-        f"{results['model']}, 10 classes, {results['runs'][0]['queries']} queries and the heads. "
+        f"{results['model']}, 10 classes of 5 pictures, {results['runs'][0]['queries']} queries and the heads. "
         f"{one_line(results['machine'])}",
     ]
 

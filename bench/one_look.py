@@ -32,7 +32,7 @@ MODELS: dict[str, ModelOf] = {
     "one look at it, as a fleet": quadratic_model,
 }
 SEEDS = (0, 1, 2)
-QUERIES = 2_000
+QUERIES = 1_000
 
 
 def run(model: str, seed: int, folder: Path) -> dict[str, Any]:
