@@ -56,7 +56,7 @@ def table(results: dict[str, Any]) -> list[str]:
     return [
         *markdown_table(["`--memory-budget` of a member", "peak of its process"], rows),
         "",
-        f"{results['model']}, 10 classes of 5 pictures, {results['runs'][0]['queries']} queries and the heads. "
+        f"{results['model']}, 10 classes of 5 pictures, {results['runs'][0]['queries']} queries, heads. "
         f"{one_line(results['machine'])}",
     ]
 

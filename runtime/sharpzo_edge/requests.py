@@ -327,6 +327,7 @@ class FleetTuneRequest(TuneRequest):
     strict: bool = False
     report: bool = False
     keep_features: bool = False
+    none: float = NONE_SHARE
     threads: int = 0
     memory_budget: str | None = None
 

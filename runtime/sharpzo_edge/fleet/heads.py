@@ -270,6 +270,11 @@ def answers_of(
         doubtful=(),
         of_use=None,
         has_say=np.zeros(0, bool),
+        words_temperature=1.0,
+        known={},  # a threshold for pictures of no class is made of each picture's own logit
+        threshold=None,
+        called_none=None,
+        caught=None,
     )
 
 

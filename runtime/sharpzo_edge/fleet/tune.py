@@ -48,7 +48,7 @@ from .waves import Fleet, Line
 NOT_OF_A_MEMBER = {
     *(f.name for f in dataclasses.fields(MemberRequest)),
     *("output", "class_names", "max_queries", "max_minutes", "patience", "restart", "keep_features"),
-    *("checkpoint_seconds", "strict", "report"),
+    *("checkpoint_seconds", "strict", "report", "none"),
 }
 
 
