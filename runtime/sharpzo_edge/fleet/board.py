@@ -30,7 +30,7 @@ from ..version import __version__
 from ..wording import counted
 from . import messages as m
 from .heads import Drawn
-from .sums import OwnPictures, counts_of
+from .sums import MemberPictures, counts_of
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class _Session:
     run: str
     ready: Prepared
     part: m.Part
-    pictures: OwnPictures
+    pictures: MemberPictures
     drawn: Drawn
     files: tuple[str, ...]
     tower: TextTower | None = None
@@ -177,7 +177,7 @@ class Board:
             begin.run,
             ready,
             part,
-            OwnPictures(found.train, found.val, scale),
+            MemberPictures(found.train, found.val, scale),
             Drawn(drawn, found.n_shots, scale),
             found.files,
         )

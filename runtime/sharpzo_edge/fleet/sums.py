@@ -14,7 +14,7 @@ from .messages import Counts, Judged, Modelled
 
 
 @dataclass(frozen=True, eq=False)
-class OwnPictures:
+class MemberPictures:
     """A member's shots, in all views, and its validation pictures; classes may be missing."""
 
     train: LabelledFeatures
