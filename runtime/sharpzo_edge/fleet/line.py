@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from distributed import CancelledError, Client, Future, Security
@@ -20,7 +18,7 @@ UNREACHABLE = (OSError, TimeoutError, RuntimeError)  # of these are all of Dask'
 
 
 class DaskLine:
-    """A line (see waves.Line) through a scheduler. A context manager."""
+    """A line (see waves.Line) through a scheduler."""
 
     def __init__(self, scheduler: str, security: Security, wait_seconds: float):
         """Raises SharpzoError when no scheduler answers in wait_seconds."""
@@ -129,15 +127,8 @@ class DaskLine:
             time.sleep(1)
 
     def close(self) -> None:
+        """End the connection."""
         if self._client:
             with contextlib.suppress(*UNREACHABLE):
                 self._client.close(timeout=2)
         self._client = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -103,7 +103,7 @@ def fleet_tune(request: FleetTuneRequest) -> tuple[FleetResult, bool]:
     check_fleet(request)
     security = security_of(request.certificates)
     address = address_of(request.scheduler, security)
-    with DaskLine(address, security, request.wait_seconds) as line:
+    with contextlib.closing(DaskLine(address, security, request.wait_seconds)) as line:
         return tune_over(request, line)
 
 
