@@ -61,7 +61,7 @@ class Board:
         self.folder = read_folder(Path(request.images))
         self.work = WorkFolder.of(Path(request.images))
         self._session: _Session | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -100,10 +100,11 @@ class Board:
             return m.packed(m.Refused(reason, is_other_run=False))
 
     def close(self) -> None:
-        """End the run."""
-        if self._session:
-            self._close_tower(self._session)
-        self._session = None
+        """End the run, after the answer that is being made."""
+        with self._lock:
+            if self._session:
+                self._close_tower(self._session)
+            self._session = None
 
     def _answer(self, ask: Any) -> m.Answer:
         if isinstance(ask, m.Hello):
