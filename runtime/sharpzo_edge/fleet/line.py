@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
+from typing import Any
 from uuid import uuid4
 
 from distributed import CancelledError, Client, Future, Security
@@ -25,8 +26,10 @@ class DaskLine:
         set_up()
         self._scheduler, self._security, self._wait_seconds = scheduler, security, wait_seconds
         self._client: Client | None = None
+        self._id = ""  # of the scheduler: a new one knows nothing of what was sent to the last
         # By name: the address that a message was sent to, and its future.
-        self._sent: dict[str, tuple[str, Future | None]] = {}
+        self._sent: dict[str, tuple[str, Future]] = {}
+        self._lost: set[str] = set()
         self._done: queue.Queue[tuple[str, Future]] = queue.Queue()
         self._addresses: dict[str, str] = {}
         self._connect()
@@ -35,11 +38,14 @@ class DaskLine:
         begun = time.monotonic()
         while True:
             try:
-                workers = self._client.scheduler_info(n_workers=-1)["workers"] if self._client else {}
-                self._addresses = {str(worker["name"]): address for address, worker in workers.items()}
-                return frozenset(self._addresses)
+                found: Any = self._client.scheduler_info(n_workers=-1) if self._client else {"id": None}
+                if found["id"] == self._id:
+                    workers = found["workers"].items()
+                    self._addresses = {str(worker["name"]): address for address, worker in workers}
+                    return frozenset(self._addresses)
             except UNREACHABLE:
-                self._connect(begun)
+                pass
+            self._connect(begun)
 
     def send(self, name: str, message: bytes) -> None:
         assert self._client
@@ -49,35 +55,39 @@ class DaskLine:
                 answer, message, workers=[address], pure=False, key=f"fleet-{uuid4().hex}"
             )
         except (*UNREACHABLE, ValueError):
-            self._sent[name] = address, None
+            self._lost.add(name)
             return
         self._sent[name] = address, future
         future.add_done_callback(lambda done: self._done.put((name, done)))
 
     def receive(self, seconds: float) -> list[tuple[str, bytes | None]]:
-        found = self._come(seconds)
-        if not found and self._sent and seconds > 0:
-            there = self.present()
+        found = {} if self._lost else self._come(seconds)
+        if not (found or self._lost) and self._sent and seconds > 0:
+            self.present()
             for name, (address, _) in list(self._sent.items()):
-                if name not in there or self._addresses[name] != address:
-                    found.append((name, None))
+                if self._addresses.get(name) != address:
+                    self._lost.add(name)
                     self._forget(name)
-        return found
+        for name in self._lost:
+            found.setdefault(name, None)
+        self._lost.clear()
+        return [*found.items()]
 
-    def _come(self, seconds: float) -> list[tuple[str, bytes | None]]:
-        found: list[tuple[str, bytes | None]] = []
+    def _come(self, seconds: float) -> dict[str, bytes | None]:
+        found: dict[str, bytes | None] = {}
         wait = seconds
         while True:
             try:
                 name, future = self._done.get(timeout=wait) if wait > 0 else self._done.get_nowait()
             except queue.Empty:
                 return found
-            if self._sent.get(name, ("", None))[1] is future:
-                found.append((name, self._fetched(name, future)))
+            address, sent = self._sent.get(name, ("", None))
+            if sent is future:
+                found[name] = self._fetched(name, address, future)
                 self._forget(name)
             wait = 0
 
-    def _fetched(self, name: str, future: Future) -> bytes | None:
+    def _fetched(self, name: str, address: str, future: Future) -> bytes | None:
         """A result; None where the member that held it is gone. Raises SharpzoError for its defects."""
         while True:
             if future.status == "error":
@@ -92,13 +102,14 @@ class DaskLine:
                 result: bytes = future.result(timeout=FETCH_SECONDS)
                 return result
             except UNREACHABLE:
-                if name not in self.present() or self._addresses[name] != self._sent[name][0]:
+                self.present()
+                if self._addresses.get(name) != address:
                     return None
             except CancelledError:
                 return None
 
     def _forget(self, name: str) -> None:
-        _, future = self._sent.pop(name)
+        _, future = self._sent.pop(name, ("", None))
         if future is not None:
             with contextlib.suppress(*UNREACHABLE):
                 future.release()
@@ -106,6 +117,8 @@ class DaskLine:
     def _connect(self, begun: float | None = None) -> None:
         """A new connection; what was sent before is lost. Raises SharpzoError."""
         begun = time.monotonic() if begun is None else begun
+        self._lost |= {*self._sent}
+        self._sent.clear()
         self.close()
         while True:
             try:
@@ -116,8 +129,10 @@ class DaskLine:
                     set_as_default=False,
                     name="sharpzo-edge",
                 )
+                self._id = self._client.scheduler_info(n_workers=-1)["id"]
                 return
             except UNREACHABLE as error:
+                self.close()
                 if time.monotonic() - begun > self._wait_seconds:
                     raise SharpzoError(
                         f"No scheduler answers at {self._scheduler}, in {self._wait_seconds:g} s. One must "
