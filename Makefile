@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo fleet-demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers bench-one-look bench-fleet-memory soak soak-watch clean
+.PHONY: help demo fleet-demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-selection bench-price bench-heads bench-known bench-strangers bench-one-look bench-fleet bench-fleet-memory soak soak-watch clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ bench-selection: develop-models  ## compare ways to choose an evaluation, on the
 
 bench-price: develop-models  ## compare shapes of a round at equal cost, on the development set (WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.price --work $(WORK)
+
+bench-fleet: $(EXPORT)/installed  ## fleets of one and two members, simulated and on paper, and write docs/fleet.md (under 5 minutes)
+	OPENBLAS_NUM_THREADS=1 PYTHONPATH=bench $(EXPORT)/bin/python -m fleet.run
 
 bench-fleet-memory: $(DEVICE)/fleet-installed  ## what a member of a fleet takes, in docs/fleet-guide.md (BUNDLE=folder of ViT-B-16)
 	PYTHONPATH=bench $(DEVICE)/bin/python bench/fleet_memory.py --bundle $(BUNDLE)

@@ -47,15 +47,15 @@ def member(request: MemberRequest) -> None:
     with board.locked(), tempfile.TemporaryDirectory(prefix="sharpzo-edge-fleet-") as scratch:
         try:
             name = request.name or socket.gethostname()
-            asyncio.run(_take_part(board, name, address, security, Path(scratch), caller))
+            asyncio.run(take_part(board, name, address, security, Path(scratch), caller))
         finally:
             board.close()
 
 
-async def _take_part(
+async def take_part(
     board: Board, name: str, scheduler: str, security: Security, scratch: Path, caller: Caller
 ) -> None:
-    """When the scheduler is lost, Dask's worker ends, and a new one waits for it."""
+    """Be a member until the caller stops it. When the scheduler is lost, a new worker waits for it."""
     global _board
     set_up()
     _board, is_told = board, False
