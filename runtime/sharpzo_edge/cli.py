@@ -37,8 +37,8 @@ from .requests import (
     MemberRequest,
     PageRequest,
     PredictRequest,
+    PreviewRequest,
     SchedulerRequest,
-    TuneRequest,
     WatchRequest,
 )
 from .run.files import read_limited
@@ -195,9 +195,9 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result, export_lines(bundle, COSINE))
 
 
-@command(TuneRequest, "tune")
+@command(PreviewRequest, "tune")
 def tune(
-    request: TuneRequest,
+    request: PreviewRequest,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say how it would run and how long it would take, and stop.")
     ] = False,
@@ -211,6 +211,11 @@ def tune(
     """
     from .printing import preview_lines, tune_lines
 
+    if request.figures is not None and not plan:
+        raise UsageError(
+            f"--figures {request.figures} is for the forecast of --plan alone, and a tune measures nothing "
+            f"with it. Type it with --plan, or leave it out"
+        )
     with at_work(request) as working:
         if plan:
             from .commands.preview import preview_of

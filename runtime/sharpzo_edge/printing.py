@@ -187,7 +187,8 @@ def preview_lines(result: Preview) -> list[str]:
         *plan_lines(result.plan),
         f"{counted(result.pictures, 'picture')} at {result.pictures_per_second:.1f} a second, "
         f"{most} at {result.queries_per_second:.1f} a second: "
-        f"about {duration(result.seconds)} in the towers, decoding and arithmetic aside",
+        f"about {duration(result.seconds)} in the towers, decoding and arithmetic aside"
+        f"{f', by figures of {result.board}' if result.board else ''}",
     ]
     if ends_early:
         lines.append(

@@ -163,6 +163,16 @@ class TuneRequest(Call):
 
 
 @request
+class PreviewRequest(TuneRequest):
+    """Of `tune --plan`."""
+
+    _: KW_ONLY
+    figures: AnyPath | None = option(
+        "With --plan: how long it would take on the board whose doctor --bench wrote this JSON.", default=None
+    )
+
+
+@request
 class ExportRequest:
     """Of `export`."""
 

@@ -74,7 +74,7 @@ def test_every_public_name_is_there_and_on_the_page() -> None:
     ("function", "kind"),
     [
         (sharpzo_edge.tune, requests.TuneRequest),
-        (sharpzo_edge.preview, requests.TuneRequest),
+        (sharpzo_edge.preview, requests.PreviewRequest),
         (sharpzo_edge.evaluate, requests.EvaluateRequest),
         (sharpzo_edge.predict, requests.PredictRequest),
     ],

@@ -53,6 +53,11 @@ class ClassPrompts:
     names: tuple[str, ...]
     chunks: tuple[NameChunk, ...]
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that one context has in the text tower, all chunks together."""
+        return sum(len(chunk.mask) for chunk in self.chunks)
+
 
 def name_token_ids(bundle: Bundle, names: Sequence[str], folders: Sequence[str] = ()) -> list[list[int]]:
     """Token ids of `name.` and EOT, one list a name.
