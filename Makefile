@@ -44,7 +44,7 @@ test-oldest: $(OLDEST)/installed  ## the same bundles and prompts on the oldest 
 test-export: $(EXPORT)/recipe-installed  ## the export's tests, in an environment with torch
 	$(EXPORT)/bin/python -m pytest tests/export
 
-test-arm: $(DEVICE)/installed  ## the wheel on emulated arm64 machines, and docs/boards.md (needs root, and make dist before)
+test-arm: $(DEVICE)/dist-installed  ## the wheel on emulated arm64 machines, and docs/boards.md (needs root)
 	PYTHONPATH=runtime:bench $(DEVICE)/bin/python -m boards.run
 
 same-prompts: $(DEVICE)/installed  ## do this tree and another revision make the same prompt files? (BEFORE=REVISION)

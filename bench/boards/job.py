@@ -24,20 +24,26 @@ from typing import Any
 
 MARK = "CELL "
 HOME, WORK = Path("/root"), Path("/root/work")
-HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+ANSWERS, KEPT_ANSWERS = "answers.py", "answers.npz"  # a script beside this one, and x86-64's, in HOME
+MOST_OFF = 0.01  # of an answer
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 GROUP = Path("/sys/fs/cgroup/limited")
 GROUP_MIB = 112
 ANSWER = ("--memory-budget", "none", "--json")  # what a process holds is the emulator's memory
 LOSS_TOLERANCE = 1e-3
 SMALL = ("--shots", "3", "--val", "0", "--max-queries", "60", "--change-point", "2", "--threads", "1")
-# What a tune imports, and the floor: what is resident before any tower, at its peak and after the release.
+# What a tune imports, and what is resident before any tower: at its peak, after the release, as plans reckon.
 FLOOR = """
 from sharpzo_edge.process_memory import govern, peak_rss_mib, release_library_pages, rss_mib
 govern()
 from sharpzo_edge.commands import tune
 imports = peak_rss_mib()
 release_library_pages()
-print(imports, rss_mib())
+later = rss_mib()
+from sharpzo_edge.clip.sessions import onnxruntime_version
+from sharpzo_edge.memory.budget import floor_of
+planned = floor_of(onnxruntime_version())
+print(imports, later, planned.imports, planned.work)
 """
 
 Done = subprocess.CompletedProcess[str]
@@ -128,6 +134,18 @@ def zero_shot(job: Job) -> Verdict:
     return accuracy == expected, f"{accuracy:.4%}, on x86-64 {expected:.4%}"
 
 
+def answers(job: Job) -> Verdict:
+    """Class features and tangents, beside x86-64's."""
+    python = Path(job.command[0]).with_name("python")
+    compare = (python, HOME / ANSWERS, "compare", HOME / KEPT_ANSWERS)
+    done = subprocess.run([*map(str, compare)], capture_output=True, text=True)
+    if done.returncode:
+        return False, failed(done)
+    off = json.loads(done.stdout)
+    found = ", ".join(f"{name} {value:.1e}" for name, value in off.items())
+    return max(off.values()) < MOST_OFF, f"off x86-64's by {found}"
+
+
 def tune(job: Job) -> Verdict:
     done = job.tuned("short", *ANSWER[:2])
     if done.returncode:
@@ -168,9 +186,23 @@ def within_plan(done: Done, budget_mib: float) -> Verdict:
     return peak <= planned <= budget_mib, found
 
 
+def kernel(job: Job) -> Verdict:
+    """That it is the one that was meant."""
+    system, kib = os.uname(), os.sysconf("SC_PAGE_SIZE") >> 10
+    mib = os.sysconf("SC_PHYS_PAGES") * kib >> 10
+    return kib == job.reference["pages"], f"{system.sysname} {system.release}, pages of {kib} KiB, {mib} MiB"
+
+
+def set_huge_pages(setting: str) -> None:
+    """For huge pages of all sizes that the kernel has."""
+    for size in HUGE_PAGES.glob("hugepages-*/enabled"):
+        size.write_text("inherit")
+    (HUGE_PAGES / "enabled").write_text(setting)
+
+
 def with_huge_pages(setting: str) -> Callable[[Job], Verdict]:
     def check(job: Job) -> Verdict:
-        HUGE_PAGES.write_text(setting)
+        set_huge_pages(setting)
         return within_plan(job.tuned(f"huge-{setting}", "--memory-budget", "128MiB"), 128)
 
     return check
@@ -178,7 +210,7 @@ def with_huge_pages(setting: str) -> Callable[[Job], Verdict]:
 
 def smallest(job: Job) -> Verdict:
     """The smallest budget that the command itself names, where huge pages are given to everybody."""
-    HUGE_PAGES.write_text("always")
+    set_huge_pages("always")
     refused = job.tuned("smallest", "--memory-budget", "1MiB")
     named = re.search(r"--memory-budget (\d+)MiB$", refused.stderr.strip())
     if refused.returncode != 3 or not named:
@@ -228,7 +260,7 @@ def floor(job: Job) -> Verdict:
     found, kept = [], True
     for version, path in job.floors.items():
         seen = []
-        for cold in (True, False, True, False):
+        for cold in (True, False):
             if cold:
                 Path("/proc/sys/vm/drop_caches").write_text("3")
             environment = os.environ | {"PYTHONPATH": path}
@@ -237,12 +269,11 @@ def floor(job: Job) -> Verdict:
             if done.returncode:
                 return False, failed(done)
             seen.append(tuple(map(float, done.stdout.split())))
-        imports, work = (max(figures) for figures in zip(*seen, strict=True))
-        planned = job.reference["floors"][version]
-        kept = kept and imports <= planned["imports"] and work <= planned["work"]
+        imports, work, *planned = (max(figures) for figures in zip(*seen, strict=True))
+        kept = kept and imports <= planned[0] and work <= planned[1]
         found.append(
             f"onnxruntime {version}: {imports:.1f} MiB at the end of the imports, {work:.1f} later; "
-            f"plans reckon with {planned['imports']:.0f} and {planned['work']:.0f}"
+            f"plans reckon with {planned[0]:.0f} and {planned[1]:.0f}"
         )
     return kept, "; ".join(found)
 
@@ -251,9 +282,11 @@ CHECKS: dict[str, Callable[[Job], Verdict]] = {
     "install": install,
     "doctor": doctor,
     "zero-shot": zero_shot,
+    "answers": answers,
     "tune": tune,
     "predict": predict,
     "demo": demo,
+    "kernel": kernel,
     "huge pages always": with_huge_pages("always"),
     "huge pages madvise": with_huge_pages("madvise"),
     "huge pages never": with_huge_pages("never"),

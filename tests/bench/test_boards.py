@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boards import boot, job, page, run
+from boards import boot, job, laboratory, page, parts
 from support.processes import finish
 
 MACHINE = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
@@ -30,7 +30,7 @@ def test_the_job_needs_pythons_own_library_alone(tmp_path: Path) -> None:
     cells = [json.loads(line.removeprefix(job.MARK)) for line in lines]
     assert [cell["check"] for cell in cells] == told.checks
     assert not any(cell["kept"] for cell in cells) and "FileNotFoundError" in cells[0]["found"]
-    assert set(run.USER_CHECKS) | set(run.BOOTED_CHECKS) == set(job.CHECKS)
+    assert {name for part in parts.PARTS for name in part.checks} == set(job.CHECKS)
 
 
 @pytest.mark.skipif(not shutil.which("cpio"), reason="there is no cpio here")
@@ -59,6 +59,6 @@ def test_every_cell_of_the_page_says_kept_or_broken() -> None:
 
 
 def test_what_is_typed_in_the_root_is_the_readmes_line() -> None:
-    assert run.install_line().startswith(
+    assert laboratory.install_line().startswith(
         "python3 -m venv ~/sharpzo && ~/sharpzo/bin/pip install sharpzo_edge-"
     )

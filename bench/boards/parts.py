@@ -1,0 +1,73 @@
+"""What is tried: releases of Debian by user emulation, and boards that are booted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boards.boot import Board
+
+USER_CHECKS = ("install", "doctor", "zero-shot", "answers", "tune", "predict", "demo")
+BOOTED_CHECKS = (
+    *("kernel", "floor", "smallest budget", "huge pages always", "huge pages madvise", "huge pages never"),
+    *("memory limit", "kill and resume"),
+)
+FEW_CHECKS = ("kernel", "huge pages always", "memory limit", "kill and resume")
+NEWEST_CHECKS = ("kernel", "floor", "smallest budget", "huge pages always", "memory limit")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of Debian, and its Python."""
+
+    name: str
+    number: int
+    python: str
+
+
+BOOKWORM, TRIXIE = Release("bookworm", 12, "3.11"), Release("trixie", 13, "3.13")
+BACKPORTS = "trixie-backports"
+KERNELS = {4: "linux-image-arm64", 16: "linux-image-arm64-16k"}  # by KiB of a page: Debian's packages
+
+
+@dataclass(frozen=True)
+class User:
+    """A release to try by user emulation."""
+
+    release: Release
+    processor: str
+    checks: tuple[str, ...] = USER_CHECKS
+    kind = "user"
+
+    @property
+    def name(self) -> str:
+        return f"Debian {self.release.number}, Python {self.release.python}, {self.processor}"
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A board to boot. release: of Debian, whose kernel it gets;  pages: in KiB"""
+
+    release: str
+    pages: int
+    board: Board
+    checks: tuple[str, ...]
+    kind = "booted"
+
+    @property
+    def name(self) -> str:
+        newest = "newest kernel, " if self.release == BACKPORTS else ""
+        return f"{newest}pages of {self.pages} KiB, {self.board.memory_mib} MiB, {self.board.processor}"
+
+
+PARTS: tuple[User | Booted, ...] = (
+    # The processor of a Raspberry Pi 4, which has no dot products of int8 numbers; the 5's has them.
+    User(BOOKWORM, "cortex-a72"),
+    User(TRIXIE, "cortex-a76"),
+    # A Zero 2 W, a 5 with little memory, and the kernel that is to come.
+    Booted(TRIXIE.name, 4, Board("cortex-a53", 4, 420), BOOTED_CHECKS),
+    Booted(TRIXIE.name, 16, Board("cortex-a76", 4, 420), BOOTED_CHECKS),
+    Booted(TRIXIE.name, 4, Board("cortex-a76", 4, 1024), FEW_CHECKS),
+    Booted(TRIXIE.name, 16, Board("cortex-a76", 4, 1024), FEW_CHECKS),
+    Booted(BACKPORTS, 4, Board("cortex-a53", 4, 420), NEWEST_CHECKS),
+    Booted(BACKPORTS, 16, Board("cortex-a76", 4, 420), NEWEST_CHECKS),
+)
