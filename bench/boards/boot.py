@@ -34,10 +34,14 @@ class Kernel:
 
     @classmethod
     def of(cls, archive: Archive, metapackage: str) -> Kernel:
-        package = archive.depends_on(metapackage, "linux-image-")
-        unpacked = archive.fetch(package)
-        (image,) = unpacked.glob("boot/vmlinuz-*")
-        (modules,) = unpacked.glob("usr/lib/modules/*/kernel")
+        """From Linux 7 on, its image and its modules are packages of their own."""
+        (package,) = archive.dependencies(metapackage, "linux-image-")
+        parts = [
+            name for part in ("binary", "modules") for name in archive.dependencies(package, f"linux-{part}-")
+        ]
+        unpacked = [archive.fetch(name) for name in parts or [package]]
+        (image,) = (path for folder in unpacked for path in folder.rglob("vmlinuz*") if path.is_file())
+        (modules,) = (path for folder in unpacked for path in folder.glob("usr/lib/modules/*/kernel"))
         return cls(image, modules)
 
 

@@ -85,12 +85,12 @@ class Archive:
         (unpacked / DONE).touch()
         return unpacked
 
-    def depends_on(self, package: str, beginning: str) -> str:
-        """The name of the dependency of a package that begins so: which kernel a metapackage stands for."""
+    def dependencies(self, package: str, beginning: str) -> list[str]:
+        """The names of a package's dependencies that begin so."""
         self._update()
         said = run("apt-cache", *self._options, "depends", "--important", package)
         names = [line.partition("Depends: ")[2].strip() for line in said.splitlines()]
-        return next(name for name in names if name.startswith(beginning))
+        return [name for name in names if name.startswith(beginning)]
 
     def _update(self) -> None:
         if (self.folder / DONE).exists():
