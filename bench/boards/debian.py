@@ -115,8 +115,8 @@ def make_root(release: str, folder: Path, entrance: Entrance, packages: Iterable
     first = ["--arch=arm64", "--variant=minbase", "--foreign", f"--keyring={KEYRING}", included]
     run("debootstrap", *first, release, folder, mirror())
     environment = {"PATH": PATH, "container": "lxc"}  # it need not make devices
-    ended = run_within(folder, ("/debootstrap/debootstrap", "--second-stage"), entrance, environment)
-    if ended.code:
-        raise SystemExit(f"debootstrap cannot finish {folder}: {ended.said[-2000:]}")
+    second, log = ("/debootstrap/debootstrap", "--second-stage"), folder.with_suffix(".log")
+    if run_within(folder, second, entrance, environment, log):
+        raise SystemExit(f"debootstrap cannot finish {folder}: see {log}")
     (folder / DONE).touch()
     return folder

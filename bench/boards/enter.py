@@ -15,7 +15,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("enter.sh")
 SAME_USERS = "0 0 65536"  # they have the same numbers within and without
 # It says that it is in its namespace, and waits for the users to be mapped there.
-BEGIN = 'echo && read go && exec unshare --mount --pid --fork --kill-child sh "$@"'
+BEGIN = 'echo && read go && exec unshare --mount --pid --fork --kill-child sh "$@" >&2'
 
 
 @dataclass(frozen=True)
@@ -27,32 +27,27 @@ class Entrance:
     cpuinfo: Path = Path("/dev/null")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended; said: what it wrote to both of its outputs."""
-
-    code: int
-    said: str
-
-
 def run_within(
-    root: Path, command: Sequence[str], entrance: Entrance, environment: Mapping[str, str]
-) -> Ended:
-    """Run a command in a root, with low priority, and this environment and no other."""
+    root: Path, command: Sequence[str], entrance: Entrance, environment: Mapping[str, str], log: Path
+) -> int:
+    """Run a command in a root, with low priority, and this environment and no other. Returns its exit code.
+
+    log: what it writes to both of its outputs is appended there
+    """
     words = [str(SCRIPT), str(root), str(entrance.emulator), str(entrance.cpuinfo), *command]
-    process = subprocess.Popen(
-        ["nice", "-n", "5", "unshare", "--user", "sh", "-c", BEGIN, "sh", *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="backslashreplace",
-        env={"QEMU_CPU": entrance.processor, **environment},
-    )
-    with process:
-        assert process.stdin and process.stdout
-        process.stdout.readline()
-        for kind in ("uid", "gid"):
-            Path(f"/proc/{process.pid}/{kind}_map").write_text(f"{SAME_USERS}\n")
-        said, _ = process.communicate("go\n")
-    return Ended(process.returncode, said)
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            ["nice", "-n", "5", "unshare", "--user", "sh", "-c", BEGIN, "sh", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            env={"QEMU_CPU": entrance.processor, **environment},
+        )
+        with process:
+            assert process.stdin and process.stdout
+            process.stdout.readline()
+            for kind in ("uid", "gid"):
+                Path(f"/proc/{process.pid}/{kind}_map").write_text(f"{SAME_USERS}\n")
+            process.stdin.write(b"go\n")
+            process.stdin.close()
+    return process.returncode

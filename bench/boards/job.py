@@ -165,7 +165,7 @@ def predict(job: Job) -> Verdict:
 
 
 def demo(job: Job) -> Verdict:
-    done = job.typed("demo", "--seed", "0", *ANSWER)
+    done = job.typed("demo", "--seed", "0", "--threads", "1", *ANSWER)
     if done.returncode:
         return False, failed(done)
     by, before = json.loads(done.stdout)["by"], job.reference["demo"]

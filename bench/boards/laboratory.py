@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -48,17 +49,25 @@ class Laboratory:
         found = hashlib.sha256(self.wheel.read_bytes() + repr(part).encode())
         for file in sorted({*HERE.glob("*.py"), *HERE.glob("*.sh")} - {HERE / "page.py"}):
             found.update(file.read_bytes())
-        return found.hexdigest()
+        return found.hexdigest()[:16]
 
     def cells_of(self, part: User | Booted) -> list[dict[str, Any]]:
-        """What every check of a part found, in their order."""
-        lines = self._emulated(part) if isinstance(part, User) else self._booted(part)
-        cells = [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
-        told = {cell["check"] for cell in cells}
-        silent = [name for name in part.checks if name not in told]
-        return cells + [
-            {"check": c, "kept": False, "found": "it ended without a word", "seconds": 0.0} for c in silent
-        ]
+        """What every check of a part found. Those that were kept before, on this wheel, are not made again.
+
+        A cell is in the log as soon as it is known: a part that is stopped goes on after its last one.
+        """
+        log = self.work / f"{part.kind}-{self.tried(part)}.log"
+        before = cells_in(log)
+        wanted = [name for name in part.checks if name not in before or not before[name]["kept"]]
+        if not wanted:
+            return [before[name] for name in part.checks]
+        if isinstance(part, User):
+            self._emulate(part, wanted, log)
+        else:
+            self._boot(part, wanted, log)
+        cells = cells_in(log)
+        silent = {"kept": False, "found": "it ended without a word", "seconds": 0.0}
+        return [cells.get(name, {"check": name, **silent}) for name in part.checks]
 
     @cached_property
     def reference(self) -> dict[str, Any]:
@@ -83,14 +92,15 @@ class Laboratory:
             "demo": said("demo", "--seed", "0")["by"],
         }
 
-    def _emulated(self, part: User) -> list[str]:
-        """What a job says in a fresh root, by user emulation."""
+    def _emulate(self, part: User, checks: list[str], log: Path) -> None:
+        """Checks in a root, by user emulation. The first of all, which installs, gets a fresh root."""
         release = part.release
         root = make_root(release.name, self.work / release.name, self._entrance())
-        _make_home_fresh(root)
-        shutil.copy(self.wheel, _inside(root, HOME))
-        shutil.rmtree(root / "wheels", ignore_errors=True)
-        shutil.copytree(self._wheels(release), root / "wheels")
+        if part.checks[0] in checks:
+            _make_home_fresh(root)
+            shutil.copy(self.wheel, _inside(root, HOME))
+            shutil.rmtree(root / "wheels", ignore_errors=True)
+            shutil.copytree(self._wheels(release), root / "wheels")
         environment = {
             "HOME": str(HOME),
             "PATH": PATH,
@@ -101,29 +111,25 @@ class Laboratory:
         environment_folder = HOME / "sharpzo"
         package = f"{environment_folder}/lib/python{release.python}/site-packages/sharpzo_edge"
         command = [f"{environment_folder}/bin/sharpzo-edge"]
-        _put_job(root, Job([*part.checks], command, package, self.reference, {}))
+        _put_job(root, Job(checks, command, package, self.reference, {}))
         shutil.copy(self.work / KEPT_ANSWERS, _inside(root, HOME))
         job = ("python3", str(HOME / "job.py"), str(HOME / "job.json"))
-        ended = run_within(root, job, self._entrance(part.processor), environment)
-        (self.work / f"user-{release.name}.log").write_text(ended.said)
-        return ended.said.splitlines()
+        run_within(root, job, self._entrance(part.processor), environment, log)
 
-    def _booted(self, part: Booted) -> list[str]:
-        """What a job says on a booted kernel. The wheels are unpacked there, and not installed."""
+    def _boot(self, part: Booted, checks: list[str], log: Path) -> None:
+        """Checks on a booted kernel. The wheels are unpacked there, and not installed."""
         need("qemu-system-arm", "e2fsprogs")
         root, newest, oldest = self._boot_root
         python = ["env", f"PYTHONPATH={newest}", "python3", "-m", "sharpzo_edge"]
         floors = {"newest": newest, OLDEST: f"{oldest}:{newest}"}
-        _put_job(root, Job([*part.checks], python, f"{newest}/sharpzo_edge", {"pages": part.pages}, floors))
+        _put_job(root, Job(checks, python, f"{newest}/sharpzo_edge", {"pages": part.pages}, floors))
         archive = self._archive(part.release, "arm64")
         kernel = Kernel.of(archive, KERNELS[part.pages])
         (busybox,) = self._archive(TRIXIE.name, "arm64").fetch("busybox-static").glob("**/bin/busybox")
-        name = f"{part.release}-{part.pages}-{part.board.memory_mib}"
-        initrd = make_initrd(kernel, busybox, self.work / f"initrd-{name}.gz")
-        disk = make_disk(root, self.work / f"disk-{name}.img")
-        lines = boot(kernel, initrd, disk, part.board, self.work / f"booted-{name}.log")
+        initrd = make_initrd(kernel, busybox, self.work / "initrd.gz")
+        disk = make_disk(root, self.work / "disk.img")
+        boot(kernel, initrd, disk, part.board, log)
         disk.unlink()
-        return lines
 
     @cached_property
     def _boot_root(self) -> tuple[Path, str, str]:
@@ -166,6 +172,16 @@ class Laboratory:
         for wheel in self._wheels(release, onnxruntime).glob("*.whl"):
             shutil.unpack_archive(wheel, _inside(root, folder), "zip")
         return folder
+
+
+def cells_in(log: Path) -> dict[str, dict[str, Any]]:
+    """The cells that checks printed, by name, the last of each. Other words may stand before one."""
+    cells = {}
+    for line in log.read_bytes().splitlines() if log.exists() else []:
+        with contextlib.suppress(ValueError):  # nothing, or what was cut off
+            cell = json.loads(line.rpartition(MARK.encode())[2])
+            cells[cell["check"]] = cell
+    return cells
 
 
 def _inside(root: Path, path: str | Path) -> Path:

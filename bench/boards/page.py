@@ -89,7 +89,8 @@ def _table(name: str, told: dict[str, Any]) -> list[str]:
         for cell in told["cells"]
     ]
     table = markdown_table((name, "found", "seconds", ""), rows)
-    return [*table, "", f"{told['seconds'] / 60:.0f} minutes, emulated on {one_line(told['machine'])}", ""]
+    minutes = sum(cell["seconds"] for cell in told["cells"]) / 60
+    return [*table, "", f"{minutes:.0f} minutes, emulated on {one_line(told['machine'])}", ""]
 
 
 def _figures(figures: list[dict[str, Any]]) -> list[str]:

@@ -1,13 +1,13 @@
 """Try the wheel on emulated arm64 machines, and write docs/boards.md.
 
-    python -m boards.run [--only WORD...] [--again] [--work build/boards]
+    python -m boards.run [--only WORD...] [--work build/boards]
 
 Its parts are of two kinds:
 user:   qemu's user emulation in roots of Debian 12 and 13: is it installed, are its answers x86-64's?
 booted: Debian's arm64 kernels with 4 and 16 KiB pages: does it keep its budget, by a real kernel's figures?
 
-A part that was kept on the same wheel, by the same checks, is not run again: stop it when you like, and type
-the same command again. Needs root, Debian's packages and PyPI; installs debootstrap and qemu-system-arm where
+What was kept on the same wheel, by the same checks, is not tried again: stop it when you like, and type the
+same command again. Needs root, Debian's packages and PyPI; installs debootstrap and qemu-system-arm where
 they are missing. Everything else stays in the work folder, and is used again.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from shared.pages import keep_results, read_results
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], help="parts whose names have one of these words")
-    parser.add_argument("--again", action="store_true", help="also parts that were kept on the same wheel")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "boards")
     given = parser.parse_args()
     if os.geteuid() != 0:
@@ -44,18 +42,16 @@ def main() -> None:
     results = _in_order(read_results(EMULATED) if EMULATED.exists() else {})
     for part in (part for part in PARTS if any(word in part.name for word in given.only)):
         earlier, tried = results[part.kind].get(part.name), lab.tried(part)
-        if not given.again and earlier and earlier["tried"] == tried and not _broken(earlier):
+        if earlier and earlier["tried"] == tried and not _broken(earlier):
             print(f"{part.name}: kept before, on this wheel")
             continue
-        started = time.monotonic()
         cells = lab.cells_of(part)
-        seconds = round(time.monotonic() - started)
-        now = {"tried": tried, "cells": cells, "seconds": seconds, "machine": machine}
-        results[part.kind][part.name] = now
+        results[part.kind][part.name] = {"tried": tried, "cells": cells, "machine": machine}
         results = _in_order(results)
         keep_results(results, EMULATED)
         PAGE.write_text(written(), encoding="utf-8")
-        print(f"{part.name}: {len(_broken(now))} of {len(cells)} BROKEN, {seconds} s", flush=True)
+        n_broken = len(_broken(results[part.kind][part.name]))
+        print(f"{part.name}: {len(cells) - n_broken} cells kept, {n_broken} BROKEN", flush=True)
     broken = [cell for kind in results.values() for told in kind.values() for cell in _broken(told)]
     for cell in broken:
         print(f"BROKEN: {cell['check']}: {cell['found']}")

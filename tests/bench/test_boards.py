@@ -46,9 +46,31 @@ def test_the_first_disk_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
     assert {"init", "bin/busybox", "modules/ext4.ko", "modules/order"} <= set(listed.stdout.decode().split())
 
 
+def test_what_was_kept_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that was stopped goes on; another wheel begins anew; a check without a word is broken."""
+    part, asked = parts.User(parts.TRIXIE, "max", ("doctor", "tune", "demo")), []
+    wheel = tmp_path / "wheel.whl"
+
+    def emulate(lab, part, checks, log) -> None:
+        asked.append(checks)
+        cell = {**KEPT, "check": checks[0]}
+        with log.open("a") as out:
+            out.write(f"[ 1.2] console{job.MARK}{json.dumps(cell)}\n{job.MARK}{{cut off")
+
+    monkeypatch.setattr(laboratory.Laboratory, "_emulate", emulate)
+    lab = laboratory.Laboratory(tmp_path, wheel)
+    wheel.write_bytes(b"1")
+    for kept in (1, 2, 3, 3):
+        cells = lab.cells_of(part)
+        assert [cell["kept"] for cell in cells] == [i < kept for i in range(3)]
+    assert asked == [["doctor", "tune", "demo"], ["tune", "demo"], ["demo"]]
+    wheel.write_bytes(b"2")
+    assert not lab.cells_of(part)[2]["kept"] and asked[-1] == ["doctor", "tune", "demo"]
+
+
 def test_every_cell_of_the_page_says_kept_or_broken() -> None:
     broken = {**KEPT, "check": "demo", "kept": False}
-    told = {"cells": [KEPT, broken], "machine": MACHINE, "seconds": 90}
+    told = {"cells": [KEPT, broken], "machine": MACHINE}
     text = page.page({"user": {"Debian 12": told}, "booted": {}}, NO_ROWS, [])
     assert (
         "| tune | as on x86-64 | 3 | **kept** |" in text
