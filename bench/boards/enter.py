@@ -43,11 +43,12 @@ def run_within(
             stderr=out,
             env={"QEMU_CPU": entrance.processor, **environment},
         )
-        with process:
+        try:
             assert process.stdin and process.stdout
             process.stdout.readline()
             for kind in ("uid", "gid"):
                 Path(f"/proc/{process.pid}/{kind}_map").write_text(f"{SAME_USERS}\n")
-            process.stdin.write(b"go\n")
-            process.stdin.close()
+            process.communicate(b"go\n")
+        finally:
+            process.kill()  # and with it all that is in its namespaces
     return process.returncode

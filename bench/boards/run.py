@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +37,41 @@ def main() -> None:
         raise SystemExit(
             "This makes roots whose files belong to many users. It must be root. Type: sudo make test-arm"
         )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
     given.work.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
     wheel, _ = build(given.work.resolve() / "dist")
     lab = Laboratory(given.work.resolve(), wheel)
-    results = _in_order(read_results(EMULATED) if EMULATED.exists() else {})
     for part in (part for part in PARTS if any(word in part.name for word in given.only)):
-        earlier, tried = results[part.kind].get(part.name), lab.tried(part)
+        earlier, tried = _results()[part.kind].get(part.name), lab.tried(part)
         if earlier and earlier["tried"] == tried and not _broken(earlier):
             print(f"{part.name}: kept before, on this wheel")
             continue
-        cells = lab.cells_of(part)
-        results[part.kind][part.name] = {"tried": tried, "cells": cells, "machine": machine}
-        results = _in_order(results)
-        keep_results(results, EMULATED)
-        PAGE.write_text(written(), encoding="utf-8")
-        n_broken = len(_broken(results[part.kind][part.name]))
-        print(f"{part.name}: {len(cells) - n_broken} cells kept, {n_broken} BROKEN", flush=True)
-    broken = [cell for kind in results.values() for told in kind.values() for cell in _broken(told)]
+        now = {"tried": tried, "cells": lab.cells_of(part), "machine": machine}
+        _keep(part, now)
+        print(f"{part.name}: {len(_broken(now))} of {len(part.checks)} cells are BROKEN", flush=True)
+    broken = [cell for kind in _results().values() for told in kind.values() for cell in _broken(told)]
     for cell in broken:
         print(f"BROKEN: {cell['check']}: {cell['found']}")
     raise SystemExit(1 if broken else 0)
 
 
-def _in_order(results: dict[str, Any]) -> dict[str, Any]:
-    """The results of the parts that there are, by kind and name."""
-    return {
-        kind: {
-            p.name: results[kind][p.name] for p in PARTS if p.kind == kind and p.name in results.get(kind, {})
-        }
-        for kind in (User.kind, Booted.kind)
-    }
+def _results() -> dict[str, Any]:
+    """What is known of the parts that there are, by kind and name."""
+    known = read_results(EMULATED) if EMULATED.exists() else {}
+    found: dict[str, Any] = {User.kind: {}, Booted.kind: {}}
+    for part in PARTS:
+        if told := known.get(part.kind, {}).get(part.name):
+            found[part.kind][part.name] = told
+    return found
+
+
+def _keep(part: User | Booted, now: dict[str, Any]) -> None:
+    """Keep what a part told, and write the page. Another command may have done other parts meanwhile."""
+    results = _results()
+    results[part.kind][part.name] = now
+    keep_results(results, EMULATED)
+    PAGE.write_text(written(), encoding="utf-8")
 
 
 def _broken(told: dict[str, Any]) -> list[dict[str, Any]]:
