@@ -46,7 +46,7 @@ FLOORS = {
 EARLIER_KERNELS = (6, 18)
 FLOORS_ON_EARLIER_KERNELS = {
     ("1.23", "aarch64"): Floor(58, 56),
-    ("1.32", "aarch64"): Floor(62, 58),
+    ("1.32", "aarch64"): Floor(64, 58),  # 61.6 was seen, and 59.7 by another run
 }
 # What Dask adds to it on a board of a fleet: its libraries, its threads, and messages on their way.
 ENGINE = Floor(40, 20)
