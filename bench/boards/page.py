@@ -56,7 +56,11 @@ def page(emulated: dict[str, Any], slow: dict[str, Any], figures: list[dict[str,
     user, booted = _cells(emulated["user"]), _cells(emulated["booted"])
     is_real = any(each["machine"] == "aarch64" for each in figures)
     sent = [REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
-    return "\n".join([HEAD, USER, *user, BOOTED, *booted, CARD.format(**slow), *_slow(slow), *sent])
+    n_cells, minutes = _sums(emulated)
+    together = (
+        f"Together these {n_cells} cells took {minutes:.0f} minutes, on a busy machine.\n"
+    )
+    return "\n".join([HEAD, together, USER, *user, BOOTED, *booted, CARD.format(**slow), *_slow(slow), *sent])
 
 
 def _slow(slow: dict[str, Any]) -> list[str]:
@@ -75,6 +79,11 @@ def _slow(slow: dict[str, Any]) -> list[str]:
     ]
     load = f"The load was {slow['load']:.0f}, so that seconds are too many." if slow["load"] > 1 else ""
     return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])} {load}".strip(), ""]
+
+
+def _sums(emulated: dict[str, Any]) -> tuple[int, float]:
+    cells = [cell for kind in emulated.values() for told in kind.values() for cell in told["cells"]]
+    return len(cells), sum(cell["seconds"] for cell in cells) / 60
 
 
 def _cells(by_machine: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """`doctor --bench`: how fast a bundle's towers are on this board, what they take, whether it stays cool.
 
-`tune --plan --figures` reads it again."""
+`tune --plan --figures` reads it again.
+"""
 
 from __future__ import annotations
 
