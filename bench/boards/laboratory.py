@@ -47,30 +47,25 @@ class Laboratory:
     def tried(self, part: User | Booted) -> str:
         """A checksum of all that decides the part's cells: the wheel, and how it is tried."""
         found = hashlib.sha256(self.wheel.read_bytes() + repr(part).encode())
-        for file in sorted({*HERE.glob("*.py"), *HERE.glob("*.sh")} - {HERE / "page.py"}):
+        for file in sorted({*HERE.glob("*.py"), *HERE.glob("*.sh")} - {HERE / "run.py", HERE / "page.py"}):
             found.update(file.read_bytes())
         return found.hexdigest()[:16]
 
-    def do(self, part: User | Booted) -> None:
-        """Run a part's checks. Those that were kept before, on this wheel, are not run again.
+    def cells_of(self, part: User | Booted) -> list[dict[str, Any]]:
+        """What every check of a part found. Those that were kept before, on this wheel, are not run again.
 
         A cell is in the log as soon as it is known: a part that is stopped goes on after its last one.
         """
-        before = cells_in(self._log(part))
+        log = self.work / f"{part.kind}-{self.tried(part)}.log"
+        before = cells_in(log)
         wanted = [name for name in part.checks if name not in before or not before[name]["kept"]]
         if wanted and isinstance(part, User):
-            self._emulate(part, wanted)
+            self._emulate(part, wanted, log)
         elif wanted and isinstance(part, Booted):
-            self._boot(part, wanted)
-
-    def cells_of(self, part: User | Booted) -> list[dict[str, Any]]:
-        """What every check of a part found, in their order."""
-        cells = cells_in(self._log(part))
-        silent = {"kept": False, "found": "stopped, or ended without a word", "seconds": 0.0}
+            self._boot(part, wanted, log)
+        cells = cells_in(log)
+        silent = {"kept": False, "found": "it ended without a word", "seconds": 0.0}
         return [cells.get(name, {"check": name, **silent}) for name in part.checks]
-
-    def _log(self, part: User | Booted) -> Path:
-        return self.work / f"{part.kind}-{self.tried(part)}.log"
 
     @cached_property
     def reference(self) -> dict[str, Any]:
@@ -95,7 +90,7 @@ class Laboratory:
             "demo": said("demo", "--seed", "0")["by"],
         }
 
-    def _emulate(self, part: User, checks: list[str]) -> None:
+    def _emulate(self, part: User, checks: list[str], log: Path) -> None:
         """Checks in a root, by user emulation. The first of all, which installs, gets a fresh root."""
         release = part.release
         root = make_root(release.name, self.work / release.name, self._entrance())
@@ -117,9 +112,9 @@ class Laboratory:
         _put_job(root, Job(checks, command, package, self.reference, {}))
         shutil.copy(self.work / KEPT_ANSWERS, _inside(root, HOME))
         job = ("python3", str(HOME / "job.py"), str(HOME / "job.json"))
-        run_within(root, job, self._entrance(part.processor), environment, self._log(part))
+        run_within(root, job, self._entrance(part.processor), environment, log)
 
-    def _boot(self, part: Booted, checks: list[str]) -> None:
+    def _boot(self, part: Booted, checks: list[str], log: Path) -> None:
         """Checks on a booted kernel. The wheels are unpacked there, and not installed."""
         need("qemu-system-arm", "e2fsprogs")
         root, newest, oldest = self._boot_root
@@ -131,7 +126,7 @@ class Laboratory:
         (busybox,) = self._archive(TRIXIE.name, "arm64").fetch("busybox-static").glob("**/bin/busybox")
         initrd = make_initrd(kernel, busybox, self.work / "initrd.gz")
         disk = make_disk(root, self.work / "disk.img")
-        boot(kernel, initrd, disk, part.board, self._log(part))
+        boot(kernel, initrd, disk, part.board, log)
         disk.unlink()
 
     @cached_property

@@ -57,9 +57,7 @@ def page(emulated: dict[str, Any], slow: dict[str, Any], figures: list[dict[str,
     is_real = any(each["machine"] == "aarch64" for each in figures)
     sent = [REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
     n_cells, minutes = _sums(emulated)
-    together = (
-        f"Together these {n_cells} cells took {minutes:.0f} minutes, on a busy machine.\n"
-    )
+    together = f"Together these {n_cells} cells took {minutes:.0f} minutes, on a busy machine.\n"
     return "\n".join([HEAD, together, USER, *user, BOOTED, *booted, CARD.format(**slow), *_slow(slow), *sent])
 
 
