@@ -24,18 +24,17 @@ Every cell of these parts ends in **kept** or **BROKEN**.
 """
 USER = """## Is the answer right?
 
-qemu's user emulation, in fresh roots of Debian made by debootstrap. The cortex-a72 is a Raspberry Pi 4's
-processor, the cortex-a76 a Raspberry Pi 5's, which has dot products of int8 numbers; so the first tunes by
-tangents in float32, the second by those in 8 bits. The installation is the README's line as it is typed,
-with arm64 wheels alone. "Answers" are the class features and tangents of a fixed context, which must be
-within 1 % of x86-64's. A process has the emulator's memory there, so budgets are not tried.
+qemu's user emulation, in fresh roots of Debian made by debootstrap. The installation is the README's line
+as it is typed, with arm64 wheels alone. "Answers" are class features and tangents of fixed contexts, which
+must be within 1 % of x86-64's. A process has the emulator's memory there, so budgets are not tried.
 """
 BOOTED = """## Does it keep its promise?
 
 Debian 13's arm64 kernels, and the newest of its backports, booted by qemu, with the root of Debian 12 as
 their disk. Memory is what that kernel says. 420 MiB stand for a Raspberry Pi Zero 2 W, which keeps some of
-its 512 for itself; pages of 16 KiB are the Raspberry Pi 5's. "Huge pages" are of every size that the kernel
-has.
+its 512 for itself; pages of 16 KiB are the Raspberry Pi 5's. The cortex-a53, the Zero's processor, tunes by
+tangents in float32, and the cortex-a76, the 5's, by those in 8 bits. "Huge pages" are of every size that
+the kernel has.
 """
 CARD = """## From a slow card
 
