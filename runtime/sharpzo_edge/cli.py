@@ -213,8 +213,8 @@ def tune(
 
     if request.figures is not None and not plan:
         raise UsageError(
-            f"--figures {request.figures} is for a forecast, and a tune makes none. It goes with --plan alone. "
-            f"Add --plan, or leave --figures out"
+            f"--figures {request.figures} is for a forecast, and a tune makes none. It goes with --plan "
+            f"alone. Add --plan, or leave --figures out"
         )
     with at_work(request) as working:
         if plan:
