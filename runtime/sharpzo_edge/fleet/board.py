@@ -76,14 +76,14 @@ class Board:
                 raise UsageError(
                     f"The folder {self.work.path} cannot be made ({error.__cause__}). A member keeps there "
                     f"what it has encoded, beside its pictures, so that folder must be writable. Change "
-                    f"that, or pass a link to the pictures in a folder that is"
+                    f"that, or make a folder elsewhere with a link to the pictures, and pass it as --images"
                 ) from error
             try:
                 held.enter_context(self.work.locked(self._caller.say))
             except UsageError as error:
                 raise UsageError(
                     f"Another process works with these pictures: it holds {self.work.path}. One member a "
-                    f"folder is allowed. End that one, or pass another folder"
+                    f"folder is allowed. End that one, or pass another folder as --images"
                 ) from error
             yield
 
@@ -137,7 +137,7 @@ class Board:
             case m.Show():
                 self._show(session, ask.option)
                 return m.Shown()
-        raise SharpzoError(f"A member cannot answer a {type(ask).__name__}")
+        raise ValueError(f"no member answers a {type(ask).__name__}")
 
     def _begun(self, begin: m.Begin) -> m.Part:
         if self._session and self._session.run == begin.run:
@@ -193,7 +193,10 @@ class Board:
         own = self._request
         known = {f.name for f in dataclasses.fields(TuneRequest)}
         if odd := sorted(set(options) - known):
-            raise SharpzoError(f"A run of the fleet has options that this version does not know: {odd}")
+            raise SharpzoError(
+                f"The run of the fleet has options that this member does not know: {odd}. All machines must "
+                f"have the same version of sharpzo-edge. Update this one, and start the member again"
+            )
         return TuneRequest(
             own.bundle,
             own.images,
@@ -239,7 +242,7 @@ class Board:
         """Say which of this board's own pictures look least like their label."""
         tried, names = session.tried, self.folder.folders
         if tried is None:
-            raise SharpzoError("It was asked for doubtful pictures before a head was tried")
+            raise ValueError("asked for doubtful pictures before a head was tried")
         for each in session.drawn.doubtful(tried.kind, tried.moments, tried.words, option):
             self._caller.say(
                 f"look at {session.files[each.number]}: it is labelled {names[each.label]}, and looks like "

@@ -120,7 +120,7 @@ def scheduler_beside(folder: Path) -> Iterator[str]:
         if not line:
             raise SharpzoError(
                 "The demo's scheduler has ended before it listened. It must be able to listen on 127.0.0.1. "
-                "See why with: sharpzo-edge fleet scheduler"
+                "Type, to see why: sharpzo-edge fleet scheduler"
             )
         address: str = json.loads(line)["address"]
         yield address

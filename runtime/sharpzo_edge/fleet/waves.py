@@ -105,7 +105,7 @@ class Fleet:
             if is_over:
                 raise SharpzoError(
                     f"The fleet has {counted(len(self._members), 'member')} after {self.wait_seconds:g} s. "
-                    f"It takes at least {least}. Start them with: sharpzo-edge fleet member, or wait "
+                    f"It takes at least {least}. Start on a board: sharpzo-edge fleet member, or wait "
                     f"longer with --wait-seconds"
                 )
             self._raise_if_stopped()
@@ -198,7 +198,10 @@ class Fleet:
                 self._lose(name)
                 yield name, None
             elif isinstance(answer, Refused):
-                raise SharpzoError(f"The member {name} cannot go on. {answer.reason}")
+                raise SharpzoError(
+                    f"The member {name} cannot go on: {answer.reason}. All members of a run must be able to. "
+                    f"When it is, type the same command again"
+                )
             else:
                 yield name, answer
         lost = {name: seat for name, seat in self.seats.items() if seat.counts and seat.phase != "ready"}
@@ -309,8 +312,8 @@ class Fleet:
 
     def _nobody(self) -> SharpzoError:
         return SharpzoError(
-            f"No member of the fleet is left, after {self.wait_seconds:g} s. At least one is needed. Start "
-            f"them with: sharpzo-edge fleet member. {GO_ON}"
+            f"No member of the fleet is left, after {self.wait_seconds:g} s. At least one is needed. Type "
+            f"on a board: sharpzo-edge fleet member. {GO_ON}"
         )
 
 
