@@ -51,8 +51,10 @@ def watch_request(request: WatchRequest) -> None:
     """
     _check(request)
     caller = caller_of(request.on_progress, request.stop)
+    news = News(caller)
     with contextlib.ExitStack() as opened:
-        watching = _open(request, News(caller), opened)
+        opened.callback(news.say)  # the last: outputs may fail while they end
+        watching = _open(request, news, opened)
         watching.run(caller)
 
 
@@ -158,8 +160,9 @@ class News:
         """Raises SharpzoError where there is no use in going on."""
         while self._waiting:
             self._caller.say(self._waiting.popleft())
-        if self._fatal:
-            raise self._fatal
+        fatal, self._fatal = self._fatal, None
+        if fatal:
+            raise fatal
 
 
 @dataclass
