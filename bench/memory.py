@@ -516,11 +516,7 @@ def page(results: dict[str, Any]) -> str:
         f"- 10 classes: {SHOTS} 12-megapixel JPEGs each, pictures to prompt, by the command a user types.",
         f"- More classes: one picture each. The first {REAL_PASSES} passes are encoded, and random features",
         "  stand for the rest.",
-        *(
-            [f"- The head alone (`--preset head`): {SHOTS} pictures a class, of which as few are encoded."]
-            if any("head" in row for row in results["rows"])
-            else ["- No run of the head is in these tables yet."]
-        ),
+        f"- The head alone (`--preset head`): {SHOTS} pictures a class, of which as few are encoded.",
         "- Peak RSS is seen from outside (wait4), Python included. Phases are sampled every "
         f"{SAMPLE_SECONDS * 1e3:.0f} ms.",
         "- torch: both towers loaded, one candidate at a time, 77 positions a class.",

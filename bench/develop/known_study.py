@@ -166,7 +166,7 @@ def measured(work: Path, models: list[str], seeds: list[int]) -> dict[str, Any]:
         pictures, shots = case.pictures, case.pictures.pictures.features[:]
         T, scale = pictures.class_features, pictures.logit_scale
         chosen = best_head(pictures)
-        assert chosen is not None and chosen.tops is not None  # pictures of the development set differ
+        assert chosen is not None and chosen.left_out is not None  # pictures of the development set differ
         head, labels = chosen.head, case.test.labels
         asked_for = {"known": case.test.features[:], "near": case.near, "far": case.far}
         near_by = {name: nearest(F, shots) for name, F in asked_for.items()}
@@ -187,7 +187,7 @@ def measured(work: Path, models: list[str], seeds: list[int]) -> dict[str, Any]:
             figures[way][TOGETHER].append(judged(together(asked)))
             sums[way] += sureness(by_name["known"], labels)
         sums["words, not calibrated"] += sureness(logits["words"]["known"] / temperature, labels)
-        if (threshold := Known.of(chosen.tops).threshold(SHARE)) is not None:
+        if (threshold := Known.of(chosen.left_out.tops).threshold(SHARE)) is not None:
             caught = caught_by_head(head, pictures, threshold, lambda: None)
             assert caught is not None
             actual = (logits["head"]["near"].max(axis=1) < threshold).mean()

@@ -129,11 +129,10 @@ def test_margins_say_which_pictures_were_right() -> None:
     assert fitted is not None
     group = fitted.at(1.0, (0.5,))
     found = choose(pictures(), [group])
-    assert found is not None
+    assert found is not None and found.left_out is not None
     (logits,) = group.left_out(slice(None), X, LABELS, WORDS)
-    assert found.margins is not None
-    np.testing.assert_array_equal(found.answers, logits.argmax(axis=1))
-    np.testing.assert_array_equal(found.margins > 0, found.answers == LABELS)
+    np.testing.assert_array_equal(found.left_out.answers, logits.argmax(axis=1))
+    np.testing.assert_array_equal(found.left_out.margins > 0, found.left_out.answers == LABELS)
 
 
 def test_with_one_picture_a_class_numbers_are_fixed() -> None:

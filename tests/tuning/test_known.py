@@ -73,8 +73,8 @@ def test_a_class_that_is_left_out_is_a_stranger() -> None:
     """By hand: a head of the other classes' pictures alone."""
     all_pictures = pictures()
     head = best_head(all_pictures)
-    assert head and head.tops is not None
-    threshold = float(np.sort(head.tops)[3])
+    assert head and head.left_out
+    threshold = float(np.sort(head.left_out.tops)[3])
     labels, caught = all_pictures.pictures.labels, []
     for k in range(K):
         X = all_pictures.pictures.features[:]

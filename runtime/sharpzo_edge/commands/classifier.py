@@ -26,6 +26,7 @@ from ..errors import ImagesError, UsageError
 from ..memory.budget import budget_of, machine_for
 from ..memory.plan import plan_images
 from ..pictures.encode import Encoder
+from ..requests import PredictRequest, WatchRequest
 from ..search.losses import softmax
 from ..tuning.known import are_none
 from ..tuning.tuned_prompt import check_fits, checked_use, load_prompt, threshold_of, without_threshold
@@ -179,6 +180,19 @@ class Classifier:
             best = np.argsort(-row, kind="stable")[:top]
             labels, scores = tuple(names[k] for k in best), tuple(float(row[k]) for k in best)
             yield Prediction(image, labels, scores, bool(is_none))
+
+
+def classifier_of(request: PredictRequest | WatchRequest, held_bytes: int = 0) -> Classifier:
+    """A classifier with the options of a command."""
+    return Classifier(
+        request.bundle,
+        request.prompt,
+        use=request.use,
+        none=request.none,
+        threads=request.threads,
+        memory_budget=request.memory_budget,
+        held_bytes=held_bytes,
+    )
 
 
 def _path_of(picture: Any) -> str:

@@ -13,7 +13,7 @@ from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..wording import counted
-from .classifier import Classifier, Prediction
+from .classifier import Classifier, Prediction, classifier_of
 from .paths import paths_of
 
 
@@ -77,14 +77,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
 def _opened(request: PredictRequest, caller: Caller) -> Classifier:
     if request.top < 1:
         raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
-    classifier = Classifier(
-        request.bundle,
-        request.prompt,
-        use=request.use,
-        none=request.none,
-        threads=request.threads,
-        memory_budget=request.memory_budget,
-    )
+    classifier = classifier_of(request)
     for note in classifier.notes:
         caller.say(f"note: {note}")
     return classifier

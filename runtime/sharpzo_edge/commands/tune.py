@@ -230,20 +230,26 @@ def _searched(
     request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, work: WorkFolder, caller: Caller
 ) -> Found:
     """Both stages on pictures of this machine."""
-    bundle, plan = ready.bundle, ready.plan
-    tower = TextTower(bundle, plan.text)
-    objective = Objective(
+    tower = TextTower(ready.bundle, ready.plan.text)
+    objective = objective_on(request, ready, tower, pictures.train, ready.plan.text.tower.batch)
+    method = method_of(ready.settings, pictures.train, objective.logit_scale)
+    return searched(request, ready, objective, method, tower, pictures.val, pictures.checksum, work, caller)
+
+
+def objective_on(
+    request: TuneRequest, ready: Prepared, tower: TextTower, train: LabelledFeatures, batch: int
+) -> Objective:
+    """The objective on pictures of this machine. batch: how many points to ask for at once"""
+    return Objective(
         tower,
         ready.prompts,
         ready.context,
         ready.settings.projection(seed_stream(request.seed, "projection"), ready.context),
-        pictures.train,
-        bundle.manifest.logit_scale,
-        plan.text.tower.batch,
-        has_tangents=plan.text.tangents is not None,
+        train,
+        ready.bundle.manifest.logit_scale,
+        batch,
+        has_tangents=ready.plan.text.tangents is not None,
     )
-    method = method_of(ready.settings, pictures.train, objective.logit_scale)
-    return searched(request, ready, objective, method, tower, pictures.val, pictures.checksum, work, caller)
 
 
 def searched(
@@ -496,10 +502,11 @@ def _none_result(share: float, answers: Answers) -> NoneResult:
 def _head_result(answers: Answers, n_shots: int) -> HeadResult | None:
     if answers.head is None:
         return None
-    losses = answers.head.losses
+    left_out = answers.head.left_out
+    of_val = None if left_out is None else left_out.losses[n_shots:]
     return HeadResult(
         kind=answers.head.head.kind,
         weight=answers.head.head.weight,
         val_accuracy=answers.validated.head,
-        val_loss=float(losses[n_shots:].mean()) if losses is not None and len(losses) > n_shots else None,
+        val_loss=float(of_val.mean()) if of_val is not None and len(of_val) else None,
     )

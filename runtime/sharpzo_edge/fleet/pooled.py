@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..clip.towers import TextTower
-from ..commands.tune import prompt_of, result_of, searched
+from ..commands.tune import objective_on, prompt_of, result_of, searched
 from ..heads.fit import AUTO, OF_SUMS
 from ..pictures.features import TrainingFeatures, training_features
 from ..pictures.folder import read_folder
@@ -25,10 +25,8 @@ from ..run.progress import Caller
 from ..search.gauss_newton import quadratic_model
 from ..search.losses import FeatureLoss
 from ..search.sketched_descent import ModelOf
-from ..seeds import seed_stream
 from ..tuning.answers import compare
 from ..tuning.methods import method_by
-from ..tuning.objective import Objective
 from ..tuning.prepare import Prepared, prepare
 from ..tuning.result import TuneResult
 from ..tuning.tuned_prompt import save_prompt
@@ -56,16 +54,8 @@ class Pooled:
         parts = [self._drawn(i, ready, work, caller) for i in range(len(self._folders))]
         train, val = (together([getattr(part, name) for part in parts]) for name in ("train", "val"))
         scale, tower = ready.bundle.manifest.logit_scale, TextTower(ready.bundle, ready.plan.text)
-        objective = Objective(
-            tower,
-            ready.prompts,
-            ready.context,
-            ready.settings.projection(seed_stream(request.seed, "projection"), ready.context),
-            train,
-            scale,
-            points_at_once(len(ready.folder.names), ready.bundle.manifest.embed_dim),
-            has_tangents=ready.plan.text.tangents is not None,
-        )
+        at_once = points_at_once(len(ready.folder.names), ready.bundle.manifest.embed_dim)
+        objective = objective_on(request, ready, tower, train, at_once)
         method = method_by(ready.settings, partial(FeatureLoss, train, scale), self._model_of)
         found = searched(request, ready, objective, method, tower, val, "pooled", work, caller)
         shots = together([LabelledFeatures(p.train.features, p.train.labels[: p.n_shots]) for p in parts])

@@ -50,25 +50,33 @@ class Group(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
-    """The best head, and how it labels pictures that were left out of its fit.
+class LeftOut:
+    """How a head labels N pictures, each left out of its fit, (N,) each.
 
-    accuracy: every class alike, a fraction
-    answers:  (N,) the class that each picture is given
-    scores:   (N,) the probability of that class
-    margins:  (N,) the logit of its label less the largest other one
-    losses:   (N,) its cross-entropy
-    tops:     (N,) the largest of its logits
-    They are None of a head that was not chosen by leave-one-out.
+    answers: the class that each is given;  scores: the probability of that class
+    margins: the logit of its label less the largest other one
+    losses:  its cross-entropy;  tops: the largest of its logits
+    """
+
+    answers: NDArray[np.int64]
+    scores: Doubles
+    margins: Doubles
+    losses: Doubles
+    tops: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The best head.
+
+    accuracy: on pictures that were left out of its fit, every class alike, a fraction
+    left_out: how it labels them
+    Both are None of a head that was not chosen by leave-one-out, and left_out of one that was chosen by sums.
     """
 
     head: Head
     accuracy: float | None = None
-    answers: NDArray[np.int64] | None = None
-    scores: Doubles | None = None
-    margins: Doubles | None = None
-    losses: Doubles | None = None
-    tops: Doubles | None = None
+    left_out: LeftOut | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +146,7 @@ def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
             if found < least:
                 least, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
                 head = group.head(number).at(temperature)
-                chosen = Chosen(head, top, *_answers(pictures, group, number, temperature))
+                chosen = Chosen(head, top, _answers(pictures, group, number, temperature))
         del group  # it is large, and the next one is made now
     return chosen
 
@@ -165,23 +173,19 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
     return found
 
 
-def _answers(
-    pictures: Pictures, group: Group, option: int, temperature: float
-) -> tuple[NDArray[np.int64], Doubles, Doubles, Doubles, Doubles]:
-    """Left-out answers, their scores, margins, losses and largest logits, (N,) each."""
+def _answers(pictures: Pictures, group: Group, option: int, temperature: float) -> LeftOut:
     n = len(pictures.pictures)
-    answers = np.empty(n, np.int64)
-    scores, margins, losses, tops = (np.empty(n) for _ in range(4))
+    found = LeftOut(np.empty(n, np.int64), *(np.empty(n) for _ in range(4)))
     for rows, features, labels, words in pictures.blocks():
         for number, logits in enumerate(group.left_out(rows, features, labels, words)):
             if number == option:
                 logits *= temperature
-                answers[rows], margins[rows] = logits.argmax(axis=1), margin(logits, labels)
+                found.answers[rows], found.margins[rows] = logits.argmax(axis=1), margin(logits, labels)
                 single = np.asarray(logits, np.float32)
-                losses[rows] = cross_entropies(single, labels)
-                scores[rows] = np.exp(-cross_entropies(single, answers[rows]))
-                tops[rows] = single.max(axis=1)
-    return answers, scores, margins, losses, tops
+                found.losses[rows] = cross_entropies(single, labels)
+                found.scores[rows] = np.exp(-cross_entropies(single, found.answers[rows]))
+                found.tops[rows] = single.max(axis=1)
+    return found
 
 
 def margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:

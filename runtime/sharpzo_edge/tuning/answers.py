@@ -222,15 +222,10 @@ def answers_of(logits: Floats, labels: NDArray[np.int64]) -> PictureAnswers:
 
 def _left_out(head: Chosen | None) -> PictureAnswers | None:
     """Of a head, to all pictures, each left out of its fit; None of a head that was not chosen that way."""
-    if (
-        head is None
-        or head.answers is None
-        or head.scores is None
-        or head.losses is None
-        or head.tops is None
-    ):
+    if head is None or head.left_out is None:
         return None
-    return PictureAnswers(head.answers, head.scores, np.exp(-head.losses), head.tops)
+    found = head.left_out
+    return PictureAnswers(found.answers, found.scores, np.exp(-found.losses), found.tops)
 
 
 def _accuracy(
@@ -250,9 +245,9 @@ def _share(labels: NDArray[np.int64], which: NDArray[np.bool_], n_classes: int) 
 
 
 def _doubtful(head: Chosen | None, labels: NDArray[np.int64]) -> tuple[Doubtful, ...]:
-    if head is None or head.margins is None or head.answers is None:
+    if head is None or head.left_out is None:
         return ()
-    counts = np.bincount(labels)[labels]
-    worst = np.argsort(np.where(counts > 1, head.margins, np.inf), kind="stable")[:MOST_DOUBTFUL]
-    found = [Doubtful(int(n), int(labels[n]), int(head.answers[n])) for n in worst if counts[n] > 1]
+    counts, left_out = np.bincount(labels)[labels], head.left_out
+    worst = np.argsort(np.where(counts > 1, left_out.margins, np.inf), kind="stable")[:MOST_DOUBTFUL]
+    found = [Doubtful(int(n), int(labels[n]), int(left_out.answers[n])) for n in worst if counts[n] > 1]
     return tuple(each for each in found if each.answer != each.label)

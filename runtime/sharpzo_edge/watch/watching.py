@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..commands.classifier import Classifier
+from ..commands.classifier import Classifier, classifier_of
 from ..errors import ImagesError, SharpzoError, UsageError
 from ..requests import WatchRequest
 from ..run.progress import Caller, caller_of
@@ -100,17 +100,7 @@ def _open(request: WatchRequest, news: News, opened: contextlib.ExitStack) -> Wa
     if request.mqtt:
         broker, library = broker_of(request.mqtt, request.mqtt_password_file), _mqtt()
         held += library.HELD_BYTES
-    classify = opened.enter_context(
-        Classifier(
-            request.bundle,
-            request.prompt,
-            use=request.use,
-            none=request.none,
-            threads=request.threads,
-            memory_budget=request.memory_budget,
-            held_bytes=held,
-        )
-    )
+    classify = opened.enter_context(classifier_of(request, held))
     for note in classify.notes:
         news.add(f"note: {note}")
     lines = Outbox(Lines(sys.stdout.fileno()).write, MOST_WAITING, news.failed)
