@@ -122,8 +122,8 @@ def boot(kernel: Kernel, initrd: Path, disk: Path, board: Board, log: Path) -> N
         )
 
 
-def put_script(root: Path, name: str) -> None:
-    """Copy one of this folder's scripts into a root."""
-    target = root / "root" / name
+def put_script(name: str, folder: Path) -> None:
+    """Copy one of the scripts that are beside this file."""
+    target = folder / name
     shutil.copyfile(HERE / name, target)
     os.chmod(target, 0o755)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boards.enter import Entrance, run_within
+from boards.emulate import Emulator
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 IN_ROOT = ("python3", "python3-venv", "ca-certificates")
@@ -104,19 +104,28 @@ class Archive:
         (self.folder / DONE).touch()
 
 
-def make_root(release: str, folder: Path, entrance: Entrance, packages: Iterable[str] = IN_ROOT) -> Path:
-    """A small Debian for arm64 in a folder, some 300 MB; made in minutes, once."""
-    if (folder / DONE).exists():
+def is_made(root: Path) -> bool:
+    return (root / DONE).exists()
+
+
+def make_root(
+    release: str,
+    folder: Path,
+    emulator: Emulator,
+    packages: Sequence[str] = IN_ROOT,
+    architecture: str = "arm64",
+) -> Path:
+    """A small Debian in a folder, some 300 MB; made in minutes, once."""
+    if is_made(folder):
         return folder
-    need("debootstrap")
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    included = f"--include={','.join(packages)}"
-    first = ["--arch=arm64", "--variant=minbase", "--foreign", f"--keyring={KEYRING}", included]
-    run("debootstrap", *first, release, folder, mirror())
+    included = [f"--include={','.join(packages)}"] if packages else []
+    first = [f"--arch={architecture}", "--variant=minbase", "--foreign", f"--keyring={KEYRING}"]
+    run("debootstrap", *first, *included, release, folder, mirror())
     environment = {"PATH": PATH, "container": "lxc"}  # it need not make devices
     second, log = ("/debootstrap/debootstrap", "--second-stage"), folder.with_suffix(".log")
-    if run_within(folder, second, entrance, environment, log):
+    if emulator.run_within(folder, second, environment, log):
         raise SystemExit(f"debootstrap cannot finish {folder}: see {log}")
     (folder / DONE).touch()
     return folder

@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 MARK = "CELL "
-HOME, WORK = Path("/root"), Path("/root/work")
-ANSWERS, KEPT_ANSWERS = "answers.py", "answers.npz"  # a script beside this one, and x86-64's, in HOME
+HOME = Path.home()
+WORK = HOME / "work"
+ANSWERS, KEPT_ANSWERS = "answers.py", "answers.npz"  # a script in HOME, and what it said on x86-64
 MOST_OFF = 0.01  # of an answer
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 GROUP = Path("/sys/fs/cgroup/limited")
 GROUP_MIB = 112
 ANSWER = ("--memory-budget", "none", "--json")  # what a process holds is the emulator's memory
 LOSS_TOLERANCE = 1e-3
+DEMO = ("demo", "--seed", "0", "--threads", "1")
 SMALL = ("--shots", "3", "--val", "0", "--max-queries", "60", "--change-point", "2", "--threads", "1")
 # What a tune imports, and what is resident before any tower: at its peak, after the release, as plans reckon.
 FLOOR = """
@@ -165,7 +167,7 @@ def predict(job: Job) -> Verdict:
 
 
 def demo(job: Job) -> Verdict:
-    done = job.typed("demo", "--seed", "0", "--threads", "1", *ANSWER)
+    done = job.typed(*DEMO, *ANSWER)
     if done.returncode:
         return False, failed(done)
     by, before = json.loads(done.stdout)["by"], job.reference["demo"]

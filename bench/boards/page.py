@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from boards.parts import KINDS
 from shared.machine import ROOT, one_line
 from shared.pages import markdown_table
 from sharpzo_edge.printing import milliseconds
@@ -15,8 +16,8 @@ PAGE = ROOT / "docs" / "boards.md"
 
 HEAD = """# Boards
 
-What was tried on arm64, the processor of a Raspberry Pi. No real board was at hand: the first two parts
-are of emulated machines on x86-64. Emulation shows whether an answer is right and, on a booted kernel,
+What was tried on arm64, the processor of a Raspberry Pi. No real board was at hand: the first three
+parts are of emulated machines on x86-64. Emulation shows whether an answer is right and, on a booted kernel,
 how much memory is taken. It shows no speed.
 
 `sudo make test-arm` writes this page. It builds the wheel as `make dist` does, and tries it part by part.
@@ -28,6 +29,12 @@ qemu's user emulation, in fresh roots of Debian made by debootstrap. The install
 as it is typed, with arm64 wheels alone. "Answers" are class features and tangents of fixed contexts, which
 must be within 1 % of x86-64's. A process has the emulator's memory there, so budgets are not tried.
 """
+CONTAINER = """## Is its image built?
+
+buildah builds [the Containerfile](board/Containerfile), and the other checks are done in a container of it,
+by its own user. No registry is asked: what stands for debian:trixie-slim is a root made by debootstrap, and
+pip has the wheels beside it. The emulated processor is a cortex-a76; amd64 is this machine's own.
+"""
 BOOTED = """## Does it keep its promise?
 
 Debian 13's arm64 kernels, and the newest of its backports, booted by qemu, with the root of Debian 12 as
@@ -36,6 +43,7 @@ its 512 for itself; pages of 16 KiB are the Raspberry Pi 5's. The cortex-a53, th
 tangents in float32, and the cortex-a76, the 5's, by those in 8 bits. "Huge pages" are of every size that
 the kernel has.
 """
+TITLES = dict(zip(KINDS, (USER, CONTAINER, BOOTED), strict=True))
 CARD = """## From a slow card
 
 A tune of {model} within 128 MiB. A control group lets it read the disk no faster than an SD card; another one
@@ -52,12 +60,10 @@ NO_BOARD = "No figure of a real board has been sent yet. What is here is of a se
 
 
 def page(emulated: dict[str, Any], slow: dict[str, Any], figures: list[dict[str, Any]]) -> str:
-    user, booted = _cells(emulated["user"]), _cells(emulated["booted"])
+    parts = [line for kind in KINDS for line in (TITLES[kind], *_cells(emulated[kind]))]
     is_real = any(each["machine"] == "aarch64" for each in figures)
     sent = [REAL, *([] if is_real else [NO_BOARD]), *_figures(figures)]
-    n_cells, minutes = _sums(emulated)
-    together = f"Together these {n_cells} cells took {minutes:.0f} minutes, on a busy machine.\n"
-    return "\n".join([HEAD, together, USER, *user, BOOTED, *booted, CARD.format(**slow), *_slow(slow), *sent])
+    return "\n".join([HEAD, _whole(emulated), *parts, CARD.format(**slow), *_slow(slow), *sent])
 
 
 def _slow(slow: dict[str, Any]) -> list[str]:
@@ -78,9 +84,13 @@ def _slow(slow: dict[str, Any]) -> list[str]:
     return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])} {load}".strip(), ""]
 
 
-def _sums(emulated: dict[str, Any]) -> tuple[int, float]:
-    cells = [cell for kind in emulated.values() for told in kind.values() for cell in told["cells"]]
-    return len(cells), sum(cell["seconds"] for cell in cells) / 60
+def _whole(emulated: dict[str, Any]) -> str:
+    n_cells = sum(len(told["cells"]) for kind in KINDS for told in emulated[kind].values())
+    if not (whole := emulated.get("whole")):
+        return f"These {n_cells} cells were not made by one command: some were tried again later.\n"
+    roots = "that were there" if whole["warm"] else "that it made first"
+    minutes = whole["seconds"] / 60
+    return f"One command made these {n_cells} cells in {minutes:.0f} minutes, with roots {roots}.\n"
 
 
 def _cells(by_machine: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is tried: releases of Debian by user emulation, and boards that are booted."""
+"""What is tried: releases of Debian by user emulation, an image, and boards that are booted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from boards.boot import Board
 
 USER_CHECKS = ("install", "doctor", "zero-shot", "answers", "tune", "predict", "demo")
+IMAGE = "image"
+CONTAINER_CHECKS = (IMAGE, "doctor", "demo")
 BOOTED_CHECKS = (
     *("kernel", "floor", "smallest budget", "huge pages always", "huge pages madvise", "huge pages never"),
     *("memory limit", "kill and resume"),
@@ -44,6 +46,21 @@ class User:
 
 
 @dataclass(frozen=True)
+class Container:
+    """An architecture to build the image of docs/board for, on Debian 13."""
+
+    architecture: str
+    processor: str = "cortex-a76"
+    release: Release = TRIXIE
+    checks: tuple[str, ...] = CONTAINER_CHECKS
+    kind = "container"
+
+    @property
+    def name(self) -> str:
+        return f"{self.architecture}, Debian {self.release.number}"
+
+
+@dataclass(frozen=True)
 class Booted:
     """A board to boot. release: of Debian, whose kernel it gets;  pages: in KiB"""
 
@@ -59,10 +76,14 @@ class Booted:
         return f"{newest}pages of {self.pages} KiB, {self.board.memory_mib} MiB, {self.board.processor}"
 
 
-PARTS: tuple[User | Booted, ...] = (
+Part = User | Container | Booted
+KINDS = tuple(part.kind for part in (User, Container, Booted))
+PARTS: tuple[Part, ...] = (
     # The processor of a Raspberry Pi 5, which has dot products of int8 numbers: emulated, it is the fastest.
     User(BOOKWORM, "cortex-a76"),
     User(TRIXIE, "cortex-a76"),
+    Container("arm64"),
+    Container("amd64"),
     # A Zero 2 W, whose processor has none, a 5 with little memory, and the kernel that is to come.
     Booted(TRIXIE.name, 4, Board("cortex-a53", 4, 420), BOOTED_CHECKS),
     Booted(TRIXIE.name, 16, Board("cortex-a76", 4, 420), BOOTED_CHECKS),

@@ -2,30 +2,38 @@
 
     python -m boards.run [--only WORD...] [--work build/boards]
 
-Its parts are of two kinds:
-user:   qemu's user emulation in roots of Debian 12 and 13: is it installed, are its answers x86-64's?
-booted: Debian's arm64 kernels with 4 and 16 KiB pages: does it keep its budget, by a real kernel's figures?
+Its parts are of three kinds:
+user:      qemu's user emulation in roots of Debian 12 and 13: is it installed, are its answers x86-64's?
+container: the image of docs/board/Containerfile, for arm64 and amd64: is it built, does its demo run?
+booted:    Debian's arm64 kernels with 4 and 16 KiB pages: does it keep its budget, by their figures?
 
 What was kept on the same wheel, by the same checks, is not tried again: stop it when you like, and type the
-same command again. Needs root, Debian's packages and PyPI; installs debootstrap and qemu-system-arm where
-they are missing. Everything else stays in the work folder, and is used again.
+same command again. Needs root, Debian's packages and PyPI; installs debootstrap, buildah and qemu-system-arm
+where they are missing. Everything else stays in the work folder, and is used again.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
+import time
+from multiprocessing.synchronize import Lock
 from pathlib import Path
 from typing import Any
 
 from boards.laboratory import Laboratory
 from boards.page import EMULATED, PAGE, written
-from boards.parts import PARTS, Booted, User
+from boards.parts import KINDS, PARTS, Booted, Container, Part, User
+from boards.supplies import Supplies
 from dist import build
 from shared.machine import ROOT, describe_machine
 from shared.pages import keep_results, read_results
+
+# Parts of different lanes are tried at the same time: either lane keeps one core busy.
+LANES: tuple[tuple[type[Part], ...], ...] = ((User, Container), (Booted,))
 
 
 def main() -> None:
@@ -38,38 +46,63 @@ def main() -> None:
             "This makes roots whose files belong to many users. It must be root. Type: sudo make test-arm"
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
-    given.work.mkdir(parents=True, exist_ok=True)
+    work, started = given.work.resolve(), time.monotonic()
+    work.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
-    wheel, _ = build(given.work.resolve() / "dist")
-    lab = Laboratory(given.work.resolve(), wheel)
-    for part in (part for part in PARTS if any(word in part.name for word in given.only)):
-        earlier, tried = _results()[part.kind].get(part.name), lab.tried(part)
-        if earlier and earlier["tried"] == tried and not _broken(earlier):
-            print(f"{part.name}: kept before, on this wheel")
-            continue
-        now = {"tried": tried, "cells": lab.cells_of(part), "machine": machine}
-        _keep(part, now)
-        print(f"{part.name}: {len(_broken(now))} of {len(part.checks)} cells are BROKEN", flush=True)
-    broken = [cell for kind in _results().values() for told in kind.values() for cell in _broken(told)]
+    supplies = Supplies(work, build(work / "dist")[0])
+    warm, lab = supplies.are_there, Laboratory(supplies)
+    parts = [part for part in PARTS if any(word in part.name for word in given.only) and not _kept(part, lab)]
+    lab.prepare()
+    lock = multiprocessing.Lock()
+    lanes = [[part for part in parts if isinstance(part, kinds)] for kinds in LANES]
+    processes = [
+        multiprocessing.Process(target=_try, args=(lane, lab, machine, lock), daemon=True) for lane in lanes
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    results = _results()
+    if len(parts) == len(PARTS):
+        results["whole"] = {"seconds": round(time.monotonic() - started), "warm": warm}
+    _keep(results)
+    broken = [cell for kind in KINDS for told in results[kind].values() for cell in _broken(told)]
     for cell in broken:
         print(f"BROKEN: {cell['check']}: {cell['found']}")
-    raise SystemExit(1 if broken else 0)
+    raise SystemExit(1 if broken or any(process.exitcode for process in processes) else 0)
+
+
+def _kept(part: Part, lab: Laboratory) -> bool:
+    """Whether a part was tried on this wheel, in this way, and all of it was kept."""
+    earlier = _results()[part.kind].get(part.name)
+    if not earlier or earlier["tried"] != lab.tried(part) or _broken(earlier):
+        return False
+    print(f"{part.name}: kept before, on this wheel")
+    return True
+
+
+def _try(parts: list[Part], lab: Laboratory, machine: dict[str, Any], lock: Lock) -> None:
+    """Try some parts, one after the other. As soon as one is known, it is on the page."""
+    for part in parts:
+        now = {"tried": lab.tried(part), "cells": lab.cells_of(part), "machine": machine}
+        with lock:
+            results = _results()
+            results[part.kind][part.name] = now
+            _keep(results)
+        print(f"{part.name}: {len(_broken(now))} of {len(part.checks)} cells are BROKEN", flush=True)
 
 
 def _results() -> dict[str, Any]:
     """What is known of the parts that there are, by kind and name."""
     known = read_results(EMULATED) if EMULATED.exists() else {}
-    found: dict[str, Any] = {User.kind: {}, Booted.kind: {}}
+    found: dict[str, Any] = {kind: {} for kind in KINDS}
     for part in PARTS:
         if told := known.get(part.kind, {}).get(part.name):
             found[part.kind][part.name] = told
     return found
 
 
-def _keep(part: User | Booted, now: dict[str, Any]) -> None:
-    """Keep what a part told, and write the page. Another command may have done other parts meanwhile."""
-    results = _results()
-    results[part.kind][part.name] = now
+def _keep(results: dict[str, Any]) -> None:
     keep_results(results, EMULATED)
     PAGE.write_text(written(), encoding="utf-8")
 

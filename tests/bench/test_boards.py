@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boards import boot, job, laboratory, page, parts
+from boards import boot, job, laboratory, page, parts, supplies
 from support.processes import finish
 
 MACHINE = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
@@ -22,15 +22,14 @@ def test_the_job_needs_pythons_own_library_alone(tmp_path: Path) -> None:
     """It is copied into a system that has nothing else. A check that breaks is told; the next one runs."""
     told = job.Job(["doctor", "memory limit"], ["/no/such/command"], "/no/such/package", {}, {})
     script, file = tmp_path / "job.py", tmp_path / "job.json"
-    work = tmp_path / "work"
-    source = Path(job.__file__).read_text(encoding="utf-8").replace('Path("/root/work")', f'Path("{work}")')
+    source = Path(job.__file__).read_text(encoding="utf-8")
     script.write_text(source.replace("/sys/fs/cgroup/limited", f"{tmp_path}/none/limited"))
     file.write_text(json.dumps(told.__dict__))
-    lines = finish([sys.executable, "-I", "-S", script, file]).stdout.splitlines()
+    lines = finish([sys.executable, "-I", "-S", script, file], HOME=str(tmp_path)).stdout.splitlines()
     cells = [json.loads(line.removeprefix(job.MARK)) for line in lines]
     assert [cell["check"] for cell in cells] == told.checks
     assert not any(cell["kept"] for cell in cells) and "FileNotFoundError" in cells[0]["found"]
-    assert {name for part in parts.PARTS for name in part.checks} == set(job.CHECKS)
+    assert {name for part in parts.PARTS for name in part.checks} - {parts.IMAGE} == set(job.CHECKS)
 
 
 @pytest.mark.skipif(not shutil.which("cpio"), reason="there is no cpio here")
@@ -58,7 +57,7 @@ def test_what_was_kept_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
             out.write(f"[ 1.2] console{job.MARK}{json.dumps(cell)}\n{job.MARK}{{cut off")
 
     monkeypatch.setattr(laboratory.Laboratory, "_emulate", emulate)
-    lab = laboratory.Laboratory(tmp_path, wheel)
+    lab = laboratory.Laboratory(supplies.Supplies(tmp_path, wheel))
     wheel.write_bytes(b"1")
     for kept in (1, 2, 3, 3):
         assert [cell["kept"] for cell in lab.cells_of(part)] == [i < kept for i in range(3)]
@@ -70,7 +69,7 @@ def test_what_was_kept_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_cell_of_the_page_says_kept_or_broken() -> None:
     broken = {**KEPT, "check": "demo", "kept": False}
     told = {"cells": [KEPT, broken], "machine": MACHINE}
-    text = page.page({"user": {"Debian 12": told}, "booted": {}}, NO_ROWS, [])
+    text = page.page({"user": {"Debian 12": told}, "container": {}, "booted": {}}, NO_ROWS, [])
     assert (
         "| tune | as on x86-64 | 3 | **kept** |" in text
         and "| demo | as on x86-64 | 3 | **BROKEN** |" in text
@@ -79,6 +78,6 @@ def test_every_cell_of_the_page_says_kept_or_broken() -> None:
 
 
 def test_what_is_typed_in_the_root_is_the_readmes_line() -> None:
-    assert laboratory.install_line().startswith(
+    assert supplies.install_line().startswith(
         "python3 -m venv ~/sharpzo && ~/sharpzo/bin/pip install sharpzo_edge-"
     )
