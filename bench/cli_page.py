@@ -24,8 +24,8 @@ HEAD = """# Command line
 Every command and every option. This page is generated from the commands: `sharpzo-edge COMMAND --help` says
 the same. What the options of `tune` mean is told in [tuning.md](tuning.md).
 
-Every command takes `--json`: it prints one JSON object on standard output, and nothing else there. Messages
-go to standard error.
+With `--json` a command prints one JSON object on standard output, and nothing else there. Messages go to
+standard error.
 
 | exit code | meaning |
 |---|---|

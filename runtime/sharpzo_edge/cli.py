@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
-from .libraries import NO_TELEMETRY, is_of_a_library, not_imported
+from .libraries import NO_TELEMETRY, install_extra, is_of_a_library, not_imported
 from .process_memory import DEFAULT_BUDGET, govern
 from .requests import (
     AnyPath,
@@ -63,7 +63,7 @@ app = typer.Typer(
 )
 
 fleet = typer.Typer(
-    help="Let several boards tune one prompt (needs the extra [fleet]).", rich_markup_mode=None
+    help="Let several boards tune one prompt. Needs the extra [fleet].", rich_markup_mode=None
 )
 app.add_typer(fleet, name="fleet")
 
@@ -156,7 +156,9 @@ def at_work(request: R) -> Iterator[R]:
 
 @command(ExportRequest, "export")
 def export(request: ExportRequest, as_json: JsonOption = False) -> None:
-    """Turn an open_clip model into a bundle (workstation; needs the extra [export]).
+    """Turn an open_clip model into a bundle.
+
+    This is for a workstation, and needs the extra [export].
 
     Example: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
     """
@@ -167,8 +169,7 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
             raise
         raise UsageError(
             f"Export needs torch and open_clip, and {error.name} is not installed here. They are for the "
-            f"workstation only; a board that tunes does not need them. "
-            f"In sharpzo-edge's own folder, type: pip install '.[export]'"
+            f"workstation only; a board that tunes does not need them. Type: {install_extra('export')}"
         ) from error
     from .clip.manifest import COSINE
     from .printing import export_lines
@@ -254,7 +255,9 @@ def predict(
         bool, typer.Option("--json-lines", help="Print one JSON object for each picture, batch by batch.")
     ] = False,
 ) -> None:
-    """Label pictures with a tuned prompt, and say which are none of its classes.
+    """Label pictures with a tuned prompt.
+
+    It also says which pictures are likely none of the classes.
 
     Example: sharpzo-edge predict --bundle vit-b-16 --prompt prompt.safetensors a.jpg b.jpg
     """
@@ -287,7 +290,9 @@ def watch(
         bool, typer.Option("--json", help="Print errors as JSON, too; all else is JSON lines in any case.")
     ] = False,
 ) -> None:
-    """Label pictures as they come, and tell when what they show has changed.
+    """Label pictures as they come.
+
+    It tells when what they show has changed.
 
     Example: sharpzo-edge watch --bundle vit-b-16 --prompt prompt.safetensors photos/new
     """
@@ -299,7 +304,9 @@ def watch(
 
 @command(ClassifierRequest, "classifier")
 def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
-    """Write one ONNX file that labels pictures in other programs (needs the extra [classifier]).
+    """Write one ONNX file for other programs.
+
+    The file labels pictures without sharpzo-edge. This needs the extra [classifier].
 
     Example: sharpzo-edge classifier --bundle vit-b-16 --prompt prompt.safetensors --output classifier.onnx
     """
@@ -309,8 +316,8 @@ def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
         if error.name != "onnx":
             raise
         raise UsageError(
-            "The classifier needs the extra [classifier], and onnx is not installed here. It is small, and "
-            "torch is not needed. In sharpzo-edge's own folder, type: pip install '.[classifier]'"
+            f"The classifier needs the extra [classifier], and onnx is not installed here. It is small, and "
+            f"torch is not needed. Type: {install_extra('classifier')}"
         ) from error
     from .printing import classifier_lines
 
@@ -347,7 +354,7 @@ def inspect(
 def doctor(
     bundle: Annotated[Path | None, typer.Option(help="Also check this bundle, every byte.")] = None,
     bench: Annotated[
-        bool, typer.Option("--bench", help="Also measure the bundle on this board, some minutes.")
+        bool, typer.Option("--bench", help="Also measure the bundle on this board; takes some minutes.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -377,7 +384,9 @@ def doctor(
 
 @command(DemoRequest, "demo")
 def demo(request: DemoRequest, as_json: JsonOption = False) -> None:
-    """Tune the shipped small CLIP on shipped pictures, and show what it gained.
+    """Tune the shipped model, as a first try.
+
+    It is a small CLIP, and its pictures are shipped, too. It keeps nothing.
 
     Example: sharpzo-edge demo
     """
@@ -396,7 +405,9 @@ def page(
         bool, typer.Option("--json", help="Print one JSON object when the page can be opened: url and token.")
     ] = False,
 ) -> None:
-    """Label pictures, tune and look at results in a browser (needs the extra [page]).
+    """Label, tune and look in a browser.
+
+    This needs the extra [page].
 
     Example: sharpzo-edge page --bundle vit-b-16 --images photos
     """
@@ -405,8 +416,7 @@ def page(
     except ImportError as error:
         raise UsageError(
             f"The page needs the extra [page], and {(error.name or str(error)).partition('.')[0]} is not "
-            f"installed here. All other commands work without it. "
-            f"In sharpzo-edge's own folder, type: pip install '.[page]'"
+            f"installed here. All other commands work without it. Type: {install_extra('page')}"
         ) from error
     from .printing import page_lines
 
@@ -427,13 +437,15 @@ def needs_fleet() -> Iterator[None]:
             raise
         raise UsageError(
             f"A fleet needs the extra [fleet], and {error.name} is not installed here. All other commands "
-            f"work without it. In sharpzo-edge's own folder, type: pip install '.[fleet]'"
+            f"work without it. Type: {install_extra('fleet')}"
         ) from error
 
 
 @command(MemberRequest, "member", fleet)
 def fleet_member(request: MemberRequest) -> None:
-    """Be a member: tune with others on pictures that stay on this board.
+    """Be a member: tune on this board's pictures.
+
+    The pictures stay on this board.
 
     Example: sharpzo-edge fleet member --images photos --bundle vit-b-16 --scheduler 127.0.0.1:8786
     """
@@ -499,7 +511,9 @@ def fleet_certificates(
 
 @command(FleetDemoRequest, "demo", fleet)
 def fleet_demo(request: FleetDemoRequest, as_json: JsonOption = False) -> None:
-    """Divide the demo's pictures among members on this machine, and compare them with all in one place.
+    """Try a fleet on this machine.
+
+    The demo's pictures are divided among members. The result stands beside that of all pictures in one place.
 
     Example: sharpzo-edge fleet demo
     """

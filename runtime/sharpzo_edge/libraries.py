@@ -42,6 +42,14 @@ def install_anew(package: str) -> str:
     return f"{sys.executable or 'python3'} -m pip install --force-reinstall '{package}'"
 
 
+def install_extra(name: str) -> str:
+    """What to type for an extra of sharpzo-edge: in its clone, or with its wheel."""
+    return (
+        f"pip install '.[{name}]' in the clone of sharpzo-edge. Where you have its wheel, type the wheel's "
+        f"name in place of the dot"
+    )
+
+
 def is_without_proc() -> bool:
     """Whether this is a Linux where /proc is not mounted: onnxruntime aborts, or refuses to read weights."""
     return sys.platform.startswith("linux") and not os.path.isdir(OWN_FILES)
@@ -100,7 +108,7 @@ def not_imported(error: Exception) -> SharpzoError:
         return SharpzoError(
             f"The Python {sys.executable} is not complete: {said}. All modules that come with Python must be "
             f"there. Install Python anew, or make a virtual environment with another one. Type "
-            f"there, in sharpzo-edge's own folder: python3 -m pip install ."
+            f"there, in the clone of sharpzo-edge: python3 -m pip install ."
         )
     if library in OURS:
         return not_as_installed(said)

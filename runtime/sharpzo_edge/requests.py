@@ -32,14 +32,14 @@ IN_PYTHON = (
 
 # Help that several commands share.
 BUNDLE = "Folder that export wrote."
-IMAGES = "Folder of pictures, one folder a class."
+IMAGES = "Folder that holds one folder of pictures for each class."
 NONE_SHARE = 0.05  # of known pictures that may be called none of the classes
 CLASS_NAMES = "JSON object: folder name to the words to use."
 STRICT = "Fail when a picture cannot be read, instead of passing it over."
 USE = "Which answer of the prompt's file: words, prompt, head or both; without it, what tune chose."
 NONE = "Share of known pictures that may be called none of the classes; without it, as tune was asked."
 SEED = "Decides the few-shot split and all randomness."
-THREADS = "Threads of the towers; 0: one a core that this process may use."
+THREADS = "Threads of the towers; 0: one for each core that this process may use."
 BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: what the machine can give."
 
 
@@ -91,18 +91,20 @@ class TuneRequest(Call):
     images: AnyPath = option(IMAGES)
     output: AnyPath = option("File to write the tuned prompt to.")
     _: KW_ONLY
-    shots: int = option("Pictures a class to tune on.", default=16)
-    val: int = option("Further pictures a class to validate on.", default=4)
-    views: int = option("Encode every shot so often: as it is, and as random parts of it.", default=1)
+    shots: int = option("Pictures of each class to tune on.", default=16)
+    val: int = option("Other pictures of each class to validate on.", default=4)
+    views: int = option("Views of each shot: the shot as it is, and random parts of it.", default=1)
     preset: str = option(
-        "Settings to begin with: edge; demo; head (tunes nothing); paper, or paper:eurosat and its like.",
+        "Values to begin with: edge, demo, head (tunes nothing), paper, or paper:NAME (such as eurosat).",
         default="edge",
     )
-    context_init: str | None = option('Words that the context starts from: "a photo of a".', default=None)
-    context_tokens: int | None = option("Start from so many random vectors instead.", default=None)
+    context_init: str | None = option(
+        'Words that the context starts from; without it, the bundle\'s: "a photo of a".', default=None
+    )
+    context_tokens: int | None = option("Start from this many random vectors instead.", default=None)
     class_names: AnyPath | None = option(CLASS_NAMES, default=None)
     head: str = option(
-        "Also make a head of the pictures' features: auto (the best, left out); kernel; ridge; gda; none.",
+        "Head to make beside the prompt: auto (the best on left-out pictures), kernel, ridge, gda or none.",
         default="auto",
     )
     none: float = option(
@@ -110,31 +112,32 @@ class TuneRequest(Call):
         default=NONE_SHARE,
     )
     seed: int = option(SEED, default=0)
-    max_queries: int | None = option("Stop after so many queries.", default=None)
-    max_minutes: float | None = option("Stop after so many minutes of tuning.", default=None)
+    max_queries: int | None = option("Stop after this many queries.", default=None)
+    max_minutes: float | None = option("Stop after this many minutes of tuning.", default=None)
     patience: int | str | None = option(
-        "Stop after so many evaluations of stage 2 without improvement; 0 or none: go on.", default=None
+        "Stop after this many evaluations of stage 2 without improvement; 0 or none: never.", default=None
     )
     restart: bool = option("Start over; replace the output.", default=False)
     keep_features: bool = option(
         "With --restart: keep the image features of pictures whose bytes are the same.", default=False
     )
     checkpoint_seconds: float = option(
-        "Save the run so often; 0: after every batch of queries.", default=CHECKPOINT_SECONDS
+        "Seconds from one save of the run to the next; 0: save after every batch of queries.",
+        default=CHECKPOINT_SECONDS,
     )
     strict: bool = option(STRICT, default=False)
     report: bool = option(
-        "Fail when OUTPUT.work/report.html cannot be made; without it, it is made if it can be.",
+        "Fail if the report (OUTPUT.work/report.html) cannot be made; without this, it is then left out.",
         default=False,
     )
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
-    population: int | None = option("Candidates a generation (S).", default=None)
+    population: int | None = option("Candidates in a generation (S).", default=None)
     dim: int | str | None = option(
         "Size of the tuned vector w (d). edge also takes: context, to tune all of it.", default=None
     )
     sigma0: float | None = option("First step size of CMA-ES.", default=None)
-    rho: float | None = option("Radius of the sharpness-aware step; 0: plain CMA-ES.", default=None)
+    rho: float | None = option("Length of the sharpness step; 0: plain CMA-ES.", default=None)
     mu_cge: float | None = option("paper: finite-difference step of sweeps.", default=None)
     mu_rge: float | None = option("paper: finite-difference step of stage 2.", default=None)
     projection_std: float | None = option("paper: spread of A's entries.", default=None)
@@ -223,7 +226,7 @@ class PredictRequest(Call):
     _: KW_ONLY
     use: str | None = option(USE, default=None)
     none: float | None = option(NONE, default=None)
-    top: int = option("Labels a picture.", default=5)
+    top: int = option("How many labels each picture gets.", default=5)
     strict: bool = option("Fail when a picture cannot be read; the others are labelled first.", default=False)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
@@ -241,13 +244,13 @@ class WatchRequest(Call):
     _: KW_ONLY
     use: str | None = option(USE, default=None)
     none: float | None = option(NONE, default=None)
-    every: float = option("Label a picture at most every so many seconds; 0: as fast as it can.", default=0.0)
-    steady: int = option("A change is reported after so many equal answers.", default=3)
+    every: float = option("Seconds from one labelled picture to the next; 0: as fast as it can.", default=0.0)
+    steady: int = option("Equal answers in a row that make a change.", default=3)
     answers: bool = option("Also print the answer to every picture, not only changes.", default=False)
     save_unsure: AnyPath | None = option(
-        "Folder to keep pictures in whose answers were least sure.", default=None
+        "Folder for copies of the pictures whose answers were least sure.", default=None
     )
-    save_unsure_per_day: int = option("At most so many of them a day.", default=50)
+    save_unsure_per_day: int = option("The most of these copies in a day.", default=50)
     mqtt: str | None = option(
         "Also tell an MQTT broker: mqtt://USER@HOST/PREFIX; mqtts: with TLS. Needs the extra [mqtt].",
         default=None,
@@ -282,13 +285,13 @@ class DemoRequest(Call):
 
     _: KW_ONLY
     seed: int = option(SEED, default=0)
-    task: str | None = option("Which of the shipped tasks.", default=None)
+    task: str | None = option("Name of the shipped task.", default=None)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None)
 
 
 SCHEDULER = "Address of the fleet's scheduler, HOST:PORT."
-CERTIFICATES = "Folder that fleet certificates wrote; without it, only this machine is talked to."
+CERTIFICATES = "Folder that fleet certificates wrote; without it, the fleet is on this machine alone."
 
 
 @request
@@ -304,7 +307,7 @@ class MemberRequest(Call):
     )
     certificates: AnyPath | None = option(CERTIFICATES, default=None)
     least_pictures: int = option(
-        "Take part only with so many pictures of every class that it has.", default=1
+        "Take part only with at least this many pictures of each class that it has.", default=1
     )
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(BUDGET, default=None, in_command="192MiB")
@@ -316,7 +319,7 @@ class SchedulerRequest(Call):
 
     _: KW_ONLY
     host: str = option(
-        "Address to listen on; another than 127.0.0.1 demands --certificates.", default="127.0.0.1"
+        "Address to listen on; any other than 127.0.0.1 needs --certificates.", default="127.0.0.1"
     )
     port: int = option("Port to listen on; 0: any that is free.", default=8786)
     certificates: AnyPath | None = option(CERTIFICATES, default=None)
@@ -329,9 +332,9 @@ class FleetTuneRequest(TuneRequest):
     _: KW_ONLY
     scheduler: str = option(SCHEDULER)
     certificates: AnyPath | None = option(CERTIFICATES, default=None)
-    members: int = option("Begin when so many members are there.", default=1)
+    members: int = option("Begin when this many members are there.", default=1)
     wait_seconds: float = option(
-        "Wait so long for a member that is lost, then go on without it.", default=60.0
+        "Seconds to wait for a lost member; then the run goes on without it.", default=60.0
     )
     images: AnyPath = "the fleet"
     strict: bool = False
@@ -347,7 +350,7 @@ class FleetDemoRequest(Call):
     """Of `fleet demo`."""
 
     _: KW_ONLY
-    members: int = option("Among how many members the pictures are divided.", default=3)
+    members: int = option("How many members the pictures are divided among.", default=3)
     seed: int = option(SEED, default=0)
 
 
@@ -360,7 +363,8 @@ class PageRequest(Call):
         "Folder that export wrote; without it and --images: the shipped demo.", default=None
     )
     images: AnyPath | None = option(
-        "Folder of pictures, one folder a class; it is made if it is not there.", default=None
+        "Folder that holds one folder of pictures for each class; it is made if it is not there.",
+        default=None,
     )
     output: AnyPath | None = option(
         "File to write the tuned prompt to; without it, IMAGES.safetensors beside the pictures.", default=None
@@ -369,10 +373,12 @@ class PageRequest(Call):
         "JSON object: folder name to the words to use; without it, class-names.json in IMAGES.",
         default=None,
     )
-    host: str = option("Address to listen on; another than 127.0.0.1 demands a token.", default="127.0.0.1")
+    host: str = option(
+        "Address to listen on; any other than 127.0.0.1 asks for a token.", default="127.0.0.1"
+    )
     port: int = option("Port to listen on; 0: any that is free.", default=8750)
     allow_host: Sequence[str] = option(
-        "A further name that this machine is called by; repeat it.", default=()
+        "One more name that the page may be called by; may be given more than once.", default=()
     )
     open: bool = option("Show the page in this machine's browser.", default=False)
     threads: int = option(THREADS, default=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SharpzoError, UsageError
+from ..libraries import install_extra
 from ..run.progress import Caller
 from .data import Report
 
@@ -59,8 +60,8 @@ def require_extra() -> None:
     """Raises UsageError where reports cannot be made."""
     if not can_report():
         raise UsageError(
-            "--report needs Jinja2, and it is not installed here. It comes with the extra [page], and "
-            "nothing else needs it. In sharpzo-edge's own folder, type: pip install '.[page]'"
+            f"--report needs Jinja2, and it is not installed here. It comes with the extra [page], and "
+            f"nothing else needs it. Type: {install_extra('page')}"
         )
 
 

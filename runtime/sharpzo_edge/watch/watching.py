@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..commands.classifier import Classifier, classifier_of
 from ..errors import ImagesError, SharpzoError, UsageError
+from ..libraries import install_extra
 from ..requests import WatchRequest
 from ..run.progress import Caller, caller_of
 from ..wording import counted
@@ -122,8 +123,7 @@ def _mqtt() -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--mqtt needs the extra [mqtt], and {(error.name or str(error)).partition('.')[0]} is not "
-            f"installed here. All else works without it. In sharpzo-edge's own folder, type: "
-            f"pip install '.[mqtt]'"
+            f"installed here. All else works without it. Type: {install_extra('mqtt')}"
         ) from error
     return mqtt
 
