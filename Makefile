@@ -13,7 +13,7 @@ ACCURACY_DATA = --tasks $(WORK)/tasks
 ACCURACY_AGAIN := build/accuracy/results
 SOURCES := pyproject.toml $(shell find runtime export -type f -not -path '*/__pycache__/*' -not -path '*/tasks/*')
 
-.PHONY: help demo fleet-demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile develop-models bench-develop bench-selection bench-price bench-heads bench-known bench-strangers bench-one-look bench-fleet bench-fleet-memory soak soak-watch clean
+.PHONY: help demo fleet-demo page watch-demo test test-page test-device test-oldest test-export test-arm same-prompts docs dist lint demo-model demo-tasks ship-demo-model bench-demo bench-backbones bench-speed bench-precision bench-memory bench-at-work bench-page bench-accuracy bench-accuracy-full bench-textile bench-samples develop-models bench-develop bench-selection bench-price bench-heads bench-known bench-strangers bench-one-look bench-fleet bench-fleet-memory soak soak-watch clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ bench-accuracy-full: $(EXPORT)/recipe-installed demo-tasks  ## every method, tas
 
 bench-textile: $(DEVICE)/installed  ## type the commands of docs/textile.md, and write what they print
 	PYTHONPATH=bench $(DEVICE)/bin/python bench/textile.py
+
+bench-samples: $(DEVICE)/installed  ## type the commands of docs/results.md, and write what they print
+	PYTHONPATH=bench $(DEVICE)/bin/python bench/samples.py
 
 develop-models: $(EXPORT)/recipe-installed  ## make the development set: two small CLIPs and six tasks (two hours; WORK=folder)
 	PYTHONPATH=export:bench $(EXPORT)/bin/python -m develop.recipe --work $(WORK)

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from accuracy.harness.textile import textile_task
-from shared.command import command
+from shared.command import command, typed
 from shared.machine import ROOT, describe_machine, one_line
-from shared.pages import keep_results, markdown_table, mean_and_spread, replace_between
+from shared.pages import keep_results, markdown_table, mean_and_spread, replace_between, typed_block
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.tuning.answers import USES
 
@@ -45,7 +42,7 @@ def main() -> None:
     Path(MODEL).unlink(missing_ok=True)
     Path(MODEL).symlink_to(BUNDLE)
     pictures = [files[0].relative_to(Path.cwd()) for files in task.splits["test"].files]
-    typed = {
+    commands = {
         "tune": ["--images", f"{PICTURES}/train", "--output", PROMPT],
         "eval": ["--images", f"{PICTURES}/test", "--prompt", PROMPT],
         "predict": ["--prompt", PROMPT, "--top", "2", *map(str, pictures)],
@@ -53,22 +50,13 @@ def main() -> None:
     Path(PROMPT).unlink(missing_ok=True)
     results = {
         "machine": describe_machine(),
-        "typed": {name: as_typed(name, "--bundle", MODEL, *rest) for name, rest in typed.items()},
+        "typed": {name: typed(name, "--bundle", MODEL, *rest) for name, rest in commands.items()},
         "by": {
             pictures: [measured(options, seed) for seed in SEEDS] for pictures, options in OPTIONS.items()
         },
     }
     for name, text in parts(keep_results(results, RESULTS)).items():
         replace_between(PAGE, name, text)
-
-
-def as_typed(*words: str) -> dict[str, str]:
-    """A command line, over several lines where it is long, and what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sharpzo_edge", *words], stdout=subprocess.PIPE, text=True, check=True
-    )
-    line = " ".join(("sharpzo-edge", *words))
-    return {"line": re.sub(r" (?=\S+\.jpg)", " \\\\\n  ", line), "printed": done.stdout}
 
 
 def measured(options: tuple[str, ...], seed: int) -> dict[str, Any]:
@@ -84,11 +72,8 @@ def measured(options: tuple[str, ...], seed: int) -> dict[str, Any]:
 
 def parts(results: dict[str, Any]) -> dict[str, str]:
     """The generated parts of the page, by name."""
-    typed = {
-        name: f"```sh\n{each['line']}\n```\n\n```text\n{each['printed']}```"
-        for name, each in results["typed"].items()
-    }
-    return typed | {"ways": f"{table(results)}\n\n{one_line(results['machine'])}"}
+    blocks = {name: typed_block(each) for name, each in results["typed"].items()}
+    return blocks | {"ways": f"{table(results)}\n\n{one_line(results['machine'])}"}
 
 
 def table(results: dict[str, Any]) -> str:

@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sharpzo_edge import __version__
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sharpzo-edge", "onnxruntime", "numpy", "torch", "open_clip_torch")
+PACKAGES = ("onnxruntime", "numpy", "torch", "open_clip_torch")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -20,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "page_bytes": os.sysconf("SC_PAGE_SIZE"),
-        "versions": {"Python": platform.python_version(), **_versions()},
+        "versions": {"Python": platform.python_version(), "sharpzo-edge": __version__, **_versions()},
         "commit": _commit(),
     }
 

@@ -31,6 +31,11 @@ def _line(cells: Sequence[str]) -> str:
     return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
+def typed_block(typed: dict[str, str]) -> str:
+    """A command line and what it printed; see command.typed."""
+    return f"```sh\n{typed['line']}\n```\n\n```text\n{typed['printed']}```"
+
+
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
     """The mean ± the standard deviation; of one value the value."""
     mean = f"{statistics.fmean(values):.{digits}f}"
