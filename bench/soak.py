@@ -527,6 +527,10 @@ def page(found: dict[str, Any]) -> str:
         f"struck went on with the same command, and had to end with the prompt of an undisturbed run, byte "
         f"for byte.",
         "",
+        "A *fault* is a call of the system that is made to fail. A *mutant* is a valid file with some bytes "
+        "changed: it must be refused, or read. *Same*: what was read is what the valid file says. "
+        "*Resealed*: its checksum was made right again, so that the checksum alone does not refuse it.",
+        "",
         one_line(found["machine"]),
         "",
         "| | |",

@@ -76,7 +76,7 @@ hundreds. `tune` goes on, for up to {QUERIES:,} queries: the last rows above are
 OF_SECONDS = """\
 In the same seconds edge is not ahead of what it was with differences, as one of the rows says. The shipped
 model's text tower is too narrow for tangents to pay: with them its queries take 0.8 to 1.2 times as long.
-With ViT-B-16 a direction takes half of a query or less ([speed.md](speed.md#directions))."""
+With ViT-B-16 a direction in 8 bits takes about half of a query ([speed.md](speed.md#directions))."""
 
 OF_PICTURES = """\
 Shots are drawn first, as the product draws them, and validation pictures from what is left of a class: at
@@ -110,11 +110,11 @@ By hand, three or four seeds that the tables do not use, 2,000 queries on `subgr
 also on `nouns` and `words`). No command repeats these, so no figures are given: none of it was better than
 the spread over seeds.
 
-- The mean of the last iterates, plain or weighted, looked at beside the iterate itself.
+- The mean of the last iterates, plain or weighted, evaluated beside the iterate itself.
 - A pull towards the class features of the initial words.
 - Validation of all four trials of a round, not only of the one that is taken.
 - A basis of the directions that class features are most sensitive to, found on the names of other tasks.
-  64 of 1,024 hold about three quarters of the Jacobian's energy, so tuning in few of them seemed a bargain.
+  64 of 1,024 hold about three quarters of the Jacobian's energy, so tuning in few of them seemed promising.
   It was worse the fewer they were, and also where such directions were only favoured, or disfavoured.
 - A trust region in units of the class features' change, in part or in full, instead of the context's.
 - A shorter difference step, 0.005 instead of 0.02 of omega(w).
