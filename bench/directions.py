@@ -154,7 +154,7 @@ def section() -> list[str]:
         "",
         *markdown_table(["tower", "threads", "of a query, or of before", "found", "target", ""], checked),
         "",
-        "What is missed has two reasons. The pass that directions share takes two or three queries: it is one",
+        "What is missed has two reasons. The pass that directions share takes 2 or 3 queries: it is one",
         "context alone, with weights that no session has packed before. And the small operators (all but the",
         "first line of the next table) hardly gain from a second thread; a query is nearly all products.",
         "",
