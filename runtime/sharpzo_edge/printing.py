@@ -125,11 +125,11 @@ def _none_lines(result: TuneResult) -> list[str]:
     if found is None:
         return []
     if found.threshold is None:
-        needed = counted(math.ceil(1 / found.share - ROUND_OFF) - 1, "picture")
+        needed = counted(math.ceil(1 / found.share - ROUND_OFF) - 1, "left-out picture")
         there = f"{'is' if found.pictures == 1 else 'are'} {found.pictures}"
         return [
-            f"no picture is called none of the classes: --none {found.share:g} takes {needed} that what "
-            f"answers has not learnt from, and there {there}"
+            f"no picture is called none of the classes: --none {found.share:g} needs {needed}, "
+            f"and there {there}"
         ]
     line = f"at most {100 * found.share:g} % of left-out pictures are called none of the classes"
     if found.strangers is None:
