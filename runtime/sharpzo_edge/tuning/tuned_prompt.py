@@ -118,9 +118,17 @@ class TunedPrompt:
         return sum(array.nbytes for array in arrays)
 
     def logits(self, features: Floats, logit_scale: float, use: str) -> Floats:
-        """Logits (N, K) of image features (N, E), by one of `uses`. logit_scale: the bundle's."""
+        """Logits (N, K) of image features (N, E), N > 0, by one of `uses`. logit_scale: the bundle's.
+
+        Row by row, so that a picture's bits do not depend on its batch: the last bits of a product depend on
+        how many rows it has.
+        """
         T, scale, head = self.answering(use, logit_scale)
-        return logits_of(features, T, scale) if head is None else head.logits(features, T, scale)
+
+        def answers(rows: Floats) -> Floats:
+            return logits_of(rows, T, scale) if head is None else head.logits(rows, T, scale)
+
+        return np.concatenate([answers(features[n : n + 1]) for n in range(len(features))])
 
     def answering(self, use: str, logit_scale: float) -> tuple[Floats, float, Head | None]:
         """What one of `uses` takes: class features (K, E), the scale of their logits, and a head."""
