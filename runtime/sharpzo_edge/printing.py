@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .commands.classifier import Prediction
     from .commands.demo import DemoResult
     from .commands.doctor import Check
-    from .commands.evaluate import EvaluateResult
+    from .commands.evaluate import CalledNone, EvaluateResult
     from .commands.figures import Figures
     from .commands.inspect import Inspection
     from .commands.preview import Preview
@@ -207,9 +207,20 @@ def evaluate_lines(result: EvaluateResult, is_zero_shot: bool) -> list[str]:
     return [
         *(f"{name:{width}}  {100 * value:5.1f} %" for name, value in result.per_class.items()),
         *(table if len(table) > 1 else []),
+        *_called_none_lines(result.none),
         f"accuracy {percent(result.accuracy)} on {counted(result.n_images, 'picture')}, "
         f"{counted(result.n_classes, 'class')}{', zero-shot' if is_zero_shot else ''}",
     ]
+
+
+def _called_none_lines(found: CalledNone | None) -> list[str]:
+    if found is None:
+        return []
+    of_known = f"{percent(found.called_none)} of these pictures"
+    of_strangers = ""
+    if found.strangers is not None:
+        of_strangers = f", {percent(found.strangers)} of {counted(found.n_strangers, 'stranger')}"
+    return [f"  {'none of them':17}{of_known}{of_strangers}, with --none {found.share:g}"]
 
 
 def prediction_line(found: Prediction) -> str:

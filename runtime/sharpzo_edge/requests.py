@@ -204,6 +204,10 @@ class EvaluateRequest(Call):
     _: KW_ONLY
     prompt: AnyPath | None = option("Tuned prompt; without it: zero-shot.", default=None)
     use: str | None = option(USE, default=None)
+    none: float | None = option(NONE, default=None)
+    strangers: AnyPath | None = option(
+        "Folder of pictures of no class: how many of them are called none of the classes.", default=None
+    )
     classes: Sequence[str] | None = option(
         "Names to choose among: a,b,c, or a text file with one a line.", default=None
     )

@@ -105,7 +105,7 @@ def test_eval_and_predict_use_the_prompt(tuned: tuple[Path, dict]) -> None:
     result = json.loads(
         run("eval", "--bundle", BUNDLE, "--images", TEST, "--prompt", tuned[0], "--json").stdout
     )
-    assert set(result) == {"accuracy", "n_images", "n_classes", "per_class", "use", "by"}
+    assert set(result) == {"accuracy", "n_images", "n_classes", "per_class", "use", "by", "none"}
     n = [len(list(p.iterdir())) for p in sorted(TEST.iterdir())]
     assert result["n_images"] == sum(n) and result["n_classes"] == len(n) == len(result["per_class"])
     weighted = sum(a * k for a, k in zip(result["per_class"].values(), n, strict=True)) / sum(n)

@@ -164,13 +164,14 @@ def test_what_is_read_is_the_value(tuned: Path) -> None:
 
 def test_an_evaluations_report_is_of_its_result(tmp_path: Path, tuned: Path) -> None:
     target = tmp_path / "report.html"
-    more = ["--prompt", tuned, "--report", target, "--json", "--threads", 1]
+    more = ["--prompt", tuned, "--strangers", TEST / "sport", "--report", target, "--json", "--threads", 1]
     result = json.loads(run("eval", "--bundle", BUNDLE, "--images", TEST, *more).stdout)
     page = page_of(target)
     for use, value in result["by"].items():
         found = page.figures.get(f"ways.{use}.tested.value")
         assert (found and json.loads(found.value)) == value
     assert json.loads(page.figures["facts.n_images"].value) == result["n_images"]
+    assert {name: json.loads(page.figures[f"none.{name}"].value) for name in result["none"]} == result["none"]
     accuracies = {place: f.value for place, f in page.figures.items() if place.endswith(".accuracy")}
     assert sorted(map(float, accuracies.values())) == sorted(result["per_class"].values())
     assert sum(tag == "img" for tag, _ in page.elements) > 5

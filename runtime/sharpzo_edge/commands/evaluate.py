@@ -22,28 +22,60 @@ from ..clip.towers import TextTower
 from ..errors import ImagesError, NumericsError, UsageError
 from ..memory.budget import Budget, budget_of, machine_for
 from ..memory.plan import Work, make_plan, plan_images
-from ..pictures.encode import encode_files
+from ..pictures.encode import Encoder
 from ..pictures.folder import FileNames, LabelledFolder, Skipped, read_folder, skipped_pictures
 from ..report.answered import Answered
 from ..requests import EvaluateRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..search.losses import logits_of
 from ..tuning.answers import PROMPT, WORDS, ByUse, PictureAnswers, answers_of
-from ..tuning.tuned_prompt import TunedPrompt, check_fits, checked_use, load_prompt
+from ..tuning.known import are_none
+from ..tuning.tuned_prompt import (
+    TunedPrompt,
+    check_fits,
+    checked_use,
+    load_prompt,
+    threshold_of,
+    without_threshold,
+)
 from ..types import Floats
 from ..wording import counted
+from .paths import nothing_read, paths_of
 from .reports import check_report, report_of_evaluation
+
+NOTHING_KEPT = "Nothing is kept of an evaluation. Type the same command again"
+
+
+@dataclass(frozen=True)
+class CalledNone:
+    """How many pictures the way in use calls none of the classes.
+
+    share:       of known pictures, that may be called so, as it was asked
+    threshold:   the largest logit below which a picture is none
+    called_none: the share of the folder's pictures that is below it
+    strangers:   the share of the strangers that is below it; None without these
+    n_strangers: that were read
+    """
+
+    share: float
+    threshold: float
+    called_none: float
+    strangers: float | None
+    n_strangers: int
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What a folder's pictures were labelled as. Accuracies are fractions.
+    """What a folder's pictures were labelled as.
+
+    Accuracies are fractions. A picture that is called none counts by its likeliest class.
 
     accuracy:  of the way to label that is in use
     n_images:  that were read
     per_class: of that way, for classes that have pictures
     use:       "words", "prompt", "head" or "both"
     by:        the accuracy of each way that the prompt has
+    none:      None without a threshold: of other classes than the prompt's own, and without a prompt
     """
 
     accuracy: float
@@ -52,6 +84,7 @@ class EvaluateResult:
     per_class: dict[str, float]
     use: str
     by: ByUse
+    none: CalledNone | None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -62,6 +95,8 @@ def evaluate_request(request: EvaluateRequest) -> EvaluateResult:
 
     prompt:  a tuned prompt's file; without it, the bundle's initial words
     use:     which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
+    none:    the share of known pictures that may be called none of the classes; None: as tune was asked
+    strangers: a folder of pictures of no class, also in folders within; how many are called none is told
     classes: names to choose among, instead of the prompt's own or the folders'. Heads know only the classes
              that they were made from, so words and prompt are left
     memory_budget: bounds what the call adds to this process; None: what the machine can give
@@ -98,6 +133,7 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
         )
     if prompt and request.classes is not None:
         use = _without_head(use, request, prompt, caller)
+    threshold = _threshold(request, use, prompt)
     machine = machine_for(bundle, request.threads, request.memory_budget)
     request = dataclasses.replace(request, threads=request.threads or machine.cores)
     budget = budget_of(request.memory_budget, onnxruntime_version(), machine)
@@ -112,18 +148,23 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
     seen = np.zeros(len(names), int)
     right = {each: np.zeros(len(names), int) for each in ways}
     kept: list[tuple[list[int], PictureAnswers]] = []  # for the report
+    n_none = 0
     skipped = Skipped()
-    for numbers, image_features in encode_files(bundle, chain.from_iterable(folder.files), skipped.add, plan):
-        np.add.at(seen, labels[numbers], 1)
-        for each, logits_by in ways.items():
-            logits = logits_by(image_features)
-            answers = logits.argmax(axis=1)
-            np.add.at(right[each], labels[numbers], answers == labels[numbers])
-            if each == use and request.report is not None:
-                kept.append((numbers, answers_of(logits, labels[numbers])))
-        # No accuracy before the end: classes come one after the other, and the first may be the worst.
-        caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
-        caller.raise_if_stopped("Nothing is kept of an evaluation. Type the same command again")
+    with Encoder(bundle, plan) as encoder:
+        are_caught = _are_caught(request, encoder, ways[use], threshold, skipped, caller)
+        for numbers, image_features in encoder.files(chain.from_iterable(folder.files), skipped.add):
+            np.add.at(seen, labels[numbers], 1)
+            for each, logits_by in ways.items():
+                logits = logits_by(image_features)
+                answers = logits.argmax(axis=1)
+                np.add.at(right[each], labels[numbers], answers == labels[numbers])
+                if each == use:
+                    n_none += int(are_none(logits, threshold).sum())
+                    if request.report is not None:
+                        kept.append((numbers, answers_of(logits, labels[numbers])))
+            # No accuracy before the end: classes come one after the other, and the first may be the worst.
+            caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
+            caller.raise_if_stopped(NOTHING_KEPT)
     if empty := [name for name, paths in zip(folder.folders, folder.files, strict=True) if not paths]:
         caller.say(f"without a picture: {', '.join(empty)}")
     passed_over = [*folder.skipped_lines(), *skipped.lines()]
@@ -137,6 +178,15 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
             f"needed. Check the path after --images"
         )
     by = {each: float(found.sum() / seen.sum()) for each, found in right.items()}
+    none = None
+    if prompt and threshold is not None:
+        none = CalledNone(
+            share=prompt.none if request.none is None else request.none,
+            threshold=threshold,
+            called_none=float(n_none / seen.sum()),
+            strangers=float(are_caught.mean()) if len(are_caught) else None,
+            n_strangers=len(are_caught),
+        )
     result = EvaluateResult(
         accuracy=by[use],
         n_images=int(seen.sum()),
@@ -144,6 +194,7 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
         per_class={names[k]: float(right[use][k] / seen[k]) for k in range(len(names)) if seen[k]},
         use=use,
         by=ByUse(**by),
+        none=none,
     )
     return result, _answered(use, names, folder, labels, kept)
 
@@ -189,6 +240,56 @@ def _without_head(use: str, request: EvaluateRequest, prompt: TunedPrompt, calle
         f"{'is' if rest == PROMPT else 'are'} used"
     )
     return rest
+
+
+def _threshold(request: EvaluateRequest, use: str, prompt: TunedPrompt | None) -> float | None:
+    """The largest logit below which a picture is none of the classes; None: nothing is.
+
+    Raises UsageError where --none or --strangers is given, and there is none.
+    """
+    if prompt is None:
+        why, instead = "there is no prompt", "add --prompt FILE"
+    elif request.classes is not None:
+        why, instead = "--classes names others than the prompt's own", "leave out --classes"
+    else:
+        threshold = threshold_of(request.none, use, prompt, Path(str(request.prompt)))
+        if threshold is not None or request.strangers is None:
+            return threshold
+        why = f"{request.prompt} calls nothing none of the classes: {without_threshold(use, prompt)}"
+        instead = "tune again with more pictures"
+    for name, value in (("--none", request.none), ("--strangers", request.strangers)):
+        if value is not None:
+            raise UsageError(
+                f"{name} {value} has no meaning here: {why}. It takes a prompt that says when a picture is "
+                f"none of its classes. Leave it out, or {instead}"
+            )
+    return None
+
+
+def _are_caught(
+    request: EvaluateRequest,
+    encoder: Encoder,
+    logits_by: Callable[[Floats], Floats],
+    threshold: float | None,
+    skipped: Skipped,
+    caller: Caller,
+) -> NDArray[np.bool_]:
+    """Whether each stranger is called none of the classes: (N,). Raises ImagesError when none can be read."""
+    if request.strangers is None:
+        return np.zeros(0, bool)
+    no_pictures = Skipped()
+    ask_stop = partial(caller.raise_if_stopped, NOTHING_KEPT)
+    files = paths_of((request.strangers,), no_pictures, ask_stop)
+    found: list[NDArray[np.bool_]] = []
+    for _, image_features in encoder.files(files, skipped.add):
+        found.append(are_none(logits_by(image_features), threshold))
+        caller.status(f"{counted(sum(map(len, found)), 'stranger')} labelled")
+        ask_stop()
+    for line in no_pictures.lines("file"):
+        caller.say(line)
+    if not found:
+        raise nothing_read((request.strangers,), skipped)
+    return np.concatenate(found)
 
 
 def _ways(

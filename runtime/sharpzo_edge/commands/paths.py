@@ -1,4 +1,4 @@
-"""The pictures that predict is asked about: files, folders, and lines of standard input."""
+"""The pictures that predict and eval are asked about: files, folders, and lines of standard input."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ def paths_of(
             yield from files_below(Path(each), passed_over)
         else:
             yield Path(each)
+
+
+def nothing_read(pictures: Iterable[str | os.PathLike[str]], unreadable: Skipped) -> ImagesError:
+    """The error where no picture was left to label."""
+    n = unreadable.counts.total()
+    if not n:
+        return ImagesError(
+            f"There is no picture in {', '.join(map(str, pictures)) or 'an empty list'}. At least "
+            f"one is needed. Check the paths"
+        )
+    reason, example = next(iter(unreadable.examples.items()))
+    return ImagesError(
+        f"No picture of {n} could be read, such as {example}: {reason}. "
+        f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
+    )
 
 
 def _lines(ask_stop: Callable[[], None]) -> Iterator[str]:

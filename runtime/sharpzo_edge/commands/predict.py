@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ImagesError, UsageError
+from ..errors import UsageError
 from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..wording import counted
 from .classifier import Classifier, Prediction, classifier_of
-from .paths import paths_of
+from .paths import nothing_read, paths_of
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,6 @@ def _each(
     for line in (*no_pictures.lines("file"), *unreadable.lines()):
         caller.say(line)
     if not n_labelled:
-        raise _nothing_read(request, unreadable)
+        raise nothing_read(request.pictures, unreadable)
     if unreadable.counts and request.strict:
         raise skipped_pictures(unreadable.lines())
-
-
-def _nothing_read(request: PredictRequest, unreadable: Skipped) -> ImagesError:
-    n = unreadable.counts.total()
-    if not n:
-        return ImagesError(
-            f"There is no picture in {', '.join(map(str, request.pictures)) or 'an empty list'}. At least "
-            f"one is needed. Check the paths"
-        )
-    reason, example = next(iter(unreadable.examples.items()))
-    return ImagesError(
-        f"No picture of {n} could be read, such as {example}: {reason}. "
-        f"JPEG, PNG and Pillow's other formats are allowed. Check the paths"
-    )

@@ -113,14 +113,19 @@ class Sureness:
 
 @dataclass(frozen=True)
 class NoneOfThem:
-    """When a picture is none of the classes. See tuning.result.NoneResult, whose fields these are."""
+    """When a picture is none of the classes. See tuning.result.NoneResult, whose fields these are.
+
+    classes:     of a tune; None of an evaluation
+    n_strangers: of an evaluation; None of a tune
+    """
 
     share: float
     pictures: int
     threshold: float | None
     called_none: float | None
     strangers: float | None
-    classes: int
+    classes: int | None = None
+    n_strangers: int | None = None
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,12 @@ def _thinned(looks: Sequence[Look], most: int) -> tuple[Look, ...]:
 
 
 def _none(source: Source) -> NoneOfThem | None:
-    """None of an evaluation, and of a tune of an older version."""
-    found = (source.result or {}).get("none")
-    return NoneOfThem(**found) if found else None
+    """None of an evaluation without a threshold, and of a tune of an older version."""
+    result = source.result or {}
+    found = result.get("none")
+    if not found:
+        return None
+    return NoneOfThem(**found) if source.kind == "tune" else NoneOfThem(**found, pictures=result["n_images"])
 
 
 def _memory(source: Source) -> Memory | None:
