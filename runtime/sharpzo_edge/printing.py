@@ -220,7 +220,7 @@ def _called_none_lines(found: CalledNone | None) -> list[str]:
     of_strangers = ""
     if found.strangers is not None:
         of_strangers = f", {percent(found.strangers)} of {counted(found.n_strangers, 'stranger')}"
-    return [f"  {'none of them':17}{of_known}{of_strangers}, with --none {found.share:g}"]
+    return [f"  {'called none':17}{of_known}{of_strangers}, with --none {found.share:g}"]
 
 
 def prediction_line(found: Prediction) -> str:
