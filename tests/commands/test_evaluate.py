@@ -74,7 +74,7 @@ def test_without_a_threshold_nothing_is_counted(folder: Path, prompt: Path) -> N
         assert result.none is None and not any("none of" in line for line in evaluate_lines(result, False))
         with pytest.raises(UsageError, match=f"--strangers .*{why}"):
             evaluate(BUNDLE, folder / "test", strangers=folder / "strangers", **given)
-        with pytest.raises(UsageError, match="--none 0.1 has no "):
+        with pytest.raises(UsageError, match=r"--none 0\.1 has no "):
             evaluate(BUNDLE, folder / "test", none=0.1, **given)
 
 
