@@ -261,7 +261,7 @@ def _threshold(request: EvaluateRequest, use: str, prompt: TunedPrompt | None) -
         if value is not None:
             raise UsageError(
                 f"{name} {value} has no meaning here: {why}. It takes a prompt that says when a picture is "
-                f"none of its classes. Leave it out, or {instead}"
+                f"none of its classes. Try without it, or {instead}"
             )
     return None
 
