@@ -115,7 +115,7 @@ def boot(kernel: Kernel, initrd: Path, disk: Path, board: Board, log: Path) -> N
         "-initrd",
         str(initrd),
     ]
-    words += ["-append", "console=ttyAMA0 quiet", "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
+    words += ["-append", "console=ttyAMA0 quiet panic=-1", "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"]
     with open(log, "ab") as out:
         subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=LONGEST_SECONDS, check=False
