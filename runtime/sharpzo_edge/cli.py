@@ -471,7 +471,9 @@ def fleet_scheduler(
     from .printing import scheduler_lines
 
     with at_work(request) as working:
-        scheduler(working, lambda address: _print(as_json, {"address": address}, scheduler_lines(address)))
+        scheduler(
+            working, lambda at: _print(as_json, {"address": at}, scheduler_lines(at, request.certificates))
+        )
 
 
 @command(FleetTuneRequest, "tune", fleet)

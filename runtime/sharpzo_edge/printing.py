@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .fleet.demo import FleetDemoResult
     from .fleet.tune import FleetResult
     from .memory.plan import Plan
+    from .requests import AnyPath
     from .tuning.result import DoubtfulPicture, TuneResult
     from .tuning.tuned_prompt import TunedPrompt
 
@@ -140,9 +141,10 @@ def _none_lines(result: TuneResult) -> list[str]:
 def _enough_lines(result: TuneResult) -> list[str]:
     """Whether more pictures are likely to help."""
     now, before = result.left_out.head, result.by_halves
-    if now is None or before is None:
+    if now is None or before is None or now == 1:
         return []
-    helps = "more pictures are likely to help" if now - before > HELPS else "whether more help is not clear"
+    is_gain = now - before > HELPS
+    helps = "more pictures are likely to help" if is_gain else "whether more pictures help is not clear"
     return [f"with half of the pictures the head has {percent(before)}: {helps}"]
 
 
@@ -328,10 +330,12 @@ def demo_lines(result: DemoResult) -> list[str]:
     ]
 
 
-def scheduler_lines(address: str) -> list[str]:
+def scheduler_lines(address: str, certificates: AnyPath | None) -> list[str]:
+    """certificates: their folder, where there are any"""
+    shown = "" if certificates is None else f" --certificates {certificates}"
     return [
         f"the scheduler is at {address}; Ctrl+C ends it",
-        f"next: sharpzo-edge fleet member --images DIR --bundle BUNDLE --scheduler {address}",
+        f"next: sharpzo-edge fleet member --images DIR --bundle BUNDLE --scheduler {address}{shown}",
     ]
 
 

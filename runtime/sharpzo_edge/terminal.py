@@ -68,8 +68,9 @@ class Terminal:
     def _columns(self) -> int:
         """Of the terminal at this moment: it may have been made wider or narrower."""
         with contextlib.suppress(OSError, ValueError):
-            return max(2, os.get_terminal_size(self._out.fileno()).columns)
-        return 80
+            if columns := os.get_terminal_size(self._out.fileno()).columns:
+                return max(2, columns)
+        return 80  # a serial line does not tell its width
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed

@@ -17,6 +17,15 @@ from .conftest import SIZES, WAIT, Tab
 
 AXE = ROOT / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
 HELD_OUT = TASKS / DEFAULT_TASK / "test"
+CONNECTIONS = 6  # that a browser has to one server
+# While thumbnails are drawn, asks for something else, and counts those that came before it.
+MEANWHILE = """async () => {
+  const drawn = () => [...document.querySelectorAll(".tile img")].filter((image) => image.complete).length;
+  while (drawn() < 3) await new Promise(requestAnimationFrame);
+  const before = drawn();
+  await fetch("/contents");
+  return drawn() - before;
+}"""
 
 
 def column(page: Any, name: str) -> Any:
@@ -199,6 +208,14 @@ def test_a_class_is_made_named_and_given_words(browser: Any, url: str, photos: P
     page.wait_for_selector('.class[data-class="water_animal"]')
     assert "<b>an animal</b> in water" in column(page, "water_animal").inner_text()
     assert (photos / "water_animal").is_dir()
+    tab.close()
+
+
+def test_what_a_user_does_overtakes_thumbnails(browser: Any, url: str) -> None:
+    tab = Tab(browser, url, "desk")
+    page = tab.open()
+    page.wait_for_selector(".tile img")
+    assert page.evaluate(MEANWHILE) <= CONNECTIONS
     tab.close()
 
 

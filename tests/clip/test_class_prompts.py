@@ -94,8 +94,14 @@ def test_a_name_outside_the_vocabulary_is_refused_by_name(bundle):
     kept = set(np.load(bundle.folder / TOKEN_IDS_FILE).tolist())
     words = ["zygote", "quark", "xylophone", "thermodynamics"]
     outside = next(w for w, ids in zip(words, name_token_ids(bundle, words), strict=True) if set(ids) - kept)
-    with pytest.raises(ClassNameError, match=f"'{outside}'.*vocabulary"):
+    with pytest.raises(ClassNameError, match=f"^The class name '{outside}' has .*vocabulary"):
         class_prompts(bundle, ["cat", outside], 4)
+    also = f"{outside} cat"
+    with pytest.raises(ClassNameError, match=f"^The class names '{outside}', '{also}' have .*vocabulary"):
+        class_prompts(bundle, [outside, "cat", also], 4)
+    many = [f"{outside} {'cat ' * i}" for i in range(13)]
+    with pytest.raises(ClassNameError, match=r" and 3 more have "):
+        class_prompts(bundle, many, 4)
     with pytest.raises(UsageError, match=f"--context-init '{outside}'.*vocabulary"):
         context_from_words(bundle, outside)
 

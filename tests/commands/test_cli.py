@@ -49,6 +49,11 @@ def test_every_command_has_help_and_stands_in_the_readme(command: str) -> None:
     assert f"sharpzo-edge {command}" in README
 
 
+@pytest.mark.parametrize("group", [(), ("fleet",)])
+def test_what_help_says_of_a_command_is_never_cut_off(group: tuple[str, ...]) -> None:
+    assert "..." not in run(*group, "--help").stdout.partition("Commands:")[2]
+
+
 def test_help_needs_neither_numpy_nor_onnxruntime() -> None:
     code = (
         "import sys, sharpzo_edge.cli as c\n"

@@ -69,3 +69,5 @@ def test_more_pictures_are_never_said_to_be_useless(by_halves: float, told: str)
     found = dataclasses.replace(result(9, 5, 2), left_out=ByUse(head=0.8), by_halves=by_halves)
     (line,) = (line for line in tune_lines(found, Path("b"), False) if "half" in line)
     assert told in line and "not likely" not in line
+    perfect = dataclasses.replace(found, left_out=ByUse(head=1.0))
+    assert not [line for line in tune_lines(perfect, Path("b"), False) if "half" in line]

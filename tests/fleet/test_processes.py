@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import SharpzoError, UsageError
 from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
+from sharpzo_edge.fleet.scheduler import scheduler
 from sharpzo_edge.fleet.tune import fleet_tune
-from sharpzo_edge.requests import FleetTuneRequest
+from sharpzo_edge.requests import FleetTuneRequest, SchedulerRequest
 from support.fleet_processes import LONGEST, Processes
 from support.processes import finish
 
@@ -67,6 +69,15 @@ def test_without_certificates_nobody_gets_in(fleet: Processes, tmp_path: Path) -
     make_certificates(tmp_path / "others")
     with pytest.raises(SharpzoError, match=r"No scheduler answers.*same certificates"):
         fleet_tune(FleetTuneRequest(BUNDLE, output=tmp_path / "p", certificates=tmp_path / "others", **given))
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("192.0.2.44", 0)])
+def test_a_scheduler_that_cannot_listen_says_where(host: str, port: int | None, tmp_path: Path) -> None:
+    trust = make_certificates(tmp_path / "trust").folder
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = taken.getsockname()[1] if port is None else port
+        with pytest.raises(UsageError, match=f"cannot listen on {host}, port {where} .*Try --port 0"):
+            scheduler(SchedulerRequest(host=host, port=where, certificates=trust), print)
 
 
 def test_without_the_extra_a_fleet_says_what_to_install() -> None:

@@ -31,7 +31,7 @@ def make(root, *files):
 @pytest.mark.parametrize("fewest", [1, 2])
 def test_a_folder_one_too_high_is_told_the_right_one(tmp_path, fewest):
     make(tmp_path, "photos/cat/1.jpg", "photos/dog/1.jpg", ".hidden/1.jpg", "__MACOSX/1.jpg", "notes.txt")
-    with pytest.raises(ImagesError, match=r"holds one folder.*Type: --images .*/photos$"):
+    with pytest.raises(ImagesError, match=r"holds 1 folder, .*Type: --images .*/photos$"):
         read_folder(tmp_path, fewest=fewest)
     assert read_folder(tmp_path / "photos", fewest=fewest).names == ("cat", "dog")
     make(tmp_path, "photos/1.jpg")  # pictures in it: then it is a class
@@ -40,6 +40,17 @@ def test_a_folder_one_too_high_is_told_the_right_one(tmp_path, fewest):
     else:
         with pytest.raises(ImagesError, match=r"holds 1 class folder\."):
             read_folder(tmp_path)
+
+
+def test_folders_one_too_high_are_told_the_right_ones(tmp_path):
+    make(tmp_path, "2025/cat/1.jpg", "2025/dog/1.jpg", "2026/cat/1.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ImagesError, match=r"holds 3 folders.*Type: --images .*/2025, or: --images .*/2026$"
+    ):
+        read_folder(tmp_path)
+    make(tmp_path, "empty/1.jpg")  # then they may be classes, and the empty ones are named later
+    assert read_folder(tmp_path).names == ("2025", "2026", "empty")
 
 
 def test_classes_and_pictures_are_sorted_without_hidden_ones(tmp_path):

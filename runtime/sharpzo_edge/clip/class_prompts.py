@@ -23,6 +23,7 @@ from .tokenizer import EOT_ID, SOS_ID, Tokenizer, clean_text, split_words
 CHUNK_ROWS = (256, 128, 64, 32)  # sizes to choose from: most rows of a candidate in one run of the graph
 NAMES_IN_MEMORY = 4 << 20  # bytes; if the names' rows take more, they are read anew each time
 LONGEST_NAME = 2000  # characters; longer names fit no model. Tokenising time grows with the square
+MOST_NAMED = 10  # names in one message
 RANDOM_CONTEXT_STD = 0.02  # CoOp's, for a context that starts without words
 
 
@@ -134,13 +135,24 @@ def checked_token_ids(
                 f"With {n_context} context vectors there is room for {room}. "
                 f"Shorten the name (--class-names FILE), or use fewer context vectors"
             )
-        if not bundle.knows(tokens):
-            raise ClassNameError(
-                f"The class name {name} has words outside this bundle's vocabulary, which was cut "
-                f"at export. Only words of the --vocabulary file are allowed. Use other words "
-                f"(--class-names FILE), or export the bundle with a larger vocabulary"
-            )
+    _refuse_unknown(
+        [name for name, tokens in zip(_called(names, folders), ids, strict=True) if not bundle.knows(tokens)]
+    )
     return ids
+
+
+def _refuse_unknown(called: Sequence[str]) -> None:
+    """Raises ClassNameError for names, as messages call them, with words outside the bundle's vocabulary."""
+    if not called:
+        return
+    n_more = len(called) - MOST_NAMED
+    names = f"{', '.join(called[:MOST_NAMED])}{f' and {n_more} more' * (n_more > 0)}"
+    told = f"class name {names} has" if len(called) == 1 else f"class names {names} have"
+    raise ClassNameError(
+        f"The {told} words outside this bundle's vocabulary, which was cut at export. Only words of the "
+        f"--vocabulary file are allowed. Use other words (--class-names FILE), or export the bundle with a "
+        f"larger vocabulary"
+    )
 
 
 def _called(names: Sequence[str], folders: Sequence[str]) -> list[str]:

@@ -35,9 +35,12 @@ async def _schedule(
     try:
         scheduler = _Scheduler(host=host, port=port, protocol=protocol, security=security, dashboard=False)
         await scheduler
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        why = error.__cause__ if isinstance(error, RuntimeError) else error  # Dask wraps what ended its start
+        if not isinstance(why, OSError):
+            raise
         raise UsageError(
-            f"The scheduler cannot listen on {host}, port {port} ({error.strerror or error}). It takes an "
+            f"The scheduler cannot listen on {host}, port {port} ({why.strerror or why}). It takes an "
             f"address of this machine and a port that nothing else uses. Try --port 0"
         ) from error
     try:

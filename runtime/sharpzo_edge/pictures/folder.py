@@ -19,6 +19,7 @@ from ..wording import counted
 from .listing import Listing
 
 NAMES_LIMIT_BYTES = 4 << 20  # of a file of class names
+MOST_NAMED = 5  # folders in one message
 # What systems, cameras and labelling tools leave beside pictures. Names that begin with a dot are hidden.
 SYSTEM_FOLDERS = (
     *("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN", "RECYCLER", "FOUND.000"),
@@ -146,10 +147,14 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
             f"{root} holds files, and no class folder. A class is a folder with its pictures in it, such as "
             f"{root}/cat/1.jpg and {root}/dog/1.jpg. Make a folder for each class, and move the files there"
         )
-    if len(found) == 1 and not files[0] and class_folders(found[0], Skipped())[0]:
+    if found:
+        _refuse_other_layouts(root, found)
+    if found and not any(files) and (deeper := [f for f in found if class_folders(f, Skipped())[0]]):
+        also = f", or: --images {deeper[1]}" if len(deeper) > 1 else ""
         raise ImagesError(
-            f"{root} holds one folder, and the class folders are in that one. --images takes the folder that "
-            f"holds the class folders. Type: --images {found[0]}"
+            f"{root} holds {counted(len(found), 'folder')}, and the class folders are further down, in "
+            f"{deeper[0]}. --images takes the folder that holds the class folders. "
+            f"Type: --images {deeper[0]}{also}"
         )
     if len(found) < fewest:
         raise ImagesError(
@@ -157,7 +162,6 @@ def read_folder(root: Path, class_names_file: Path | None = None, fewest: int = 
             f"{fewest}, one folder a class, such as {root}/cat/1.jpg and {root}/dog/1.jpg. "
             f"Check the path after --images"
         )
-    _refuse_other_layouts(root, found)
     folders = [folder_name(path) for path in found]
     names = class_words(root, folders, class_names_file)
     lines = tuple(passed_over.lines("file"))
@@ -335,7 +339,12 @@ def _read_class_names(path: Path, folders: Sequence[str]) -> dict[str, str]:
         ) from error
     if unknown := sorted(set(words) - set(folders)):
         raise ImagesError(
-            f"The class names file {path} names folders that are not there: {unknown[:5]}. "
-            f"The folders are {folders[:5]}… Correct the names in it"
+            f"The class names file {path} names folders that are not there: {_some(unknown)}. "
+            f"The folders are {_some(folders)}. Correct the names in it"
         )
     return words
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of these names, for a message."""
+    return f"{', '.join(map(repr, names[:MOST_NAMED]))}{', …' * (len(names) > MOST_NAMED)}"
