@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,8 @@ def directional_derivatives(
         finally:
             hook.remove()
 
-    with _differentiable(model):
+    with _differentiable(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of what its jvp still uses
         at, along = torch.from_numpy(context).double(), torch.from_numpy(directions).double()
         found = [torch.func.jvp(class_features, (at,), (direction,))[1] for direction in along]
     derivatives: np.ndarray = torch.stack(found).numpy()

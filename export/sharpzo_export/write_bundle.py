@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,11 @@ def export(
     quick_gelu: bool | None = None,
     weights: str = "fp32",
     tangents: str = "int8",
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle, tuple[str, ...]]:
     """Write the bundle of `model` to the folder `output`; returns it, and notes for the user.
+
+    `say` hears of each step before it begins: together they may take minutes.
 
     `weights` is the precision of the linear layers; the rest, and all activations, are float32. `tangents`
     says which graphs of tangents there are: with products in 8 bits and float32, in float32 alone, or none.
@@ -86,9 +90,10 @@ def export(
     new = [folder for folder in (output, *output.parents) if not os.path.lexists(folder)]
     try:
         _take_place(output, beside)
+        say(f"loading {model}")
         clip = load_clip(model, pretrained, quick_gelu)
         try:
-            _write(beside, clip, kept, weights, tangents)
+            _write(beside, clip, kept, weights, tangents, say)
             for path in beside.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
@@ -132,7 +137,15 @@ def _notes(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights: str, tangents: str) -> None:
+def _write(
+    folder: Path,
+    clip: LoadedClip,
+    vocabulary: list[int] | None,
+    weights: str,
+    tangents: str,
+    say: Callable[[str], None],
+) -> None:
+    say("writing the graphs of both towers")
     tower = find_text_tower(clip.model, clip.tokenizer)
     if tower.embed_dim != clip.embed_dim:
         raise refuse(
@@ -166,6 +179,7 @@ def _write(folder: Path, clip: LoadedClip, vocabulary: list[int] | None, weights
         },
     )
     _write_manifest(folder, manifest)
+    say("comparing their answers with torch's, which takes longest")
     parity = check_parity(Bundle.open(folder), clip, linear)
     _write_manifest(folder, dataclasses.replace(manifest, parity=parity))
 

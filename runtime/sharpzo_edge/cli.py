@@ -14,6 +14,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
+from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -182,6 +183,7 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
         quick_gelu=request.quickgelu,
         weights=request.weights,
         tangents=request.tangents,
+        say=partial(print, file=sys.stderr, flush=True),
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
