@@ -45,9 +45,7 @@ def test_a_folder_one_too_high_is_told_the_right_one(tmp_path, fewest):
 def test_folders_one_too_high_are_told_the_right_ones(tmp_path):
     make(tmp_path, "2025/cat/1.jpg", "2025/dog/1.jpg", "2026/cat/1.jpg")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ImagesError, match=r"holds 3 folders.*Type: --images .*/2025, or: --images .*/2026$"
-    ):
+    with pytest.raises(ImagesError, match=r"holds 3 folders.*Type: --images .*/2025, or: --images .*/2026$"):
         read_folder(tmp_path)
     make(tmp_path, "empty/1.jpg")  # then they may be classes, and the empty ones are named later
     assert read_folder(tmp_path).names == ("2025", "2026", "empty")

@@ -25,7 +25,7 @@ from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.requests import WatchRequest
 from sharpzo_edge.watch.watching import watch_request
-from support.processes import ORIGINAL, clean
+from support.processes import ORIGINAL, clean, run
 
 RUNTIME = Path(sharpzo_edge.__file__).parents[1]
 PICTURES = sorted((TASKS / "subgroups" / "test").glob("*/*.png"))[::9]
@@ -107,6 +107,11 @@ def test_a_stream_is_labelled_as_predict_does(prompt: Path, tmp_path: Path) -> N
     assert changes == [b for a, b in zip([None, *labels], labels, strict=False) if a != b]
     assert watch.said.splitlines()[-1] == "the stream has ended: 6 pictures labelled, 0 skipped, 6 broken"
     assert "waited for" not in watch.said
+
+
+def test_a_stream_without_a_jpeg_is_told_as_such(prompt: Path) -> None:
+    done = run("watch", "--bundle", BUNDLE, "--prompt", prompt, "-")
+    assert "0 broken; it held no JPEG\n" in done.stderr and not done.stdout
 
 
 def test_of_many_pictures_the_newest_is_labelled(prompt: Path, tmp_path: Path) -> None:

@@ -243,7 +243,8 @@ def _missing(path: Path, error: Exception) -> BundleError:
     except (OSError, ValueError):
         is_dead_link = False
     if not is_dead_link:
-        return _damaged(path.parent, f"{path.name[:80]} is missing ({error})")
+        why = error.strerror if isinstance(error, OSError) else error
+        return _damaged(path.parent, f"{path.name[:80]} is missing ({why})")
     return BundleError(
         f"The bundle {path.parent} is not complete: {path.name} is a link to {os.readlink(path)}, which "
         f"leads nowhere. A link must lead to a file that is there. Fetch that file, or copy the bundle from "

@@ -195,7 +195,8 @@ class Watching:
                 self._label(arrival)
             elif has_ended:
                 break
-        caller.say(f"the stream has ended: {self._summary()}")
+        nothing = "" if any(self._counts().values()) else "; it held no JPEG"
+        caller.say(f"the stream has ended: {self._summary()}{nothing}")
 
     def _look_at_the_source(self) -> None:
         gone, before = self.reader.gone, self.gone
