@@ -102,6 +102,9 @@ def test_the_page_stays_small_and_meets_no_heavy_library(images, tmp_path):
         kind = f"multipart/form-data; boundary={BOUNDARY}"
         form = form_of([("a.png", picture.read_bytes())])
         assert server.ask("POST", "/try", form, Content_Type=kind)[0] == 200
+        torn = form_of([("torn <b>.png", picture.read_bytes()[:300])])
+        code, said = server.ask("POST", "/try", torn, Content_Type=kind)
+        assert code == 400 and b"The picture torn <b>.png cannot be used" in said  # no path of this machine
         (helper,) = server.children()
         assert sizes_of(server.pid)["VmHWM"] / MIB < PROMISED_MIB
         assert sizes_of(helper)["VmHWM"] / MIB < BUDGET_MIB

@@ -258,7 +258,7 @@ class Routes:
                 if sent.path:
                     remove(sent.path)
         if "reason" in answer:
-            raise UsageError(answer["reason"])
+            raise UsageError(answer["reason"].replace(str(found[0].path), shown(found[0].name)))
         return JSONResponse(answer)
 
     # -----------------------------------------------------------------------------------------------

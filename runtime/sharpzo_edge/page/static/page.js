@@ -501,7 +501,7 @@ function tuneTab(place) {
   }
 
   function show() {
-    $("#curves").hidden = !looks.length;
+    $("#curves").hidden = looks.length < 2;
     drawChart($("#accuracy-chart"), looks, "accuracy", percent0);
     drawChart($("#loss-chart"), looks, "loss", (value) => value.toFixed(2));
     const latest = looks.at(-1);
