@@ -16,11 +16,10 @@ from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import SharpzoError, UsageError
 from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
-from sharpzo_edge.fleet.scheduler import scheduler
 from sharpzo_edge.fleet.tune import fleet_tune
-from sharpzo_edge.requests import FleetTuneRequest, SchedulerRequest
+from sharpzo_edge.requests import FleetTuneRequest
 from support.fleet_processes import LONGEST, Processes
-from support.processes import finish
+from support.processes import finish, run
 
 FAR = "10.1.2.3"
 
@@ -76,8 +75,9 @@ def test_a_scheduler_that_cannot_listen_says_where(host: str, port: int | None, 
     trust = make_certificates(tmp_path / "trust").folder
     with socket.create_server(("127.0.0.1", 0)) as taken:
         where = taken.getsockname()[1] if port is None else port
-        with pytest.raises(UsageError, match=f"cannot listen on {host}, port {where} .*Try --port 0"):
-            scheduler(SchedulerRequest(host=host, port=where, certificates=trust), print)
+        given = ("--host", host, "--port", where, "--certificates", trust)
+        done = run("fleet", "scheduler", *given, code=2)
+    assert f"cannot listen on {host}, port {where} (" in done.stderr and "Try --port 0" in done.stderr
 
 
 def test_without_the_extra_a_fleet_says_what_to_install() -> None:
