@@ -74,7 +74,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return losses(tuned(folder, LocalLine(dealt(folder, SHARES)))[1])
 
 
-@pytest.mark.parametrize("kind", ["Begin", "Features", "Tangents", "Judge", "Derive", "Model", "Measure"])
+KINDS = ["Begin", "Features", "Tangents", "Judge", "Derive", "Model", "Measure", "Try", "Finish"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_comes_back_in_time_changes_nothing(
     tmp_path: Path, kind: str, whole: list[float]
 ) -> None:
