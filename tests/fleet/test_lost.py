@@ -95,6 +95,13 @@ def test_without_a_member_the_run_goes_on_and_says_so(tmp_path: Path) -> None:
     assert result.tuned.queries > 40
 
 
+def test_without_a_member_the_heads_are_made_again(tmp_path: Path) -> None:
+    """It had a part in the sums that the first ones were chosen by."""
+    result, news = tuned(tmp_path, LocalLine(dealt(tmp_path, SHARES), Loses("Finish")), max_queries=1)
+    assert said(news, "the run goes on without its pictures")
+    assert result.tuned.none and result.tuned.none.pictures == 2 * 10 * 3
+
+
 def test_a_member_that_is_back_counts_from_the_next_update(tmp_path: Path) -> None:
     line = LocalLine(dealt(tmp_path, SHARES), Loses("Judge", 3, back_after=3))
     result, news = tuned(tmp_path, line, wait_seconds=0.0, max_queries=80)

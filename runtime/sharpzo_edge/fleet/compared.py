@@ -45,8 +45,8 @@ class Compared:
     def ways(self) -> dict[str, Way]:
         """In the order of USES; those that were judged."""
         moments = self.tried.moments
-        coolest = TEMPERATURES[int(moments.losses.argmin())]
-        found = {WORDS: Way(moments.right[0], moments.tops[0], coolest, is_tuned=False)}
+        calibrated = TEMPERATURES[int(moments.losses.argmin())]
+        found = {WORDS: Way(moments.right[0], moments.tops[0], calibrated, is_tuned=False)}
         if len(self.tried.prompt):
             found[PROMPT] = Way(moments.right[1], moments.tops[1], 1.0, is_tuned=True)
         for use, choice in ((HEAD, self.head), (BOTH, self.both)):

@@ -94,11 +94,9 @@ class Drawn:
         rights, all_tops, losses = [], [], []
         weights = weights_of(counts)
         for group in groups:
-            right, tops = (
-                np.zeros((group.n_options, 2, len(counts)), np.int64),
-                np.zeros((group.n_options, 2, 2)),
-            )
-            loss = np.zeros((group.n_options, len(TEMPERATURES)))
+            n = group.n_options
+            right, tops = np.zeros((n, 2, len(counts)), np.int64), np.zeros((n, 2, 2))
+            loss = np.zeros((n, len(TEMPERATURES)))
             for rows, features, labels, words in self._of(T).blocks():
                 for option, logits in enumerate(group.left_out(rows, features, labels, words)):
                     self._add(right[option], tops[option], rows, labels, logits)

@@ -33,6 +33,7 @@ def fitted(kind: str, moments: Moments, of: str) -> Iterator[Group]:
     """
     if kind != gaussian.KIND and (found := ridge_of(moments, of)):
         yield from found.groups()
+        del found  # it is large
     if kind in (AUTO, gaussian.KIND) and (gda := gaussian_of(moments)):
         yield from gda.groups()
 
