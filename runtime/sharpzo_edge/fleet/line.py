@@ -11,7 +11,7 @@ from uuid import uuid4
 from distributed import CancelledError, Client, Future, Security
 
 from ..errors import SharpzoError
-from .engine import CONNECT_SECONDS, set_up
+from .engine import CONNECT_SECONDS, SILENT_SECONDS, set_up
 from .member import answer
 
 FETCH_SECONDS = 5.0
@@ -38,7 +38,7 @@ class DaskLine:
         begun = time.monotonic()
         while True:
             try:
-                found: Any = self._client.scheduler_info(n_workers=-1) if self._client else {"id": None}
+                found = self._scheduler_says()
                 if found["id"] == self._id:
                     workers = found["workers"].items()
                     self._addresses = {str(worker["name"]): address for address, worker in workers}
@@ -129,7 +129,7 @@ class DaskLine:
                     set_as_default=False,
                     name="sharpzo-edge",
                 )
-                self._id = self._client.scheduler_info(n_workers=-1)["id"]
+                self._id = self._scheduler_says()["id"]
                 return
             except UNREACHABLE as error:
                 self.close()
@@ -140,6 +140,17 @@ class DaskLine:
                         f"sharpzo-edge fleet scheduler"
                     ) from error
             time.sleep(1)
+
+    def _scheduler_says(self) -> Any:
+        """Who the scheduler is, and its workers. Raises one of UNREACHABLE.
+
+        It is asked: the client's own `scheduler_info` remembers the last answer, or none, when the scheduler
+        is gone.
+        """
+        scheduler: Any = self._client.scheduler if self._client else None
+        if self._client is None or scheduler is None:
+            raise RuntimeError("there is no connection")
+        return self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=SILENT_SECONDS)
 
     def close(self) -> None:
         """End the connection."""
