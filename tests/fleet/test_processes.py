@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from sharpzo_edge.demo import BUNDLE
 from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.fleet import engine, line
 from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
+from sharpzo_edge.fleet.demo import member_beside
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
 from sharpzo_edge.fleet.tune import fleet_tune
 from sharpzo_edge.requests import FleetTuneRequest
@@ -67,6 +70,27 @@ def test_without_certificates_nobody_gets_in(fleet: Processes, tmp_path: Path) -
     make_certificates(tmp_path / "others")
     with pytest.raises(SharpzoError, match=r"No scheduler answers.*same certificates"):
         fleet_tune(FleetTuneRequest(BUNDLE, output=tmp_path / "p", certificates=tmp_path / "others", **given))
+
+
+def test_a_driver_is_told_that_its_scheduler_is_gone(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine.SETTINGS, "distributed.comm.timeouts.connect", "1s")
+    monkeypatch.setattr(line, "CONNECT_SECONDS", 1)
+    security = security_of(fleet.certificates)
+    with closing(line.DaskLine(address_of(fleet.scheduler, security), security, 0.0)) as driver:
+        assert driver.present() == {"board-1", "board-2"}
+        fleet.kill("scheduler")
+        with pytest.raises(SharpzoError, match=r"No scheduler answers.*fleet scheduler"):
+            driver.present()
+    fleet.start_scheduler()
+
+
+def test_a_process_that_ends_by_itself_is_told_of(tmp_path: Path) -> None:
+    said: list[str] = []
+    with member_beside(tmp_path / "board-1", BUNDLE, "127.0.0.1:1", say=said.append) as member:
+        member.wait(LONGEST)
+    assert len(said) == 1 and said[0].startswith("board-1 has ended by itself, with exit code 2: error: ")
 
 
 def test_without_the_extra_a_fleet_says_what_to_install() -> None:
