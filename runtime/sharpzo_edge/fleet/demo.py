@@ -26,6 +26,7 @@ from .tune import fleet_tune
 
 SHOTS, VAL = 16, 4  # of the demo, which the members share
 MOST_MEMBERS = 16
+WAIT_SECONDS = 120.0  # all processes start at once, and share this machine's cores
 END_SECONDS = 15
 Say = Callable[[str], None]
 
@@ -77,7 +78,11 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             for part in parts:
                 members.enter_context(member_beside(part, BUNDLE, address, say=caller.say))
             prompt = folder / "fleet.safetensors"
-            of_fleet, _ = fleet_tune(FleetTuneRequest(output=prompt, scheduler=address, members=n, **options))
+            of_fleet, _ = fleet_tune(
+                FleetTuneRequest(
+                    output=prompt, scheduler=address, members=n, wait_seconds=WAIT_SECONDS, **options
+                )
+            )
         caller.say("the same pictures, all in one place")
         pooled_prompt = folder / "pooled.safetensors"
         pooled, _ = tune_or_repeat(
