@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sharpzo_edge.commands.predict import predict
 from sharpzo_edge.commands.tune import tune_or_repeat
-from sharpzo_edge.demo import BUNDLE
+from sharpzo_edge.demo import BUNDLE, TASKS
 from sharpzo_edge.fleet.pooled import Pooled
 from sharpzo_edge.fleet.tune import FleetResult, tune_over
 from sharpzo_edge.requests import FleetTuneRequest, TuneRequest
@@ -99,6 +100,21 @@ def test_every_kind_of_head_is_the_pooled_one(tmp_path: Path, kind: str) -> None
     given = {"bundle": BUNDLE, **OPTIONS, "head": kind, "max_queries": 1}
     request = FleetTuneRequest(output=tmp_path / "fleet", scheduler="", **given)
     assert tune_over(request, LocalLine(parts)) == (fleet, True)  # the same command repeats its result
+
+
+@pytest.mark.parametrize("use", ["head", "words"])
+def test_predict_answers_as_after_the_pooled_run(tmp_path: Path, use: str) -> None:
+    """As sure, and with none of them for as many pictures, but for one near the threshold."""
+    both(tmp_path, [EVEN, FEW], max_queries=1)
+    asked = sorted((TASKS / "subgroups" / "test").glob("*/*.png"))[::7]
+    ours, theirs = (
+        predict(asked, BUNDLE, tmp_path / name, use=use, none=0.2).predictions for name in ("fleet", "pooled")
+    )
+    for found, exact in zip(ours, theirs, strict=True):
+        assert found.labels == exact.labels
+        np.testing.assert_allclose(found.scores, exact.scores, rtol=0, atol=1e-5)
+    n_none = sum(each.none for each in ours)
+    assert 0 < n_none <= sum(each.none for each in theirs) <= n_none + 1
 
 
 def test_the_papers_stages_run_in_a_fleet_too(tmp_path: Path) -> None:
