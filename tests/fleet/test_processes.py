@@ -13,13 +13,14 @@ import psutil
 import pytest
 
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.errors import InterruptedRunError, SharpzoError, UsageError
 from sharpzo_edge.fleet import engine, line
 from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
 from sharpzo_edge.fleet.demo import member_beside
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
 from sharpzo_edge.fleet.tune import fleet_tune
 from sharpzo_edge.requests import FleetTuneRequest
+from sharpzo_edge.run.progress import Caller
 from support.fleet_processes import LONGEST, Processes
 from support.processes import finish
 
@@ -72,17 +73,19 @@ def test_without_certificates_nobody_gets_in(fleet: Processes, tmp_path: Path) -
         fleet_tune(FleetTuneRequest(BUNDLE, output=tmp_path / "p", certificates=tmp_path / "others", **given))
 
 
-def test_a_driver_is_told_that_its_scheduler_is_gone(
+def test_a_driver_looks_for_its_scheduler_until_it_is_stopped(
     fleet: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(engine.SETTINGS, "distributed.comm.timeouts.connect", "1s")
     monkeypatch.setattr(line, "CONNECT_SECONDS", 1)
-    security = security_of(fleet.certificates)
-    with closing(line.DaskLine(address_of(fleet.scheduler, security), security, 0.0)) as driver:
-        assert driver.present() == {"board-1", "board-2"}
+    security, said = security_of(fleet.certificates), list[str]()
+    caller = Caller((lambda news: said.append(news.text),), stop=lambda: bool(said))
+    with closing(line.DaskLine(address_of(fleet.scheduler, security), security, LONGEST, caller)) as driver:
+        fleet.wait_for(lambda: driver.present() == {"board-1", "board-2"}, "member")
         fleet.kill("scheduler")
-        with pytest.raises(SharpzoError, match=r"No scheduler answers.*fleet scheduler"):
+        with pytest.raises(InterruptedRunError, match=r"No scheduler answers.*same command again"):
             driver.present()
+    assert said == [f"no scheduler answers: it is waited for, at most {LONGEST} s"]
     fleet.start_scheduler()
 
 

@@ -104,7 +104,8 @@ def fleet_tune(request: FleetTuneRequest) -> tuple[FleetResult, bool]:
     check_fleet(request)
     security = security_of(request.certificates)
     address = address_of(request.scheduler, security)
-    with contextlib.closing(DaskLine(address, security, request.wait_seconds)) as line:
+    caller = caller_of(request.on_progress, request.stop)
+    with contextlib.closing(DaskLine(address, security, request.wait_seconds, caller)) as line:
         return tune_over(request, line)
 
 
