@@ -61,6 +61,11 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             f"{MOST_MEMBERS}. Try --members 3"
         )
     caller, n = caller_of(request.on_progress, request.stop), request.members
+
+    def tell(text: str) -> None:
+        if not caller.wants_to_stop:  # Ctrl+C ends all of its processes
+            caller.say(text)
+
     with tempfile.TemporaryDirectory(prefix="sharpzo-edge-fleet-") as temporary:
         folder = Path(temporary)
         parts = _divided(TASKS / DEFAULT_TASK / "train", folder, n)
@@ -74,9 +79,9 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             "stop": request.stop,
         }
         caller.say(f"a scheduler and {n} members are started on this machine")
-        with scheduler_beside(folder, caller.say) as address, contextlib.ExitStack() as members:
+        with scheduler_beside(folder, tell) as address, contextlib.ExitStack() as members:
             for part in parts:
-                members.enter_context(member_beside(part, BUNDLE, address, say=caller.say))
+                members.enter_context(member_beside(part, BUNDLE, address, say=tell))
             prompt = folder / "fleet.safetensors"
             of_fleet, _ = fleet_tune(
                 FleetTuneRequest(
