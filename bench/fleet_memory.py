@@ -35,7 +35,10 @@ def measure(bundle: Path, budget_mib: int) -> dict[str, Any]:
         images = folder / "board"
         shutil.copytree(TASKS / DEFAULT_TASK / "train", images)
         budget = ("--memory-budget", f"{budget_mib}MiB")
-        with scheduler_beside(folder) as address, member_beside(images, bundle, address, *budget) as member:
+        with (
+            scheduler_beside(folder, print) as address,
+            member_beside(images, bundle, address, *budget, say=print) as member,
+        ):
             request = FleetTuneRequest(
                 bundle,
                 output=folder / "prompt",

@@ -59,7 +59,7 @@ def by_fleet(task: Task, n: int, trip: float) -> dict[str, Any]:
         parts = dealt(task.train, folder, n)
         with (
             members(parts, task.bundle, folder, *BUDGET) as address,
-            closing(DaskLine(f"tcp://{address}", security_of(None), WAIT_SECONDS)) as line,
+            closing(DaskLine(f"tcp://{address}", security_of(None), WAIT_SECONDS, Caller())) as line,
         ):
             noting = NotingLine(line, trip) if n == 1 else None
             found = _tuned(task, n, noting or line, folder)
@@ -122,7 +122,7 @@ def _round_trip(n: int, message: bytes) -> float:
     with (
         tempfile.TemporaryDirectory() as folder,
         empty_members(n, Path(folder)) as address,
-        closing(DaskLine(f"tcp://{address}", security_of(None), WAIT_SECONDS)) as line,
+        closing(DaskLine(f"tcp://{address}", security_of(None), WAIT_SECONDS, Caller())) as line,
     ):
         while len(names := line.present()) != n:
             time.sleep(0.1)

@@ -40,17 +40,17 @@ def on_core(core: int) -> Iterator[None]:
 @contextlib.contextmanager
 def members(parts: Sequence[Path], bundle: Path, folder: Path, *options: str) -> Iterator[str]:
     """A member for each folder of pictures, from core 0 on. Yields their scheduler's address."""
-    with scheduler_beside(folder) as address, contextlib.ExitStack() as started:
+    with scheduler_beside(folder, print) as address, contextlib.ExitStack() as started:
         for core, part in enumerate(parts):
             with on_core(core):
-                started.enter_context(member_beside(part, bundle, address, *options))
+                started.enter_context(member_beside(part, bundle, address, *options, say=print))
         yield address
 
 
 @contextlib.contextmanager
 def empty_members(n: int, folder: Path) -> Iterator[str]:
     """n members that answer nothing, in one process. Yields their scheduler's address."""
-    with scheduler_beside(folder) as address:
+    with scheduler_beside(folder, print) as address:
         process = subprocess.Popen([sys.executable, "-m", "fleet.processes", address, str(n)])
         try:
             yield address

@@ -29,9 +29,9 @@ ANSWERS = {
     "Judged": {"loss", "right", "smoothed"},
     "Derived": {"derivatives"},
     "Modelled": {"loss", "gradient", "curvature"},
-    "Moments": {"counts", "right", "classes", "second", "by_words", "by_prompt"},
-    "Tried": {"right", "losses"},
-    "Shown": set(),
+    "Moments": {"counts", "right", "tops", "losses", "classes", "second", "by_words", "by_prompt"},
+    "Tried": {"right", "tops", "losses"},
+    "Finished": {"below"},
     "Refused": {"reason", "is_other_run"},
 }
 
@@ -95,8 +95,8 @@ def test_a_board_may_demand_more_pictures_of_a_class(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
-    whole = messages.packed(messages.Show("run", 3))
-    assert messages.unpacked(whole) == messages.Show("run", 3)
-    for bad in (b"", whole[:-3], whole.replace(b"Show", b"Sh0w"), whole.replace(b"option", b"0ption")):
+    whole = messages.packed(messages.Refused("it is full", False))
+    assert messages.unpacked(whole) == messages.Refused("it is full", False)
+    for bad in (b"", whole[:-3], whole.replace(b"Refused", b"Ref0sed"), whole.replace(b"reason", b"reas0n")):
         with pytest.raises(SharpzoError, match="cannot be read"):
             messages.unpacked(bad)

@@ -74,7 +74,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return losses(tuned(folder, LocalLine(dealt(folder, SHARES)))[1])
 
 
-@pytest.mark.parametrize("kind", ["Begin", "Features", "Tangents", "Judge", "Derive", "Model", "Measure"])
+KINDS = ["Begin", "Features", "Tangents", "Judge", "Derive", "Model", "Measure", "Try", "Finish"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_comes_back_in_time_changes_nothing(
     tmp_path: Path, kind: str, whole: list[float]
 ) -> None:
@@ -90,6 +93,13 @@ def test_without_a_member_the_run_goes_on_and_says_so(tmp_path: Path) -> None:
     assert said(news, "board-2 has not come back in 0.5 s: the run goes on without its pictures")
     assert [member.counted for member in result.members] == [True, False, True]
     assert result.tuned.queries > 40
+
+
+def test_without_a_member_the_heads_are_made_again(tmp_path: Path) -> None:
+    """It had a part in the sums that the first ones were chosen by."""
+    result, news = tuned(tmp_path, LocalLine(dealt(tmp_path, SHARES), Loses("Finish")), max_queries=1)
+    assert said(news, "the run goes on without its pictures")
+    assert result.tuned.none and result.tuned.none.pictures == 2 * 10 * 3
 
 
 def test_a_member_that_is_back_counts_from_the_next_update(tmp_path: Path) -> None:

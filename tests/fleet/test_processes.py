@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import psutil
 import pytest
 
 from sharpzo_edge.demo import BUNDLE
-from sharpzo_edge.errors import SharpzoError, UsageError
+from sharpzo_edge.errors import InterruptedRunError, SharpzoError, UsageError
+from sharpzo_edge.fleet import engine, line
 from sharpzo_edge.fleet.certificates import CA, CERTIFICATE, KEY, make_certificates
+from sharpzo_edge.fleet.demo import member_beside
 from sharpzo_edge.fleet.engine import address_of, require_safe, security_of
 from sharpzo_edge.fleet.tune import fleet_tune
 from sharpzo_edge.requests import FleetTuneRequest
+from sharpzo_edge.run.progress import Caller
 from support.fleet_processes import LONGEST, Processes
 from support.processes import finish, run
 
@@ -78,6 +82,29 @@ def test_a_scheduler_that_cannot_listen_says_where(host: str, port: int | None, 
         given = ("--host", host, "--port", where, "--certificates", trust)
         done = run("fleet", "scheduler", *given, code=2)
     assert f"cannot listen on {host}, port {where} (" in done.stderr and "Try --port 0" in done.stderr
+
+
+def test_a_driver_looks_for_its_scheduler_until_it_is_stopped(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engine.SETTINGS, "distributed.comm.timeouts.connect", "1s")
+    monkeypatch.setattr(line, "CONNECT_SECONDS", 1)
+    security, said = security_of(fleet.certificates), list[str]()
+    caller = Caller((lambda news: said.append(news.text),), stop=lambda: bool(said))
+    with closing(line.DaskLine(address_of(fleet.scheduler, security), security, LONGEST, caller)) as driver:
+        fleet.wait_for(lambda: driver.present() == {"board-1", "board-2"}, "member")
+        fleet.kill("scheduler")
+        with pytest.raises(InterruptedRunError, match=r"No scheduler answers.*same command again"):
+            driver.present()
+    assert said == [f"no scheduler answers: it is waited for, at most {LONGEST} s"]
+    fleet.start_scheduler()
+
+
+def test_a_process_that_ends_by_itself_is_told_of(tmp_path: Path) -> None:
+    said: list[str] = []
+    with member_beside(tmp_path / "board-1", BUNDLE, "127.0.0.1:1", say=said.append) as member:
+        member.wait(LONGEST)
+    assert len(said) == 1 and said[0].startswith("board-1 has ended by itself, with exit code 2: error: ")
 
 
 def test_without_the_extra_a_fleet_says_what_to_install() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,19 @@ from ..processor import this_processor
 from ..requests import MemberRequest, TuneRequest
 from ..run.folder import WorkFolder
 from ..run.progress import Caller
+from ..tuning.answers import Doubtful
 from ..tuning.prepare import Prepared, prepare
 from ..types import Floats, LabelledFeatures
 from ..version import __version__
 from ..wording import counted
 from . import messages as m
-from .heads import Drawn
+from .drawn import Drawn
 from .sums import MemberPictures, counts_of
 
 
 @dataclass(eq=False)
 class _Session:
-    """A run that this board takes part in. tower: None while it is closed;  tried: for Show"""
+    """A run that this board takes part in. tower: None while it is closed"""
 
     run: str
     ready: Prepared
@@ -44,7 +45,6 @@ class _Session:
     drawn: Drawn
     files: tuple[str, ...]
     tower: TextTower | None = None
-    tried: m.Try | None = None
 
 
 class TooFewPicturesError(UsageError):
@@ -132,11 +132,11 @@ class Board:
                 self._close_tower(session)
                 return session.drawn.moments(ask.words, ask.prompt, ask.with_head)
             case m.Try():
-                session.tried = ask
                 return session.drawn.tried(ask.kind, ask.moments, ask.words, ask.prompt)
-            case m.Show():
-                self._show(session, ask.option)
-                return m.Shown()
+            case m.Finish():
+                finished, doubtful = session.drawn.finished(ask)
+                self._show(session, doubtful)
+                return finished
         raise ValueError(f"no member answers a {type(ask).__name__}")
 
     def _begun(self, begin: m.Begin) -> m.Part:
@@ -238,12 +238,10 @@ class Board:
         prompts = session.ready.prompts
         return np.concatenate([tower.class_feature_tangents(context, part, prompts) for part in parts])
 
-    def _show(self, session: _Session, option: int) -> None:
+    def _show(self, session: _Session, doubtful: Sequence[Doubtful]) -> None:
         """Say which of this board's own pictures look least like their label."""
-        tried, names = session.tried, self.folder.folders
-        if tried is None:
-            raise ValueError("asked for doubtful pictures before a head was tried")
-        for each in session.drawn.doubtful(tried.kind, tried.moments, tried.words, option):
+        names = self.folder.folders
+        for each in doubtful:
             self._caller.say(
                 f"look at {session.files[each.number]}: it is labelled {names[each.label]}, and looks like "
                 f"{names[each.answer]}"

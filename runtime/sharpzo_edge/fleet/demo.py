@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from .tune import fleet_tune
 
 SHOTS, VAL = 16, 4  # of the demo, which the members share
 MOST_MEMBERS = 16
-END_SECONDS = 5
+WAIT_SECONDS = 120.0  # all processes start at once, and share this machine's cores
+END_SECONDS = 15
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             f"{MOST_MEMBERS}. Try --members 3"
         )
     caller, n = caller_of(request.on_progress, request.stop), request.members
+
+    def tell(text: str) -> None:
+        if not caller.wants_to_stop:  # Ctrl+C ends all of its processes
+            caller.say(text)
+
     with tempfile.TemporaryDirectory(prefix="sharpzo-edge-fleet-") as temporary:
         folder = Path(temporary)
         parts = _divided(TASKS / DEFAULT_TASK / "train", folder, n)
@@ -72,11 +79,15 @@ def fleet_demo(request: FleetDemoRequest) -> FleetDemoResult:
             "stop": request.stop,
         }
         caller.say(f"a scheduler and {n} members are started on this machine")
-        with scheduler_beside(folder) as address, contextlib.ExitStack() as members:
+        with scheduler_beside(folder, tell) as address, contextlib.ExitStack() as members:
             for part in parts:
-                members.enter_context(member_beside(part, BUNDLE, address))
+                members.enter_context(member_beside(part, BUNDLE, address, say=tell))
             prompt = folder / "fleet.safetensors"
-            of_fleet, _ = fleet_tune(FleetTuneRequest(output=prompt, scheduler=address, members=n, **options))
+            of_fleet, _ = fleet_tune(
+                FleetTuneRequest(
+                    output=prompt, scheduler=address, members=n, wait_seconds=WAIT_SECONDS, **options
+                )
+            )
         caller.say("the same pictures, all in one place")
         pooled_prompt = folder / "pooled.safetensors"
         pooled, _ = tune_or_repeat(
@@ -112,9 +123,12 @@ def _divided(train: Path, folder: Path, n: int) -> list[Path]:
 
 
 @contextlib.contextmanager
-def scheduler_beside(folder: Path) -> Iterator[str]:
-    """A scheduler in its own process until the block ends; its log is in `folder`. Yields its address."""
-    with _command(folder / "scheduler.log", "scheduler", "--port", "0", "--json") as process:
+def scheduler_beside(folder: Path, say: Say) -> Iterator[str]:
+    """A scheduler in its own process until the block ends; its log is in `folder`. Yields its address.
+
+    say: is told when it has ended before
+    """
+    with _command(folder / "scheduler.log", "scheduler", "--port", "0", "--json", say=say) as process:
         assert process.stdout
         line = process.stdout.readline()
         if not line:
@@ -127,28 +141,32 @@ def scheduler_beside(folder: Path) -> Iterator[str]:
 
 
 def member_beside(
-    images: Path, bundle: Path, address: str, *options: str
+    images: Path, bundle: Path, address: str, *options: str, say: Say
 ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    """A member in a process of its own, until the block ends; its log is beside its pictures."""
+    """The same of a member; its log is beside its pictures."""
     given = ("--images", str(images), "--bundle", str(bundle), "--scheduler", address)
     log = images.with_name(f"{images.name}.log")
-    return _command(log, "member", *given, "--name", images.name, "--threads", "1", *options)
+    return _command(log, "member", *given, "--name", images.name, "--threads", "1", *options, say=say)
 
 
 @contextlib.contextmanager
-def _command(log: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def _command(log: Path, *arguments: str, say: Say) -> Iterator[subprocess.Popen[str]]:
     """A command of the fleet in a process of its own, until the block ends. log: what it tells"""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sharpzo_edge", "fleet", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log.open("w"),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        text=True,
-    )
+    with log.open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sharpzo_edge", "fleet", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=told,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            text=True,
+        )
     try:
         yield process
     finally:
+        if process.poll() is not None:
+            _, _, last = log.read_text(errors="replace").strip().rpartition("\n")
+            say(f"{log.stem} has ended by itself, with exit code {process.returncode}: {last}")
         process.terminate()
         try:
             process.wait(END_SECONDS)

@@ -11,7 +11,8 @@ from uuid import uuid4
 from distributed import CancelledError, Client, Future, Security
 
 from ..errors import SharpzoError
-from .engine import CONNECT_SECONDS, set_up
+from ..run.progress import Caller
+from .engine import CONNECT_SECONDS, SILENT_SECONDS, set_up
 from .member import answer
 
 FETCH_SECONDS = 5.0
@@ -21,10 +22,11 @@ UNREACHABLE = (OSError, TimeoutError, RuntimeError)  # of these are all of Dask'
 class DaskLine:
     """A line (see waves.Line) through a scheduler."""
 
-    def __init__(self, scheduler: str, security: Security, wait_seconds: float):
+    def __init__(self, scheduler: str, security: Security, wait_seconds: float, caller: Caller):
         """Raises SharpzoError when no scheduler answers in wait_seconds."""
         set_up()
         self._scheduler, self._security, self._wait_seconds = scheduler, security, wait_seconds
+        self._caller = caller
         self._client: Client | None = None
         self._id = ""  # of the scheduler: a new one knows nothing of what was sent to the last
         # By name: the address that a message was sent to, and its future.
@@ -38,7 +40,7 @@ class DaskLine:
         begun = time.monotonic()
         while True:
             try:
-                found: Any = self._client.scheduler_info(n_workers=-1) if self._client else {"id": None}
+                found = self._scheduler_says()
                 if found["id"] == self._id:
                     workers = found["workers"].items()
                     self._addresses = {str(worker["name"]): address for address, worker in workers}
@@ -116,6 +118,7 @@ class DaskLine:
 
     def _connect(self, begun: float | None = None) -> None:
         """A new connection; what was sent before is lost. Raises SharpzoError."""
+        is_told = False
         begun = time.monotonic() if begun is None else begun
         self._lost |= {*self._sent}
         self._sent.clear()
@@ -129,7 +132,7 @@ class DaskLine:
                     set_as_default=False,
                     name="sharpzo-edge",
                 )
-                self._id = self._client.scheduler_info(n_workers=-1)["id"]
+                self._id = self._scheduler_says()["id"]
                 return
             except UNREACHABLE as error:
                 self.close()
@@ -139,7 +142,24 @@ class DaskLine:
                         f"run there, with the same certificates or as here without. Type there: "
                         f"sharpzo-edge fleet scheduler"
                     ) from error
+            self._caller.raise_if_stopped(
+                f"No scheduler answers at {self._scheduler}. When one does, type the same command again"
+            )
+            if not is_told:
+                self._caller.say(f"no scheduler answers: it is waited for, at most {self._wait_seconds:g} s")
+            is_told = True
             time.sleep(1)
+
+    def _scheduler_says(self) -> Any:
+        """Who the scheduler is, and its workers. Raises one of UNREACHABLE.
+
+        It is asked: the client's own `scheduler_info` remembers the last answer, or none, when the scheduler
+        is gone.
+        """
+        scheduler: Any = self._client.scheduler if self._client else None
+        if self._client is None or scheduler is None:
+            raise RuntimeError("there is no connection")
+        return self._client.sync(scheduler.identity, n_workers=-1, callback_timeout=SILENT_SECONDS)
 
     def close(self) -> None:
         """End the connection."""

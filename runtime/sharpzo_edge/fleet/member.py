@@ -89,3 +89,4 @@ async def take_part(
         finally:
             with contextlib.suppress(Exception, asyncio.CancelledError):
                 await worker.close(timeout=2, executor_wait=False)
+    caller.say(f"{name} was told to stop: it is no member any more")

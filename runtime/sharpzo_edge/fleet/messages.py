@@ -198,13 +198,18 @@ class Moments:
 
     counts:    (K,) how many of each class
     right:     (2, 2, K) how many the words and the prompt label right, of shots and of validation pictures
-    classes:   (K, E) sums of x by class;  second: (E, E) sum of x x^T
+    tops:      (2, 2, 2) of their largest logits likewise: the sum, and the sum of squares
+    losses:    (temperatures,) cross-entropy of the words at each
+    classes:   (K, E) sums of x by class
+    second:    (E (E + 1) / 2,) sum of x x^T: its upper triangle, row by row
     by_words, by_prompt: (K, E + 1) sum of logits times [x, 1]
     Without a head the last four are empty.
     """
 
     counts: Counts
     right: Counts
+    tops: Doubles
+    losses: Doubles
     classes: Doubles
     second: Doubles
     by_words: Doubles
@@ -227,24 +232,37 @@ class Tried:
     """For words and prompt, and each option of each group of candidates, in their order:
 
     right:  (2, options, 2, K) how many are labelled right, of shots and of validation pictures
+    tops:   (2, options, 2, 2) of their largest logits likewise: the sum, and the sum of squares
     losses: (2, options, temperatures) cross-entropy, each picture by its weight among all members'
     """
 
     right: Counts
+    tops: Doubles
     losses: Doubles
 
 
-@dataclass(frozen=True)
-class Show:
-    """Asks a member to show its user the pictures that this option of a head on the words finds doubtful."""
+@dataclass(frozen=True, eq=False)
+class Finish:
+    """Says what was chosen, and asks how many pictures' largest logits lie below each of some levels.
+
+    The member shows its user which pictures the head on the words finds doubtful.
+    tried:        with what the heads are fitted;  head, both: the option of each, None without
+    temperatures: (4,) of words, prompt, head and both;  levels: (4, n) likewise, in order
+    """
 
     run: str
-    option: int
+    tried: Try
+    head: int | None
+    both: int | None
+    temperatures: Doubles
+    levels: Doubles
 
 
-@dataclass(frozen=True)
-class Shown:
-    """It has."""
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """below: (4, n) pictures that each way is judged on, and whose largest logit is lower than each level"""
+
+    below: Counts
 
 
 @dataclass(frozen=True)
@@ -255,7 +273,7 @@ class Refused:
     is_other_run: bool
 
 
-Ask = Hello | Begin | Features | Tangents | Judge | Derive | Model | Measure | Try | Show
+Ask = Hello | Begin | Features | Tangents | Judge | Derive | Model | Measure | Try | Finish
 Answer = (
     Member
     | Part
@@ -267,7 +285,7 @@ Answer = (
     | Modelled
     | Moments
     | Tried
-    | Shown
+    | Finished
     | Refused
 )
 KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in (*Ask.__args__, *Answer.__args__)}

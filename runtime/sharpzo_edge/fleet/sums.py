@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..search.gauss_newton import quadratic_model
 from ..search.losses import FeatureLoss
@@ -43,8 +44,7 @@ class MemberPictures:
     def modelled(self, class_features: Floats, columns: Halves, smoothing: float) -> Modelled:
         """class_features: (K, E);  columns: (r, K, E)"""
         n, model = len(self.train), quadratic_model(self._loss(smoothing), class_features, columns)
-        triangle = model.curvature[np.triu_indices(model.rank)]
-        return Modelled(n * model.loss, n * model.gradient, n * triangle)
+        return Modelled(n * model.loss, n * model.gradient, n * triangle(model.curvature))
 
     def _loss(self, smoothing: float) -> FeatureLoss:
         return FeatureLoss(self.train, self.logit_scale, smoothing)
@@ -55,8 +55,19 @@ def counts_of(pictures: LabelledFeatures, n_classes: int) -> Counts:
     return np.bincount(pictures.labels, minlength=n_classes).astype(np.int64)
 
 
-def symmetric(triangle: Doubles, rank: int) -> Doubles:
-    """The matrix (r, r) of an upper triangle, row by row."""
-    matrix = np.zeros((rank, rank))
-    matrix[np.triu_indices(rank)] = triangle
-    return matrix + np.triu(matrix, 1).T
+def triangle(matrix: Doubles) -> Doubles:
+    """The upper triangle of a matrix (n, n), row by row: (n (n + 1) / 2,)."""
+    found: Doubles = matrix[_is_upper(len(matrix))]
+    return found
+
+
+def symmetric(upper: Doubles, n: int) -> Doubles:
+    """The symmetric matrix (n, n) of its upper triangle."""
+    matrix = np.zeros((n, n))
+    matrix[_is_upper(n)] = upper
+    matrix.T[_is_upper(n)] = upper
+    return matrix
+
+
+def _is_upper(n: int) -> NDArray[np.bool_]:
+    return np.tri(n, dtype=bool).T

@@ -39,10 +39,11 @@ from ..types import LabelledFeatures
 from ..version import __version__
 from ..wording import counted
 from . import heads
+from .compared import Compared
 from .engine import address_of, security_of
 from .fleet_objective import FleetObjective, FleetPictures, FleetTower, points_at_once, quadratic_model
 from .line import DaskLine
-from .messages import Begin, Measure, Member, Show, Try
+from .messages import Begin, Measure, Member, Try
 from .waves import Fleet, Line
 
 NOT_OF_A_MEMBER = {
@@ -103,7 +104,8 @@ def fleet_tune(request: FleetTuneRequest) -> tuple[FleetResult, bool]:
     check_fleet(request)
     security = security_of(request.certificates)
     address = address_of(request.scheduler, security)
-    with contextlib.closing(DaskLine(address, security, request.wait_seconds)) as line:
+    caller = caller_of(request.on_progress, request.stop)
+    with contextlib.closing(DaskLine(address, security, request.wait_seconds, caller)) as line:
         return tune_over(request, line)
 
 
@@ -302,30 +304,38 @@ class _Run:
     # After the stages.
 
     def _compared(self, ready: Prepared, run: str, found: Found, caller: Caller) -> Answers:
-        """The heads, and what each way to label is worth. Costs three waves with a head, one without."""
-        fleet = self._fleet
-        has_head = ready.head != "none" and all(part.has_head for part in fleet.parts.values())
-        if ready.head != "none" and not has_head:
+        """The heads, and what each way to label is worth. Costs three waves with a head, two without."""
+        caller.status("fitting the head")
+        while True:
+            epoch = self._fleet.epoch
+            answers = self._compared_once(ready, run, found, caller)
+            if self._fleet.epoch == epoch:  # otherwise a member was lost, and some sums have its pictures
+                return answers
+
+    def _compared_once(self, ready: Prepared, run: str, found: Found, caller: Caller) -> Answers:
+        fleet, kind = self._fleet, ready.head
+        has_head = kind != "none" and all(part.has_head for part in fleet.parts.values())
+        if kind != "none" and not has_head:
             caller.say("the head is left out: a member has no room for it in its --memory-budget")
         has_prompt = bool(found.best.w.any())
         prompt = found.best.class_features if has_prompt else found.words[:0]
-        caller.status("fitting the head")
-        moments = heads.total([*fleet.sums(Measure(run, found.words, prompt, has_head)).values()])
+        moments = heads.total(fleet.sums(Measure(run, found.words, prompt, has_head)).values())
+        n_val = np.sum([part.val for part in fleet.parts.values()], axis=0)
+        ask = Try(run, kind, moments, found.words, prompt)
         head: Any = None
         both: Any = None
         if has_head and moments.counts.all():
             if heads.is_measured(moments):
-                tried = [*fleet.sums(Try(run, ready.head, moments, found.words, prompt)).values()]
-                right, losses = sum(each.right for each in tried), sum(each.losses for each in tried)
-                head = heads.best(ready.head, moments, HEAD, right[0], losses[0])
-                both = heads.best(ready.head, moments, BOTH, right[1], losses[1]) if has_prompt else None
-                if head:
-                    fleet.sums(Show(run, head.option))
+                tried = heads.total(fleet.sums(ask).values())
+                head = heads.best(ask, HEAD, tried)
+                both = heads.best(ask, BOTH, tried) if has_prompt else None
             else:
-                head = heads.unmeasured(ready.head, moments, HEAD)
-                both = heads.unmeasured(ready.head, moments, BOTH) if has_prompt else None
-        n_val = np.sum([part.val for part in fleet.parts.values()], axis=0)
-        return heads.answers_of(moments, n_val, head, both, has_prompt)
+                head = heads.unmeasured(kind, moments, HEAD)
+                both = heads.unmeasured(kind, moments, BOTH) if has_prompt else None
+        compared = Compared(ask, n_val, head, both)
+        finish = compared.finish()
+        below = heads.total(fleet.sums(finish).values()).below
+        return compared.answers(finish.levels, below, self._request.none)
 
 
 def _kept(work: WorkFolder) -> Kept | None:

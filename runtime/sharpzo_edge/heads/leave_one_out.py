@@ -146,7 +146,7 @@ def choose(pictures: Pictures, groups: Iterable[Group]) -> Chosen | None:
             if found < least:
                 least, number, temperature = found, int(tied[option]), TEMPERATURES[hottest]
                 head = group.head(number).at(temperature)
-                chosen = Chosen(head, top, _answers(pictures, group, number, temperature))
+                chosen = Chosen(head, top, left_out_by(pictures, group, number, temperature))
         del group  # it is large, and the next one is made now
     return chosen
 
@@ -173,14 +173,15 @@ def _losses(pictures: Pictures, group: Group, options: NDArray[np.int64]) -> Dou
     return found
 
 
-def _answers(pictures: Pictures, group: Group, option: int, temperature: float) -> LeftOut:
+def left_out_by(pictures: Pictures, group: Group, option: int, temperature: float) -> LeftOut:
+    """How an option of a group labels pictures of its fit, its logits times `temperature`."""
     n = len(pictures.pictures)
     found = LeftOut(np.empty(n, np.int64), *(np.empty(n) for _ in range(4)))
     for rows, features, labels, words in pictures.blocks():
         for number, logits in enumerate(group.left_out(rows, features, labels, words)):
             if number == option:
                 logits *= temperature
-                found.answers[rows], found.margins[rows] = logits.argmax(axis=1), margin(logits, labels)
+                found.answers[rows], found.margins[rows] = logits.argmax(axis=1), _margin(logits, labels)
                 single = np.asarray(logits, np.float32)
                 found.losses[rows] = cross_entropies(single, labels)
                 found.scores[rows] = np.exp(-cross_entropies(single, found.answers[rows]))
@@ -188,7 +189,7 @@ def _answers(pictures: Pictures, group: Group, option: int, temperature: float) 
     return found
 
 
-def margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:
+def _margin(logits: Doubles, labels: NDArray[np.int64]) -> Doubles:
     """The logit of the label less the largest other one: (N, K), (N,) -> (N,)."""
     rows, others = np.arange(len(labels)), logits.copy()
     others[rows, labels] = -np.inf

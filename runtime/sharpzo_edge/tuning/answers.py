@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..heads.fit import best_head
 from ..heads.halves import accuracy_by_halves
-from ..heads.leave_one_out import TEMPERATURES, Chosen, Pictures
+from ..heads.leave_one_out import TEMPERATURES, Chosen, LeftOut, Pictures
 from ..requests import NONE_SHARE
 from ..search.losses import cross_entropies
 from ..types import Doubles, Floats, LabelledFeatures
@@ -136,8 +136,8 @@ def compare(
         both = None if of_prompt is None else best_head(of_prompt, kind, before_each)
     words_temperature = calibrated(of_words)
     answers = {
-        WORDS: _answers(of_words, words_temperature),
-        PROMPT: None if of_prompt is None else _answers(of_prompt),
+        WORDS: answers_by(of_words, words_temperature),
+        PROMPT: None if of_prompt is None else answers_by(of_prompt),
         HEAD: _left_out(head),
         BOTH: _left_out(both),
     }
@@ -172,8 +172,8 @@ def compare(
         validated=ByUse(**validated),
         covered=ByUse(**covered),
         by_halves=accuracy_by_halves(head.head, of_words) if head and head.accuracy is not None else None,
-        doubtful=_doubtful(head, drawn.labels),
-        of_use=answers[use] or (_answers(of_words) if use == PROMPT else None),
+        doubtful=doubtful(head.left_out, drawn.labels, of_words.counts) if head and head.left_out else (),
+        of_use=answers[use] or (answers_by(of_words) if use == PROMPT else None),
         has_say=has_say,
         words_temperature=words_temperature,
         known=known,
@@ -195,14 +195,19 @@ def use_of(left_out: dict[str, float | None], head: Chosen | None) -> str:
 
 def calibrated(pictures: Pictures) -> float:
     """The temperature of TEMPERATURES with the lowest loss of the class features alone on all pictures."""
+    return TEMPERATURES[int(losses_by_temperature(pictures).argmin())]
+
+
+def losses_by_temperature(pictures: Pictures) -> Doubles:
+    """The class features' loss at each of TEMPERATURES, summed over all pictures: (temperatures,)."""
     totals = np.zeros(len(TEMPERATURES))
     for _, _, labels, logits in pictures.blocks():
         for i, temperature in enumerate(TEMPERATURES):
             totals[i] += cross_entropies(np.float32(temperature) * logits, labels).sum()
-    return TEMPERATURES[int(totals.argmin())]
+    return totals
 
 
-def _answers(pictures: Pictures, temperature: float = 1.0) -> PictureAnswers:
+def answers_by(pictures: Pictures, temperature: float = 1.0) -> PictureAnswers:
     """Of the class features alone, to all pictures."""
     n = len(pictures.pictures)
     found = PictureAnswers(np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n))
@@ -244,10 +249,12 @@ def _share(labels: NDArray[np.int64], which: NDArray[np.bool_], n_classes: int) 
     return len(set(labels[which].tolist())) / n_classes
 
 
-def _doubtful(head: Chosen | None, labels: NDArray[np.int64]) -> tuple[Doubtful, ...]:
-    if head is None or head.left_out is None:
-        return ()
-    counts, left_out = np.bincount(labels)[labels], head.left_out
-    worst = np.argsort(np.where(counts > 1, left_out.margins, np.inf), kind="stable")[:MOST_DOUBTFUL]
-    found = [Doubtful(int(n), int(labels[n]), int(left_out.answers[n])) for n in worst if counts[n] > 1]
+def doubtful(left_out: LeftOut, labels: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[Doubtful, ...]:
+    """The pictures (N,) that look least like their label, the worst first; those of a class of one aside.
+
+    counts: (K,) pictures of each class, in the head's fit
+    """
+    has_say = counts[labels] > 1
+    worst = np.argsort(np.where(has_say, left_out.margins, np.inf), kind="stable")[:MOST_DOUBTFUL]
+    found = [Doubtful(int(n), int(labels[n]), int(left_out.answers[n])) for n in worst if has_say[n]]
     return tuple(each for each in found if each.answer != each.label)

@@ -45,8 +45,13 @@ class Known:
     def of(cls, tops: Doubles) -> Self:
         """tops: (N,) largest logits."""
         n, unit = len(tops), 10**DIGITS
-        ranks = [i * (n + 1) // _steps(n) for i in range(1, cls.size(n) + 1)]
-        return cls(n, tuple(math.floor(top * unit) / unit for top in np.sort(tops)[np.array(ranks, int) - 1]))
+        return cls(n, tuple(math.floor(top * unit) / unit for top in np.sort(tops)[cls.ranks(n) - 1]))
+
+    @staticmethod
+    def ranks(pictures: int) -> NDArray[np.int64]:
+        """Which of so many logits, counted from the lowest, is the threshold of each share."""
+        shares = np.arange(1, Known.size(pictures) + 1)
+        return shares * (pictures + 1) // _steps(pictures)
 
     @staticmethod
     def size(pictures: int) -> int:
