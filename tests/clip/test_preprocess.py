@@ -3,7 +3,10 @@
 import io
 import os
 import struct
+import threading
+import time
 import tracemalloc
+import warnings
 import zlib
 
 import numpy as np
@@ -530,3 +533,21 @@ def test_a_disk_that_fails_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(UnreadablePictureError, match=r"cannot be read \(Input/output error\)") as failed:
         read_png(path)
     assert not failed.value.is_lasting
+
+
+def test_threads_leave_the_programs_warnings_alone(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    crop = preprocessing.crop
+
+    def slow_crop(picture, how):
+        time.sleep(0.1)  # the other thread begins meanwhile
+        return crop(picture, how)
+
+    monkeypatch.setattr(preprocessing, "crop", slow_crop)
+    before = list(warnings.filters)
+    threads = [threading.Thread(target=read_crop, args=(tmp_path / "a.png", preprocess())) for _ in "12"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before

@@ -181,8 +181,9 @@ def _small(picture: Image.Image, how: Preprocess) -> Image.Image:
 def _made_of(file: PictureFile, how: Preprocess, most_bytes: float, make: Callable[[Image.Image], M]) -> M:
     """What `make` makes of the decoded picture; `how` bounds what that takes."""
     most = min(most_bytes, MOST_DECODING_BYTES)
-    with as_unreadable(), warnings.catch_warnings(), _own_text_limit() as limit_text:
-        # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones.
+    with as_unreadable(), _own_text_limit() as limit_text, warnings.catch_warnings():
+        # No warning of large pictures: decoding_bytes decides. Pillow still refuses huge ones. All threads
+        # have the same filters, so one puts them back before another changes them: behind that lock.
         warnings.simplefilter("ignore")
         before, behind = _largest_chunks(file)
         _require_room_for(before, most)
