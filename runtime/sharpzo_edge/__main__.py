@@ -48,7 +48,7 @@ def say_at_once(kind: str, message: str, code: int, before: str = "") -> None:
     """Write an error with the system's calls alone."""
     with contextlib.suppress(OSError):
         os.write(2, f"{before}error: {message}\n".encode(errors="backslashreplace"))
-    if "--json" in sys.argv:
+    if {"--json", "--json-lines"} & {*sys.argv}:  # as cli.py has it, which may be damaged
         about = {"kind": kind, "message": message, "exit_code": code}
         with contextlib.suppress(OSError):
             os.write(1, f"{json.dumps({'error': about})}\n".encode())

@@ -15,6 +15,7 @@ import pytest
 
 import sharpzo_edge
 from sharpzo_edge import cli, errors
+from sharpzo_edge.__main__ import say_at_once
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
 from support.file_names import of_any_script
 
@@ -153,6 +154,17 @@ def test_a_command_that_fails_says_so_twice(
     assert not (tmp_path / "p").exists()
     if kind:
         assert (found, error["kind"]) == (code, kind)
+
+
+@pytest.mark.parametrize("option", ["--json", "--json-lines"])
+def test_an_error_of_the_first_moment_is_json_too(
+    option: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sharpzo-edge", "predict", option])
+    say_at_once("SharpzoError", "It is so", 1)
+    out, err = capfd.readouterr()
+    assert json.loads(out) == {"error": {"kind": "SharpzoError", "message": "It is so", "exit_code": 1}}
+    assert err == "error: It is so\n"
 
 
 def test_a_defect_is_a_sentence_and_a_traceback_when_asked(
