@@ -26,7 +26,7 @@ import typer
 
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
 from .libraries import NO_TELEMETRY, install_extra, is_of_a_library, not_imported
-from .process_memory import DEFAULT_BUDGET, govern
+from .process_memory import govern
 from .requests import (
     AnyPath,
     ClassifierRequest,
@@ -71,8 +71,6 @@ app.add_typer(fleet, name="fleet")
 FLEET_LIBRARIES = ("cryptography", "dask", "distributed")
 EXPORT_LIBRARIES = ("torch", "open_clip", "onnx")
 NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
-# What the command line has by default where the library has something else.
-DEFAULTS: dict[str, Any] = {"memory_budget": DEFAULT_BUDGET}
 
 R = TypeVar("R")
 JsonOption = Annotated[
@@ -110,8 +108,7 @@ def command(
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
     """A field of a request as a parameter that typer understands."""
-    spellings, about = field.metadata["spellings"], field.metadata["help"]
-    default = field.metadata.get("in_command", DEFAULTS.get(field.name, field.default))
+    spellings, about, default = (field.metadata[name] for name in ("spellings", "help", "default"))
     if default is dataclasses.MISSING:
         default = Parameter.empty
     if spellings and not spellings[0].startswith("-"):

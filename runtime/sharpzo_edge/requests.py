@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
 from .errors import SharpzoError, UsageError
+from .process_memory import DEFAULT_BUDGET
 from .run.files import CHECKPOINT_SECONDS
 from .run.progress import OnProgress
 
@@ -43,12 +44,13 @@ THREADS = "Threads of the towers; 0: one for each core that this process may use
 BUDGET = "The most memory that the process may ever hold, such as 128MiB; none: what the machine can give."
 
 
-def option(help: str, *spellings: str, default: Any = dataclasses.MISSING, **in_command: Any) -> Any:
+def option(help: str, *spellings: str, default: Any = dataclasses.MISSING, in_command: Any = None) -> Any:
     """A field that is an option. spellings: where they are others than --the-name.
 
     in_command: the default of the command line, where it has another one than the library
     """
-    return field(default=default, metadata={"help": help, "spellings": spellings, **in_command})
+    typed_default = default if in_command is None else in_command
+    return field(default=default, metadata={"help": help, "spellings": spellings, "default": typed_default})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(option, field))
@@ -58,13 +60,8 @@ def request(kind: type[T]) -> type[T]:
 
 
 @request
-class Call:
-    """What only a program can ask.
-
-    on_progress: is told how the work goes on; see Progress
-    stop: is asked now and then; when it returns True, the work ends with InterruptedRunError, and what it had
-        done is kept
-    """
+class Request:
+    """What is the same for all of them."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a path that is empty: it would be the working folder."""
@@ -77,6 +74,16 @@ class Call:
                     f"{name} is empty. It takes a path. Check the variable that it came from, or type one: "
                     f"{name} ./{f.name}"
                 )
+
+
+@request
+class Call(Request):
+    """What only a program can ask.
+
+    on_progress: is told how the work goes on; see Progress
+    stop: is asked now and then; when it returns True, the work ends with InterruptedRunError, and what it had
+        done is kept
+    """
 
     _: KW_ONLY
     on_progress: OnProgress | None = field(default=None, compare=False, repr=False)
@@ -131,7 +138,7 @@ class TuneRequest(Call):
         default=False,
     )
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command=DEFAULT_BUDGET)
     population: int | None = option("Candidates in a generation (S).", default=None)
     dim: int | str | None = option(
         "Size of the tuned vector w (d). edge also takes: context, to tune all of it.", default=None
@@ -176,7 +183,7 @@ class PreviewRequest(TuneRequest):
 
 
 @request
-class ExportRequest:
+class ExportRequest(Request):
     """Of `export`."""
 
     model: str = option("open_clip's model name, or local-dir:FOLDER.")
@@ -215,7 +222,7 @@ class EvaluateRequest(Call):
     strict: bool = option(STRICT, default=False)
     report: AnyPath | None = option("Also write a report: one HTML file to look at.", default=None)
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command=DEFAULT_BUDGET)
 
 
 @request
@@ -233,7 +240,7 @@ class PredictRequest(Call):
     top: int = option("How many labels each picture gets.", default=5)
     strict: bool = option("Fail when a picture cannot be read; the others are labelled first.", default=False)
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command=DEFAULT_BUDGET)
 
 
 @request
@@ -266,11 +273,11 @@ class WatchRequest(Call):
         "Also announce a binary sensor for each class to Home Assistant.", default=False
     )
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command=DEFAULT_BUDGET)
 
 
 @request
-class ClassifierRequest:
+class ClassifierRequest(Request):
     """Of `classifier`."""
 
     bundle: AnyPath = option(BUNDLE)
@@ -291,7 +298,7 @@ class DemoRequest(Call):
     seed: int = option(SEED, default=0)
     task: str | None = option("Name of the shipped task.", default=None)
     threads: int = option(THREADS, default=0)
-    memory_budget: str | None = option(BUDGET, default=None)
+    memory_budget: str | None = option(BUDGET, default=None, in_command=DEFAULT_BUDGET)
 
 
 SCHEDULER = "Address of the fleet's scheduler, HOST:PORT."
@@ -387,19 +394,23 @@ class PageRequest(Call):
     open: bool = option("Show the page in this machine's browser.", default=False)
     threads: int = option(THREADS, default=0)
     memory_budget: str | None = option(
-        "The most memory that a run may ever hold, and the helper of the page.", default=None
+        "The most memory that a run may ever hold, and the helper of the page.",
+        default=None,
+        in_command=DEFAULT_BUDGET,
     )
 
 
 def typed(command: str, asked: Any) -> str:
-    """A command as it could be typed for a request: its options that are not the defaults."""
+    """A command as it could be typed for a request: its options that are not the command line's defaults."""
     words = ["sharpzo-edge", *command.split()]
     for f in dataclasses.fields(asked):
         value = getattr(asked, f.name)
-        if "help" not in f.metadata or value == f.default:
+        if "help" not in f.metadata or value == f.metadata["default"]:
             continue
         words.append(f"--{f.name.replace('_', '-')}")
-        if value is not True:
+        if value is None:  # of a program, whose default it is
+            words.append("none")
+        elif value is not True:
             several = isinstance(value, (list, tuple))
             words.append(",".join(map(str, value)) if several else str(value))
     return shlex.join(words)

@@ -204,10 +204,11 @@ def test_a_log_of_several_processes_is_one_curve(tmp_path: Path) -> None:
 
 
 def test_the_command_could_be_typed() -> None:
-    asked = TuneRequest("b", "my photos", Path("p"), seed=3, strict=True, max_minutes=0.5)
-    words = "sharpzo-edge tune --bundle b --images 'my photos' --output p --seed 3 --max-minutes 0.5 --strict"
+    asked = TuneRequest("b", "my photos", Path("p"), seed=3, strict=True, memory_budget="128MiB")
+    words = "sharpzo-edge tune --bundle b --images 'my photos' --output p --seed 3 --strict"
     assert typed("tune", asked) == words
-    assert typed("eval", EvaluateRequest("b", "i", classes=["a", "b c"])).endswith("--classes 'a,b c'")
+    of_a_program = EvaluateRequest("b", "i", classes=["a", "b c"])  # no budget: the command line has one
+    assert typed("eval", of_a_program).endswith("--classes 'a,b c' --memory-budget none")
 
 
 # What is in a file --------------------------------------------------------------------------------
