@@ -25,7 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
-from .libraries import NO_TELEMETRY, install_extra, is_of_a_library, not_imported
+from .libraries import NO_TELEMETRY, is_of_a_library, needing, not_imported
 from .process_memory import govern
 from .requests import (
     AnyPath,
@@ -68,8 +68,6 @@ fleet = typer.Typer(
 )
 app.add_typer(fleet, name="fleet")
 
-FLEET_LIBRARIES = ("cryptography", "dask", "distributed")
-EXPORT_LIBRARIES = ("torch", "open_clip", "onnx")
 NAMES_LIMIT_BYTES = 4 << 20  # of the file after --classes
 
 R = TypeVar("R")
@@ -160,15 +158,8 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
 
     Example: sharpzo-edge export --model ViT-B-16-quickgelu --pretrained openai --output vit-b-16
     """
-    try:
+    with needing("export", "Export", "It is for the workstation; a board that tunes does without"):
         from sharpzo_export import write_bundle
-    except ModuleNotFoundError as error:
-        if error.name not in EXPORT_LIBRARIES:
-            raise
-        raise UsageError(
-            f"Export needs torch and open_clip, and {error.name} is not installed here. They are for the "
-            f"workstation only; a board that tunes does not need them. Type: {install_extra('export')}"
-        ) from error
     from .clip.manifest import COSINE
     from .printing import export_lines
 
@@ -309,15 +300,8 @@ def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
 
     Example: sharpzo-edge classifier --bundle vit-b-16 --prompt prompt.safetensors --output classifier.onnx
     """
-    try:
+    with needing("classifier", "The classifier", "It is small, and torch is not needed"):
         from sharpzo_export.write_classifier import write_classifier
-    except ModuleNotFoundError as error:
-        if error.name != "onnx":
-            raise
-        raise UsageError(
-            f"The classifier needs the extra [classifier], and onnx is not installed here. It is small, and "
-            f"torch is not needed. Type: {install_extra('classifier')}"
-        ) from error
     from .printing import classifier_lines
 
     result = write_classifier(
@@ -410,13 +394,8 @@ def page(
 
     Example: sharpzo-edge page --bundle vit-b-16 --images photos
     """
-    try:
+    with needing("page", "The page"):
         from .page.server import Address, serve
-    except ImportError as error:
-        raise UsageError(
-            f"The page needs the extra [page], and {(error.name or str(error)).partition('.')[0]} is not "
-            f"installed here. All other commands work without it. Type: {install_extra('page')}"
-        ) from error
     from .printing import page_lines
 
     def say(address: Address) -> None:
@@ -426,18 +405,8 @@ def page(
     serve(request, say)
 
 
-@contextlib.contextmanager
-def needs_fleet() -> Iterator[None]:
-    """Raises UsageError where a library of the extra [fleet] is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in FLEET_LIBRARIES:
-            raise
-        raise UsageError(
-            f"A fleet needs the extra [fleet], and {error.name} is not installed here. All other commands "
-            f"work without it. Type: {install_extra('fleet')}"
-        ) from error
+# For the imports of every command of a fleet.
+needs_fleet = partial(needing, "fleet", "A fleet")
 
 
 @command(MemberRequest, "member", fleet)

@@ -5,6 +5,7 @@ The advice is one that works without any of them: whatever is missing, this Pyth
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -12,11 +13,11 @@ import re
 import site
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from .errors import SharpzoError, cannot_read, is_absent
+from .errors import SharpzoError, UsageError, cannot_read, is_absent
 
 OURS = ("sharpzo_edge", "sharpzo_export")
 PACKAGE_OF = {"PIL": "pillow", "open_clip": "open_clip_torch"}  # others are named like their module
@@ -42,11 +43,27 @@ def install_anew(package: str) -> str:
     return f"{sys.executable or 'python3'} -m pip install --force-reinstall '{package}'"
 
 
-def install_extra(name: str) -> str:
-    """What to type for an extra of sharpzo-edge: in its clone, or with its wheel."""
-    return (
-        f"pip install '.[{name}]' in the clone of sharpzo-edge. Where you have its wheel, type the wheel's "
-        f"name in place of the dot"
+@contextlib.contextmanager
+def needing(extra: str, what: str, beside: str = "All other commands work without it") -> Iterator[None]:
+    """For imports of what an extra installs. Raises UsageError where a library is not there.
+
+    what: what needs the extra;  beside: a sentence on what does not
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("", *OURS) or library in sys.stdlib_module_names:
+            raise
+        raise without_extra(extra, what, library, beside) from error
+
+
+def without_extra(extra: str, what: str, library: str, beside: str) -> UsageError:
+    """See needing."""
+    return UsageError(
+        f"{what} needs the extra [{extra}], and {library} is not installed here. {beside}. "
+        f"Type: pip install '.[{extra}]' in the clone of sharpzo-edge. Where you have its wheel, type the "
+        f"wheel's name in place of the dot"
     )
 
 

@@ -96,7 +96,7 @@ CASES = {
     "no bundle": (["inspect", TRAIN], 2, "BundleError", "No bundle at"),
     "an output that is a folder": ([*TUNE, TRAIN, "--output", "."], 2, "UsageError", "is a folder"),
     "a folder to be": ([*TUNE, TRAIN, "--output", "new/"], 2, "UsageError", "is a folder"),
-    "an empty path": (["classifier", "--bundle", "", "--prompt", "p", "--output", "o"], 2, "", "is empty. It"),
+    "an empty path": (["classifier", "--bundle", "", "--prompt", "p", "--output", "o"], 2, "", "is empty"),
     "no such command": (["tuen"], 2, "UsageError", "'tuen'. Did you mean 'tune'? Add --help"),
     "no such option": ([*EVAL, TRAIN, "--fast"], 2, "UsageError", "No such option"),
     "an option is missing": (["tune", "--bundle", BUNDLE], 2, "UsageError", "Missing option '--images'"),

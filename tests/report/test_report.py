@@ -337,7 +337,7 @@ def test_without_the_extra_it_is_left_out(
 ) -> None:
     """And asked for, it is refused before the work."""
     monkeypatch.setattr("sharpzo_edge.report.process.can_report", lambda: False)
-    with pytest.raises(UsageError, match=r"--report needs Jinja2.* Type: pip install '.\[page\]'"):
+    with pytest.raises(UsageError, match=r"--report needs the extra \[page\].* pip install '.\[page\]'"):
         quick(tmp_path / "p", images=images, report=True)
     assert not (tmp_path / "p.work").exists()
     with pytest.raises(UsageError, match="pip install"):

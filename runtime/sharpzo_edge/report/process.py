@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SharpzoError, UsageError
-from ..libraries import install_extra
+from ..libraries import without_extra
 from ..run.progress import Caller
 from .data import Report
 
@@ -59,10 +59,7 @@ def can_report() -> bool:
 def require_extra() -> None:
     """Raises UsageError where reports cannot be made."""
     if not can_report():
-        raise UsageError(
-            f"--report needs Jinja2, and it is not installed here. It comes with the extra [page], and "
-            f"nothing else needs it. Type: {install_extra('page')}"
-        )
+        raise without_extra("page", "--report", "jinja2", "All else works without it")
 
 
 def check_target(path: Path) -> None:

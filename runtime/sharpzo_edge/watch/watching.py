@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..commands.classifier import Classifier, classifier_of
 from ..errors import ImagesError, SharpzoError, UsageError
-from ..libraries import install_extra
+from ..libraries import needing
 from ..requests import WatchRequest
 from ..run.progress import Caller, caller_of
 from ..wording import counted
@@ -99,7 +99,9 @@ def _open(request: WatchRequest, news: News, opened: contextlib.ExitStack) -> Wa
     if request.save_unsure:
         held += 2 * source.picture_bytes  # of one that waits, and one that is being saved
     if request.mqtt:
-        broker, library = broker_of(request.mqtt, request.mqtt_password_file), _mqtt()
+        broker = broker_of(request.mqtt, request.mqtt_password_file)
+        with needing("mqtt", "--mqtt", "All else works without it"):
+            from . import mqtt as library
         held += library.HELD_BYTES
     classify = opened.enter_context(classifier_of(request, held))
     for note in classify.notes:
@@ -114,18 +116,6 @@ def _open(request: WatchRequest, news: News, opened: contextlib.ExitStack) -> Wa
         watching.mqtt = opened.enter_context(mqtt)
     watching.reader = opened.enter_context(Reader(source, news.add))
     return watching
-
-
-def _mqtt() -> Any:
-    """The file that needs the extra [mqtt]. Raises UsageError where that is not installed."""
-    try:
-        from . import mqtt
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"--mqtt needs the extra [mqtt], and {(error.name or str(error)).partition('.')[0]} is not "
-            f"installed here. All else works without it. Type: {install_extra('mqtt')}"
-        ) from error
-    return mqtt
 
 
 class News:
