@@ -70,6 +70,8 @@ def test_what_is_no_picture_is_refused_with_what_is(prompt, tmp_path):
             classify([PICTURES[0], tmp_path / "notes.txt"])
         with pytest.raises(UsageError, match="A int is no picture"):
             classify(3)
+        with pytest.raises(UsageError, match="--top -1 is too small"):
+            classify(PICTURES[0], top=-1)
         assert classify(PICTURES[0]).labels  # it is none the worse
     with pytest.raises(ValueError, match="closed"):
         classify(PICTURES[0])

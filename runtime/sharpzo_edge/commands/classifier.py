@@ -114,8 +114,10 @@ class Classifier:
     def __call__(self, pictures: Any, top: int = TOP) -> Prediction | list[Prediction]:
         """Label one picture, or each of a list. top: how many labels a picture gets.
 
-        Raises ImagesError for the first picture that cannot be used.
+        Raises ImagesError for the first picture that cannot be used, UsageError for what is no picture, and
+        where `top` is no number of labels.
         """
+        check_top(top)
         is_list = isinstance(pictures, (list, tuple))
         given = pictures if is_list else (pictures,)
         if not given:
@@ -129,8 +131,9 @@ class Classifier:
     ) -> Iterator[list[Prediction]]:
         """Label files, batch by batch. on_skipped: is told every one that cannot be read, and why.
 
-        Each file is asked for when its turn comes.
+        Each file is asked for when its turn comes. Raises UsageError for a `top` that is no number of labels.
         """
+        check_top(top)
         waiting: dict[int, Path] = {}
 
         def noted() -> Iterator[Path]:
@@ -180,6 +183,12 @@ class Classifier:
             best = np.argsort(-row, kind="stable")[:top]
             labels, scores = tuple(names[k] for k in best), tuple(float(row[k]) for k in best)
             yield Prediction(image, labels, scores, bool(is_none))
+
+
+def check_top(top: int) -> None:
+    """Raises UsageError unless it is a number of labels."""
+    if top < 1:
+        raise UsageError(f"--top {top} is too small. It takes 1 or more. Try --top {TOP}")
 
 
 def classifier_of(request: PredictRequest | WatchRequest, held_bytes: int = 0) -> Classifier:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
 from ..pictures.folder import Skipped, skipped_pictures
 from ..requests import PredictRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..wording import counted
-from .classifier import Classifier, Prediction, classifier_of
+from .classifier import Classifier, Prediction, check_top, classifier_of
 from .paths import nothing_read, paths_of
 
 
@@ -75,8 +74,7 @@ def predict_each(request: PredictRequest) -> Iterator[Prediction | SkippedPictur
 
 
 def _opened(request: PredictRequest, caller: Caller) -> Classifier:
-    if request.top < 1:
-        raise UsageError(f"--top {request.top} is too small. It takes 1 or more. Try --top 5")
+    check_top(request.top)
     classifier = classifier_of(request)
     for note in classifier.notes:
         caller.say(f"note: {note}")
