@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpzo_edge.errors import NumericsError, UsageError
-from sharpzo_edge.search.sparse_zo import Settings, SparseZOSGD, keep_mask, pruning_score, sgd_step, z_score
+from sharpzo_edge.search.pruning import keep_mask, pruning_score, z_score
+from sharpzo_edge.search.sparse_zo import Settings, SparseZOSGD, sgd_step
 from support.states import assert_same_bits, through_a_file
 
 D = 7

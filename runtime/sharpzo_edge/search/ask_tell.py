@@ -113,6 +113,25 @@ def c_ordered(state: S) -> S:
     return type(state)(**own)
 
 
+def start_point(x0: npt.ArrayLike, dim: int) -> Doubles:
+    """A copy of x0 (d,) in float64. Raises ValueError for a wrong shape or numbers that are not finite."""
+    point = np.array(x0, dtype=np.float64)
+    if point.shape != (dim,) or not np.isfinite(point).all():
+        raise ValueError(f"x0 must be {dim} finite numbers, has shape {point.shape}")
+    return point
+
+
+def require_limit(limit: int) -> None:
+    """Raises ValueError unless at least one point is asked for."""
+    if limit < 1:
+        raise ValueError(f"limit is {limit}; at least one point must be asked for")
+
+
+def new_generator(seed_sequence: np.random.SeedSequence) -> np.random.Generator:
+    """The Generator (PCG64) of a new search."""
+    return np.random.Generator(np.random.PCG64(seed_sequence))
+
+
 def generator_of(rng: dict[str, Any]) -> np.random.Generator:
     """A Generator (PCG64) in the state that `rng`, a State's field, describes."""
     generator = np.random.Generator(np.random.PCG64(0))

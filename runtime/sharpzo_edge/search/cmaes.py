@@ -26,7 +26,17 @@ import numpy.typing as npt
 
 from ..errors import NumericsError, UsageError
 from ..types import Doubles, Floats
-from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_shapes
+from .ask_tell import (
+    Ask,
+    Centre,
+    c_ordered,
+    generator_of,
+    new_generator,
+    require,
+    require_limit,
+    require_shapes,
+    start_point,
+)
 from .cmaes_rates import Rates, rates
 from .estimators import (
     CoordinateWise,
@@ -174,17 +184,14 @@ class SharpnessAwareCMAES:
 
         Raises UsageError when x0 lies outside the bounds, ValueError for a wrong shape or infinite numbers.
         """
-        mean = np.array(x0, dtype=np.float64)
-        if mean.shape != (settings.dim,) or not np.isfinite(mean).all():
-            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {mean.shape}")
+        mean = start_point(x0, settings.dim)
         if settings.bounds is not None and np.abs(mean).max() > settings.bounds:
             raise UsageError(
                 f"The start lies outside the box: an entry of it is {np.abs(mean).max():g} away "
                 f"from 0. --bounds allows {settings.bounds:g}. "
                 f"Give --bounds {math.ceil(np.abs(mean).max())} or leave it away."
             )
-        generator = np.random.Generator(np.random.PCG64(seed_sequence))
-        return cls(settings, _first_state(settings, mean, generator), derivatives)
+        return cls(settings, _first_state(settings, mean, new_generator(seed_sequence)), derivatives)
 
     @property
     def state(self) -> State:
@@ -234,8 +241,7 @@ class SharpnessAwareCMAES:
         sharpness step. Without a tell in between, the next call returns the same points.
         Raises ValueError when limit < 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        require_limit(limit)
         state, n_sweep = self._state, self._n_sweep
         first, end = state.answered, self._end_of_phase
         last = min(first + limit, end)

@@ -27,7 +27,17 @@ import numpy.typing as npt
 
 from ..types import Doubles, Floats, Halves, class_blocks
 from . import gauss_newton
-from .ask_tell import Ask, Centre, c_ordered, generator_of, require, require_shapes
+from .ask_tell import (
+    Ask,
+    Centre,
+    c_ordered,
+    generator_of,
+    new_generator,
+    require,
+    require_limit,
+    require_shapes,
+    start_point,
+)
 from .estimators import (
     no_finite_features,
     orthonormal_rows,
@@ -36,7 +46,7 @@ from .estimators import (
 )
 from .gauss_newton import LinearModel, Model, minimum_in_ball
 from .losses import Loss
-from .sparse_zo import Mask, keep_mask, pruning_score
+from .pruning import Mask, is_due, keep_mask, pruning_score
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # f of the four balls, in delta omega(w)
 FIRST_DELTA, SMALLEST_DELTA, LARGEST_DELTA = 1.0, 1e-3, 4.0
@@ -191,10 +201,7 @@ class SketchedDescent:
 
         Raises ValueError for an x0 of a wrong shape or with infinite numbers.
         """
-        w = np.array(x0, dtype=np.float64)
-        if w.shape != (settings.dim,) or not np.isfinite(w).all():
-            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {w.shape}")
-        generator = np.random.Generator(np.random.PCG64(seed_sequence))
+        w, generator = start_point(x0, settings.dim), new_generator(seed_sequence)
         everything = np.ones(settings.dim, dtype=np.bool_)
         nothing = np.empty((0, settings.dim)), np.empty((0, *class_features.shape), np.float16)
         first = _round_begun(settings, 0, w, class_features, FIRST_DELTA, everything, *nothing, generator)
@@ -247,8 +254,7 @@ class SketchedDescent:
         in between, the next call returns the same points. No points when finished. Raises ValueError when
         limit < 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        require_limit(limit)
         state, first = self._state, self._n_told
         last = first + min(limit, self._n_outstanding)
         if len(state.trials):
@@ -325,7 +331,7 @@ class SketchedDescent:
             columns[lost] = 0
             told = replace(told, columns=columns)
         mask = told.mask
-        if pruning_is_due(settings, told.step):
+        if is_due(settings, told.step):
             derivatives = self._loss.derivatives(T, told.columns)
             gradient = projected_gradient(told.w, told.directions, derivatives)
             mask = keep_mask(pruning_score(told.w, gradient), settings.prune_ratio)
@@ -417,11 +423,6 @@ def next_delta(delta: float, best: int | None) -> float:
     return float(np.clip(delta * factor, SMALLEST_DELTA, LARGEST_DELTA))
 
 
-def pruning_is_due(settings: Settings, step: int) -> bool:
-    """Whether this round's sketch ignores the mask and finds a new one."""
-    return settings.prune_ratio > 0 and step % settings.prune_interval == 0
-
-
 def drawn_directions(normal: Doubles, mask: Mask, kept: Doubles) -> Doubles:
     """Random orthonormal rows: (r, d), r = min(rank, coordinates that the mask keeps).
 
@@ -453,7 +454,7 @@ def _round_begun(
     """A state with this round's new directions. directions (q, d), columns (q, K, E): the kept ones."""
     # Always d numbers, whatever the mask: so the random sequence does not depend on pruning.
     normal = generator.standard_normal((settings.rank, settings.dim))
-    used = np.ones_like(mask) if pruning_is_due(settings, step) else mask
+    used = np.ones_like(mask) if is_due(settings, step) else mask
     return State(
         step=step,
         w=w,
@@ -473,7 +474,7 @@ def _n_new(settings: Settings, state: State) -> int:
     """How many new directions this round has. (A mask found by this round counts from the next one.)"""
     if len(state.trials) and settings.prune_ratio > 0:
         return len(state.directions)
-    kept = settings.dim if pruning_is_due(settings, state.step) else int(state.mask.sum())
+    kept = settings.dim if is_due(settings, state.step) else int(state.mask.sum())
     return min(settings.rank, kept)
 
 

@@ -16,10 +16,18 @@ import numpy.typing as npt
 
 from ..errors import NumericsError
 from ..types import Doubles
-from .ask_tell import Ask, c_ordered, generator_of, require, require_shapes
+from .ask_tell import (
+    Ask,
+    c_ordered,
+    generator_of,
+    new_generator,
+    require,
+    require_limit,
+    require_shapes,
+    start_point,
+)
 from .estimators import CoordinateWise, Randomised, refuse_non_finite
-
-Mask = npt.NDArray[np.bool_]
+from .pruning import Mask, is_due, keep_mask, pruning_score
 
 
 @dataclass(frozen=True)
@@ -111,12 +119,8 @@ class SparseZOSGD:
     @classmethod
     def start(cls, settings: Settings, x0: npt.ArrayLike, seed_sequence: np.random.SeedSequence) -> Self:
         """A new descent from x0 (d,), which is copied. Raises ValueError for a wrong or infinite x0."""
-        w = np.array(x0, dtype=np.float64)
-        if w.shape != (settings.dim,) or not np.isfinite(w).all():
-            raise ValueError(f"x0 must be {settings.dim} finite numbers, has shape {w.shape}")
-        generator = np.random.Generator(np.random.PCG64(seed_sequence))
-        mask = np.ones(settings.dim, dtype=np.bool_)
-        return cls(settings, _step_begun(settings, 0, w, mask, generator))
+        w, mask = start_point(x0, settings.dim), np.ones(settings.dim, dtype=np.bool_)
+        return cls(settings, _step_begun(settings, 0, w, mask, new_generator(seed_sequence)))
 
     @property
     def state(self) -> State:
@@ -165,8 +169,7 @@ class SparseZOSGD:
         Without a tell in between, the next call returns the same points. No points when finished.
         Raises ValueError when limit < 1.
         """
-        if limit < 1:
-            raise ValueError(f"limit is {limit}; at least one point must be asked for")
+        require_limit(limit)
         n_sweep, first = self._n_sweep, self._state.answered
         last = min(first + limit, self._end_of_phase)
         if first < n_sweep:
@@ -236,49 +239,6 @@ class SparseZOSGD:
 # The formulas.
 
 
-def z_score(x: Doubles) -> Doubles:
-    """z(x) = (x - mean) / std, with the population's std; 0 when all x are equal: (d,) -> (d,) (eq. 4).
-
-    >>> z_score(np.array([1.0, 1.0, 4.0, 4.0]))
-    array([-1., -1.,  1.,  1.])
-    """
-    if np.ptp(x) == 0:  # std itself may come out as round-off instead of 0
-        return np.zeros_like(x)
-    z: Doubles = (x - x.mean()) / x.std()
-    return z
-
-
-def pruning_score(w: Doubles, gradient: Doubles) -> Doubles:
-    """w^2 z(g^2), high for a coordinate that is worth keeping: (d,), (d,) -> (d,) (eq. 4).
-
-    At w = 0 all scores are 0; a mask then keeps the coordinates with the lowest indices.
-    Raises NumericsError when a score is not finite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores = w**2 * z_score(gradient**2)
-    if not np.isfinite(scores).all():
-        raise NumericsError(
-            f"A pruning score left the finite numbers: the gradient's largest entry is "
-            f"{np.abs(gradient).max():g}, w's is {np.abs(w).max():g}. "
-            f"Their squares must stay finite. Try a larger --mu-cge, or a smaller --eta."
-        )
-    return scores
-
-
-def keep_mask(scores: Doubles, prune_ratio: float) -> Mask:
-    """Omega, True for the round((1 - prune_ratio) d) highest scores, at least one: (d,) -> (d,) bool (eq. 5).
-
-    Halves are rounded up. Of equal scores the one with the lower index is kept.
-
-    >>> keep_mask(np.array([0.5, 2.0, 0.5, -1.0]), prune_ratio=0.5)
-    array([ True,  True, False, False])
-    """
-    n_kept = max(1, math.floor((1 - prune_ratio) * scores.size + 0.5))
-    mask = np.zeros(scores.size, dtype=np.bool_)
-    mask[np.argsort(-scores, kind="stable")[:n_kept]] = True
-    return mask
-
-
 def masked(directions: Doubles, mask: Mask) -> Doubles:
     """Omega u for every row u: 0 where the mask is False. (q, d), (d,) -> (q, d) (algorithm 1)."""
     return np.where(mask, directions, 0.0)
@@ -302,8 +262,7 @@ def sgd_step(w: Doubles, gradient: Doubles, eta: float) -> Doubles:
 
 def n_sweep(settings: Settings, step: int) -> int:
     """Queries of the CGE sweep at the beginning of this step: 2 d, or 0 if this step has none."""
-    due = settings.prune_ratio > 0 and step % settings.prune_interval == 0
-    return 2 * settings.dim if due else 0
+    return 2 * settings.dim if is_due(settings, step) else 0
 
 
 def _step_begun(
