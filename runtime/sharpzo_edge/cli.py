@@ -1,7 +1,7 @@
-"""The command line: options, help, exit codes. No logic; every command imports what it needs itself.
+"""The command line: commands, help, exit codes. No logic; every command imports what it needs itself.
 
-The options of a command are the fields of its request (requests.py). Here the process belongs to us: its
-memory is governed, signals become a flag, and one line is redrawn on the terminal.
+The options of a command are the fields of its request (requests.py); options.py makes them. Here the process
+belongs to us: its memory is governed, signals become a flag, and one line is redrawn on the terminal.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import dataclasses
 import json
 import os
 import sys
-import types
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -26,9 +23,9 @@ import typer
 
 from .errors import InterruptedRunError, SharpzoError, UsageError, cannot_read, is_absent
 from .libraries import NO_TELEMETRY, is_of_a_library, needing, not_imported
+from .options import command
 from .process_memory import govern
 from .requests import (
-    AnyPath,
     ClassifierRequest,
     DemoRequest,
     EvaluateRequest,
@@ -76,70 +73,6 @@ JsonOption = Annotated[
 ]
 
 
-def command(
-    kind: type[R], name: str, group: typer.Typer = app
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command whose options are the fields of a request, and those of the function itself.
-
-    The function is called with the request and its own options.
-    """
-
-    def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        own = list(signature(run, eval_str=True).parameters.values())[1:]
-        fields = [f for f in dataclasses.fields(kind) if "help" in f.metadata]  # type: ignore[arg-type]
-        hints = typing.get_type_hints(kind)
-
-        def call(**given: Any) -> None:
-            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
-            run(kind(**given), **rest)
-
-        parameters = [_parameter(f, hints[f.name]) for f in fields]
-        parameters += [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own]
-        call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in parameters}
-        call.__doc__, call.__name__ = run.__doc__, run.__name__
-        group.command(name=name)(call)
-        return run
-
-    return decorate
-
-
-def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
-    """A field of a request as a parameter that typer understands."""
-    spellings, about, default = (field.metadata[name] for name in ("spellings", "help", "default"))
-    if default is dataclasses.MISSING:
-        default = Parameter.empty
-    if spellings and not spellings[0].startswith("-"):
-        said: Any = typer.Argument(metavar=spellings[0], help=about)
-    elif hint is bool:
-        said = typer.Option(f"--{field.name.replace('_', '-')}", help=about)
-    else:
-        is_path = "AnyPath" in str(field.type)
-        said = typer.Option(*spellings, help=about, metavar="<path>" if is_path else None)
-    kind = Parameter.KEYWORD_ONLY
-    return Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
-
-
-def _typed(hint: Any) -> Any:
-    """The type of an option: of what may be a path, or a number or a word, a word.
-
-    Several words are one, which the command itself takes apart; several paths are arguments.
-    """
-    if hint == AnyPath:
-        return str  # a Path of nothing would be the working folder
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        kinds = [kind for kind in arguments if kind is not type(None)]
-        if set(typing.get_args(AnyPath)) <= set(kinds):
-            one: Any = str
-        elif len(kinds) > 1 or typing.get_origin(kinds[0]) is not None:
-            one = str
-        else:
-            one = kinds[0]
-        return one | None if len(kinds) < len(arguments) else one
-    return list[_typed(arguments[0])] if origin is not None else hint  # type: ignore[misc]
-
-
 @contextlib.contextmanager
 def at_work(request: R) -> Iterator[R]:
     """The same request, whose work is shown on the terminal and stopped by signals."""
@@ -150,7 +83,7 @@ def at_work(request: R) -> Iterator[R]:
             raise interrupt.named(stopped) from stopped
 
 
-@command(ExportRequest, "export")
+@command(app, ExportRequest, "export")
 def export(request: ExportRequest, as_json: JsonOption = False) -> None:
     """Turn an open_clip model into a bundle.
 
@@ -186,7 +119,7 @@ def export(request: ExportRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result, export_lines(bundle, COSINE))
 
 
-@command(PreviewRequest, "tune")
+@command(app, PreviewRequest, "tune")
 def tune(
     request: PreviewRequest,
     plan: Annotated[
@@ -222,7 +155,7 @@ def tune(
         _print(as_json, result.to_json(), tune_lines(result, Path(request.bundle), is_repeated))
 
 
-@command(EvaluateRequest, "eval")
+@command(app, EvaluateRequest, "eval")
 def evaluate(request: EvaluateRequest, as_json: JsonOption = False) -> None:
     """Measure the accuracy on a folder of labelled pictures.
 
@@ -237,7 +170,7 @@ def evaluate(request: EvaluateRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result.to_json(), evaluate_lines(result, is_zero_shot=request.prompt is None))
 
 
-@command(PredictRequest, "predict")
+@command(app, PredictRequest, "predict")
 def predict(
     request: PredictRequest,
     as_json: JsonOption = False,
@@ -273,7 +206,7 @@ def predict(
         _print_text(_json(result.to_json()))
 
 
-@command(WatchRequest, "watch")
+@command(app, WatchRequest, "watch")
 def watch(
     request: WatchRequest,
     as_json: Annotated[
@@ -292,7 +225,7 @@ def watch(
         watch_request(working)
 
 
-@command(ClassifierRequest, "classifier")
+@command(app, ClassifierRequest, "classifier")
 def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
     """Write one ONNX file for other programs.
 
@@ -365,7 +298,7 @@ def doctor(
     raise typer.Exit(0 if ok else 1)
 
 
-@command(DemoRequest, "demo")
+@command(app, DemoRequest, "demo")
 def demo(request: DemoRequest, as_json: JsonOption = False) -> None:
     """Tune the shipped model, as a first try.
 
@@ -381,7 +314,7 @@ def demo(request: DemoRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result.to_json(), demo_lines(result))
 
 
-@command(PageRequest, "page")
+@command(app, PageRequest, "page")
 def page(
     request: PageRequest,
     as_json: Annotated[
@@ -409,7 +342,7 @@ def page(
 needs_fleet = partial(needing, "fleet", "A fleet")
 
 
-@command(MemberRequest, "member", fleet)
+@command(fleet, MemberRequest, "member")
 def fleet_member(request: MemberRequest) -> None:
     """Be a member: tune on this board's pictures.
 
@@ -423,7 +356,7 @@ def fleet_member(request: MemberRequest) -> None:
         member(working)
 
 
-@command(SchedulerRequest, "scheduler", fleet)
+@command(fleet, SchedulerRequest, "scheduler")
 def fleet_scheduler(
     request: SchedulerRequest,
     as_json: Annotated[
@@ -444,7 +377,7 @@ def fleet_scheduler(
         )
 
 
-@command(FleetTuneRequest, "tune", fleet)
+@command(fleet, FleetTuneRequest, "tune")
 def fleet_tune(request: FleetTuneRequest, as_json: JsonOption = False) -> None:
     """Tune a prompt on the pictures of all members.
 
@@ -479,7 +412,7 @@ def fleet_certificates(
     _print(as_json, result, certificates_lines(made.folder, made.until))
 
 
-@command(FleetDemoRequest, "demo", fleet)
+@command(fleet, FleetDemoRequest, "demo")
 def fleet_demo(request: FleetDemoRequest, as_json: JsonOption = False) -> None:
     """Try a fleet on this machine.
 

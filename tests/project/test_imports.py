@@ -96,7 +96,7 @@ LADDER = (
     ("watch",),
     ("fleet",),
     ("page",),
-    ("printing", "terminal"),
+    ("printing", "terminal", "options"),
     ("cli", "__main__"),
 )
 FACE = "sharpzo_edge"  # its public names are taken from anywhere, lazily
