@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sharpzo_edge.clip.preprocess import UnreadablePictureError, decoded, read_crop
+from sharpzo_edge.clip.decoding import UnreadablePictureError
+from sharpzo_edge.clip.preprocess import decoded, read_crop
 from sharpzo_edge.errors import ImagesError, InterruptedRunError
 from sharpzo_edge.pictures import few_shot
 from sharpzo_edge.pictures.content import END_BYTES, content_now, listing_checksum

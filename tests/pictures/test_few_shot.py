@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from sharpzo_edge.clip.preprocess import UnreadablePictureError
+from sharpzo_edge.clip.decoding import UnreadablePictureError
 from sharpzo_edge.errors import ImagesError, InterruptedRunError, SkippedPicturesError
 from sharpzo_edge.pictures import few_shot
 from sharpzo_edge.pictures.folder import read_folder
@@ -159,7 +159,7 @@ def test_a_limit_on_open_files_is_not_the_disks_fault(tmp_path: Path, monkeypatc
     def failing(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("sharpzo_edge.clip.preprocess.plain", failing)
+    monkeypatch.setattr("sharpzo_edge.clip.decoding.plain", failing)
     with pytest.raises(ImagesError, match=r"20 not read \(Too many open files\).*or: ulimit -n") as refused:
         encode(tmp_path)
     assert "disk" not in str(refused.value)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sharpzo_edge.clip.preprocess import (
-    UnreadablePictureError,
-    read_crop,
-)
+from sharpzo_edge.clip.decoding import UnreadablePictureError
+from sharpzo_edge.clip.preprocess import read_crop
 from sharpzo_edge.errors import ImagesError, SharpzoError
 from sharpzo_edge.pictures import folder as folders
 from sharpzo_edge.pictures.folder import Skipped, read_folder

@@ -67,7 +67,7 @@ def test_only_the_export_command_knows_the_workstation():
 @pytest.mark.parametrize(
     ("library", "owner"),
     [
-        *(("onnxruntime", "clip.quiet_onnxruntime"), ("PIL", "clip.preprocess"), ("jinja2", "report.render")),
+        *(("onnxruntime", "clip.quiet_onnxruntime"), ("jinja2", "report.render")),
         *(("paho", "watch.mqtt"), ("watchdog", "watch.changes")),
         ("cryptography", "fleet.certificates"),
     ],
@@ -148,6 +148,11 @@ def modules_after(code: str) -> set[str]:
 
 def test_the_command_line_starts_light():
     assert not modules_after("import sharpzo_edge.cli") & {"numpy", "onnxruntime", "rich", "PIL"}
+
+
+def test_pillow_is_where_pictures_are_decoded_and_cropped():
+    users = [module for module in MODULES if "PIL" in tops(module)]
+    assert users == ["sharpzo_edge.clip.decoding", "sharpzo_edge.clip.preprocess"]
 
 
 def test_dask_is_imported_in_the_fleets_room_alone():

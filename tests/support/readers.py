@@ -27,7 +27,7 @@ import safetensors.numpy
 from PIL import Image
 
 from sharpzo_edge import cli
-from sharpzo_edge.clip import class_prompts, preprocess, tokenizer, towers
+from sharpzo_edge.clip import class_prompts, decoding, preprocess, tokenizer, towers
 from sharpzo_edge.clip.bundle import MANIFEST_FILE, MERGES_FILE, TOKEN_EMBEDDING_FILE, TOKEN_IDS_FILE, Bundle
 from sharpzo_edge.clip.tower_plan import ImagePlan, Tangents, TextPlan, TowerPlan
 from sharpzo_edge.clip.towers import TextTower
@@ -472,7 +472,7 @@ def _pictures(variants: Callable[[], list[bytes]], mutate: Callable[[bytes, rand
             path.write_bytes(data)
             try:
                 crop = preprocess.read_crop(path, how, 24 << 20)
-            except preprocess.UnreadablePictureError as reason:
+            except decoding.UnreadablePictureError as reason:
                 assert 0 < len(str(reason)) < 80
                 raise ImagesError(str(reason)) from reason
             assert crop.shape == (*how.size, 3) and crop.dtype == np.uint8
@@ -498,7 +498,7 @@ def _saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 def _turned() -> Image.Exif:
     exif = Image.Exif()
-    exif[preprocess.ORIENTATION] = 6
+    exif[decoding.ORIENTATION] = 6
     return exif
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpzo_edge.clip.bundle import Bundle
-from sharpzo_edge.clip.preprocess import UnreadablePictureError, read_crop, to_pixels
+from sharpzo_edge.clip.decoding import UnreadablePictureError
+from sharpzo_edge.clip.preprocess import read_crop, to_pixels
 from sharpzo_edge.clip.sessions import onnxruntime_version
 from sharpzo_edge.memory.budget import budget_of
 from sharpzo_edge.memory.plan import plan_images

@@ -13,14 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip.bundle import Bundle
-from ..clip.preprocess import (
-    UnreadablePictureError,
-    crop_of_array,
-    crop_of_bytes,
-    crop_of_image,
-    is_image,
-    read_crop,
-)
+from ..clip.decoding import UnreadablePictureError
+from ..clip.preprocess import crop_of_array, crop_of_bytes, crop_of_image, is_image, read_crop
 from ..clip.sessions import check_threads, onnxruntime_version
 from ..errors import ImagesError, UsageError
 from ..memory.budget import budget_of, machine_for

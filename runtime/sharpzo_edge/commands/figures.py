@@ -22,14 +22,14 @@ from ..clip.sessions import onnxruntime_version
 from ..errors import UsageError, cannot_read, is_absent
 from ..machine import this_machine
 from ..memory.budget import budget_of
-from ..memory.plan import Work, make_plan
+from ..memory.plan import make_plan
 from ..process_memory import DEFAULT_BUDGET, peak_rss_mib
 from ..processor import this_processor
 from ..requests import AnyPath
 from ..run.files import read_limited
 from ..run.typed_json import read_dataclass
 from ..storage import reading_speed
-from ..tuning.prepare import choose_tangents
+from ..tuning.prepare import choose_tangents, work_of
 from ..tuning.presets import EDGE
 from .speed import image_seconds, text_seconds
 
@@ -98,16 +98,8 @@ def figures_of(bundle: Bundle, seconds: float = SECONDS) -> Figures:
     names = (manifest.initial_context,) * N_CLASSES
     ids = name_token_ids(bundle, names, ())
     settings = EDGE.for_context(context.size).with_tangents(partial(choose_tangents, bundle))
-    work = Work(
-        name_lengths=tuple(map(len, ids)),
-        n_context=len(context),
-        threads=machine.cores,
-        dim=settings.dim,
-        sketches=settings.sketches,
-        tangents=settings.tower_tangents,
-    )
     budget = budget_of(DEFAULT_BUDGET, onnxruntime_version(), machine)
-    plan = make_plan(manifest, work, budget)
+    plan = make_plan(manifest, work_of(settings, context, ids, machine.cores), budget)
     budget.require_floor()
     prompts = prompts_of(bundle, names, ids, len(context), plan.text.chunk_rows)
     picture = image_seconds(bundle, plan.image, seconds)

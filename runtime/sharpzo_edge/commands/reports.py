@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..clip.preprocess import DECODER, PICTURE_BYTES
+from ..clip.decoding import DECODER, PICTURE_BYTES
 from ..clip.sessions import onnxruntime_version
 from ..errors import BudgetError, InterruptedRunError, SharpzoError
 from ..machine import this_machine

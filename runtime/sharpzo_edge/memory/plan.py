@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from ..clip.class_prompts import CHUNK_ROWS, names_bytes
+from ..clip.decoding import PICTURE_BYTES
 from ..clip.manifest import Manifest
-from ..clip.preprocess import PICTURE_BYTES
 from ..clip.tower_plan import ImagePlan, Option, Tangents, TextPlan, TowerPlan, image_options, text_options
 from ..errors import BudgetError
 from ..pictures.feature_file import held_bytes as features_bytes

@@ -41,7 +41,7 @@ class Orders:
 
     def thumbnail(self, picture: str, to: str, reason_to: str) -> dict[str, Any]:
         """Write a thumbnail, or why there is none where that will not change."""
-        from ..clip.preprocess import UnreadablePictureError
+        from ..clip.decoding import UnreadablePictureError
         from ..run.files import replacing
 
         try:
@@ -57,7 +57,7 @@ class Orders:
 
     def view(self, picture: str) -> dict[str, Any]:
         """The whole picture, as large as a screen shows it."""
-        from ..clip.preprocess import UnreadablePictureError
+        from ..clip.decoding import UnreadablePictureError
 
         try:
             return {"jpeg": base64.b64encode(self._jpeg(picture, *VIEW)).decode()}

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip.bundle import Bundle
+from ..clip.decoding import UnreadablePictureError
 from ..clip.manifest import Preprocess
-from ..clip.preprocess import UnreadablePictureError, read_crop, to_pixels, view
+from ..clip.preprocess import read_crop, to_pixels, view
 from ..clip.tower_plan import ImagePlan
 from ..clip.towers import ImageTower
 from ..errors import NumericsError

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..clip.bundle import Bundle
-from ..clip.preprocess import DECODER
+from ..clip.decoding import DECODER
 from ..clip.tower_plan import ImagePlan
 from ..errors import UsageError
 from ..run.files import file_checksum, is_there, json_checksum, read_checked_json, remove, write_checked_json

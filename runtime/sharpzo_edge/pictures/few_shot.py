@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..clip.decoding import PictureFile, UnreadablePictureError, as_unreadable, opened
 from ..clip.manifest import Preprocess
-from ..clip.preprocess import PictureFile, UnreadablePictureError, as_unreadable, decoded, opened
+from ..clip.preprocess import decoded
 from ..errors import ImagesError
 from ..libraries import install_anew
 from ..run.folder import WorkFolder

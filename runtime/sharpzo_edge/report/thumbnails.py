@@ -6,7 +6,8 @@ import base64
 from dataclasses import replace
 from pathlib import Path
 
-from ..clip.preprocess import UnreadablePictureError, thumbnail
+from ..clip.decoding import UnreadablePictureError
+from ..clip.preprocess import thumbnail
 from .data import Picture, Report
 
 SIDE = 176  # pixels of the longer side: twice what a phone shows

@@ -5,9 +5,9 @@ It reads the bundle and lists the pictures. It opens no picture and runs no towe
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,35 +95,19 @@ def prepare(request: TuneRequest, folder: LabelledFolder | None = None, in_fleet
     context = initial_context(request, bundle, words)
     name_ids = checked_token_ids(bundle, folder.names, len(context), folder.folders)
     settings = asked.for_context(context.size)
-    few_shot = FewShot(
-        request.shots,
-        request.val,
-        seed_stream(request.seed, "split"),
-        request.views,
-        seed_stream(request.seed, "views"),
-    )
+    few_shot = few_shot_of(request)
     limits = Limits(
         asked.default_queries if request.max_queries is None else request.max_queries, request.max_minutes
     )
     begun = None if request.restart else remembered_machine(WorkFolder.of(request.output_path))
     machine = begun or machine_for(bundle, request.threads, request.memory_budget)
-    n_classes, embed_dim = len(folder.names), bundle.manifest.embed_dim
-    is_projected = settings.is_projected(context.size)
-    work = Work(
-        name_lengths=tuple(map(len, name_ids)),
-        n_context=len(context),
+    head_bytes = heads.peak_bytes(len(folder.names), bundle.manifest.embed_dim, few_shot.n_taken(folder))
+    work = replace(
+        work_of(settings, context, name_ids, request.threads or machine.cores),
         n_features=few_shot.n_rows(folder),
-        threads=request.threads or machine.cores,
-        dim=settings.dim if settings.tunes else 0,
-        sketches=settings.sketches,
-        tangents=settings.tower_tangents,
         listing_bytes=folder.listing_bytes,
         listing_peak_bytes=folder.listing_peak_bytes,
-        search_bytes=cmaes.peak_bytes(settings.stage1()) if settings.tunes else 0,
-        projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
-        head_bytes=0
-        if request.head == "none"
-        else heads.peak_bytes(n_classes, embed_dim, few_shot.n_taken(folder)),
+        head_bytes=0 if request.head == "none" else head_bytes,
         may_do_without_head=request.head == heads.AUTO and settings.tunes,
     )
     budget = budget_of(request.memory_budget, onnxruntime_version(), machine, in_fleet)
@@ -133,7 +117,7 @@ def prepare(request: TuneRequest, folder: LabelledFolder | None = None, in_fleet
         if not may_do_without_tangents:
             raise
         asked, settings = (s.with_tangents(lambda _: NO_TANGENTS) for s in (asked, settings))
-        plan = make_plan(bundle.manifest, dataclasses.replace(work, tangents=None), budget)
+        plan = make_plan(bundle.manifest, replace(work, tangents=None), budget)
         notes.append(
             "tangents are left out: there is no room for them. Differences take their place, and more time"
         )
@@ -159,6 +143,27 @@ def prepare(request: TuneRequest, folder: LabelledFolder | None = None, in_fleet
         made_for=made_for(request, asked, limits, words, bundle, folder, plan, budget),
         head=request.head if plan.has_head else "none",
         notes=tuple(notes),
+    )
+
+
+def few_shot_of(request: TuneRequest) -> FewShot:
+    """Which pictures of a class are taken, and how often a shot is seen."""
+    split, views = (seed_stream(request.seed, name) for name in ("split", "views"))
+    return FewShot(request.shots, request.val, split, request.views, views)
+
+
+def work_of(settings: TuneSettings, context: Floats, name_ids: Sequence[list[int]], threads: int) -> Work:
+    """The sizes of both stages. context: (m, D) at w = 0;  name_ids: tokens of each class name"""
+    is_projected = settings.is_projected(context.size)
+    return Work(
+        name_lengths=tuple(map(len, name_ids)),
+        n_context=len(context),
+        threads=threads,
+        dim=settings.dim if settings.tunes else 0,
+        sketches=settings.sketches,
+        tangents=settings.tower_tangents,
+        search_bytes=cmaes.peak_bytes(settings.stage1()) if settings.tunes else 0,
+        projection_bytes=projection_bytes(context.size, settings.dim) if is_projected else 0,
     )
 
 
