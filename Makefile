@@ -79,8 +79,7 @@ bench-backbones: $(EXPORT)/installed  ## export and tune the paper's backbones (
 	$(EXPORT)/bin/python bench/backbones.py
 
 bench-speed: $(EXPORT)/installed  ## time a query beside torch's (ViT-B-16, random weights), and write docs/speed.md
-	$(EXPORT)/bin/python bench/directions.py
-	$(EXPORT)/bin/python bench/speed.py
+	PYTHONPATH=bench $(EXPORT)/bin/python -m speed.run
 
 bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 weights cost and save, and write docs/precision.md (WORK=folder)
 	$(EXPORT)/bin/python bench/precision.py --work $(WORK)
