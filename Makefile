@@ -85,13 +85,13 @@ bench-precision: $(EXPORT)/recipe-installed demo-model  ## what int8 and int4 we
 	$(EXPORT)/bin/python bench/precision.py --work $(WORK)
 
 bench-memory: $(EXPORT)/installed  ## watch whole tunes of the paper's backbones, and write docs/memory.md
-	$(EXPORT)/bin/python bench/memory.py
+	PYTHONPATH=bench $(EXPORT)/bin/python -m memory.run
 
 bench-at-work: $(EXPORT)/installed  ## how fast pictures are labelled, also with the one ONNX file, and docs/at-work-speed.md
 	PYTHONPATH=bench $(EXPORT)/bin/python bench/at_work.py
 
 bench-page: $(EXPORT)/installed  ## what the page and its helper take, and the section of docs/memory.md
-	PYTHONPATH=bench $(EXPORT)/bin/python bench/page_memory.py
+	PYTHONPATH=bench $(EXPORT)/bin/python -m memory.run_page
 
 bench-accuracy: $(EXPORT)/recipe-installed demo-tasks  ## redo some of the accuracy runs beside those in the repository (under 30 minutes)
 	$(ACCURACY).harness.run run --subset $(ACCURACY_DATA) --results $(ACCURACY_AGAIN) --chosen bench/results/accuracy

@@ -1,15 +1,12 @@
-"""What the page's processes take: the page itself, and its helper, after all that a user does.
-
-    python bench/page_memory.py [--pictures N ...]    (make bench-page)
+"""The page's processes after all that a user does: the page itself, and its helper.
 
 Folders of so many pictures, copies of the demo's, in ten classes. Every tab is opened, all tiles are listed,
 200 thumbnails are made, a picture is shown large, a run is made, its result is shown and a picture is tried.
-The peaks are Linux's VmHWM. Writes bench/results/page_memory.json and the section of docs/memory.md.
+The peaks are Linux's VmHWM.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -17,21 +14,17 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from shared.machine import ROOT, describe_machine, one_line
-from shared.pages import keep_results, markdown_table, read_results
+from shared.machine import ROOT
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
-from sharpzo_edge.process_memory import DEFAULT_BUDGET, MIB, sizes_of
+from sharpzo_edge.process_memory import MIB, sizes_of
 
-RESULTS = ROOT / "bench" / "results" / "page_memory.json"
 N_CLASSES, N_THUMBNAILS = 10, 200
-PROMISED_MIB = 80
 BOUNDARY = "bench"
 RUN = {"preset": "demo", "shots": "16", "val": "4"}
 
@@ -120,48 +113,3 @@ def serving(images: Path, output: Path) -> Iterator[tuple[int, Browser]]:
     finally:
         process.terminate()
         process.wait()
-
-
-def section(results: dict[str, Any]) -> list[str]:
-    """Of docs/memory.md."""
-    rows = [
-        [
-            f"{row['pictures']:,}",
-            f"{row['page_mib']:.0f} MiB",
-            f"{PROMISED_MIB} MiB",
-            f"{row['helper_mib']:.0f} MiB",
-            DEFAULT_BUDGET.replace("MiB", " MiB"),
-        ]
-        for row in results["rows"]
-    ]
-    head = ["pictures", "page", "promised", "helper", "its budget"]
-    return [
-        "## The page",
-        "",
-        "Measured by `make bench-page`: the demo's pictures, again and again, in ten classes; every tab, all",
-        f"tiles, {N_THUMBNAILS} thumbnails, a run, its result and a try. Peak RSS of the page's own process",
-        "([page.md](page.md)), and of its helper.",
-        "",
-        one_line(results["machine"]),
-        "",
-        *markdown_table(head, rows),
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pictures", nargs="+", type=int, default=[200, 10_000])
-    arguments = parser.parse_args()
-    rows = []
-    for n in arguments.pictures:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(n, Path(folder)))
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    keep_results({"machine": describe_machine(), "rows": rows}, RESULTS)
-    import memory
-
-    memory.PAGE.write_text(memory.page(read_results(memory.RESULTS)), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

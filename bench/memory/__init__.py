@@ -1,0 +1,1 @@
+"""What a tune and the page take in memory, seen from outside."""
