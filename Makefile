@@ -141,7 +141,7 @@ bench-strangers: $(EXPORT)/recipe-installed demo-tasks  ## what share of strange
 	$(ACCURACY).report.page
 
 soak: $(DEVICE)/fleet-installed  ## an hour of kills, faults and mutants, and docs/soak.md (MINUTES=60)
-	$(DEVICE)/bin/python bench/soak.py --minutes $(MINUTES)
+	PYTHONPATH=bench:tests $(DEVICE)/bin/python -m soak.run --minutes $(MINUTES)
 
 soak-watch: $(DEVICE)/watch-installed  ## ten minutes of watching: is the memory flat? Writes a part of docs/at-work.md
 	PYTHONPATH=bench $(DEVICE)/bin/python bench/watch_soak.py

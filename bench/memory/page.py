@@ -30,6 +30,11 @@ RUNS = {
 }
 
 
+def written() -> str:
+    """The page of the results that are there."""
+    return page(read_results(RESULTS))
+
+
 def page(results: dict[str, Any]) -> str:
     machine = results["machine"]
     lines = [

@@ -22,7 +22,7 @@ from shared.inputs import BUNDLES, exported
 from shared.machine import describe_machine, with_versions_of
 from shared.pages import keep_results, read_results
 
-from .page import PAGE, RESULTS, label, page
+from .page import PAGE, RESULTS, label, page, written
 from .tunes import edge_tune, head_tune, plain_way, seconds_a_query, smallest_budget, tune, under_a_limit
 from .watching import floor
 
@@ -93,7 +93,8 @@ def write(results: dict[str, Any]) -> None:
     results["rows"].sort(key=lambda row: (order.index((row["model"], row["weights"])), row["classes"]))
     commits = (commit for row in results["rows"] for commit in row["commit"].split(", "))
     results["machine"]["commit"] = ", ".join(dict.fromkeys(commits))
-    PAGE.write_text(page(keep_results(results, RESULTS)), encoding="utf-8")
+    keep_results(results, RESULTS)
+    PAGE.write_text(written(), encoding="utf-8")
 
 
 def measure(

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from shared.machine import describe_machine
-from shared.pages import keep_results, read_results
+from shared.pages import keep_results
 
 from . import processes
-from .page import PAGE, RESULTS, RESULTS_OF_THE_PAGE, page
+from .page import PAGE, RESULTS_OF_THE_PAGE, written
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
             rows.append(processes.measure(n, Path(folder)))
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     keep_results({"machine": describe_machine(), "rows": rows}, RESULTS_OF_THE_PAGE)
-    PAGE.write_text(page(read_results(RESULTS)), encoding="utf-8")
+    PAGE.write_text(written(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.machine import ROOT, one_line
-from shared.pages import markdown_table
+from shared.pages import markdown_table, read_results
 
 from .directions import TRIALS, milliseconds
 from .directions import WAYS as DIRECTION_WAYS
@@ -14,6 +14,10 @@ from .task import LISTS, MODEL
 from .workers import BUDGET_MIB, DIM, RANK, SHOTS
 
 PAGE = ROOT / "docs" / "speed.md"
+RESULTS = {
+    "queries": ROOT / "bench" / "results" / "speed.json",
+    "directions": ROOT / "bench" / "results" / "directions.json",
+}
 WAYS = {  # as the results call them, and as the page does
     "ordinary": "torch, 77",
     "shared": "torch, shared",
@@ -22,6 +26,11 @@ WAYS = {  # as the results call them, and as the page does
 }
 # The most of a query that a direction may take, and of a round with differences that one with tangents may.
 DIRECTION_TARGETS = {"resident": (0.48, 0.58), "streamed": (0.55, 0.64)}
+
+
+def written() -> str:
+    """The page of the results that are there."""
+    return page(*(read_results(RESULTS[part]) for part in ("queries", "directions")))
 
 
 def best(row: dict[str, Any], way: str) -> float:

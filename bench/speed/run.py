@@ -19,17 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from shared.inputs import BUNDLES, exported
-from shared.machine import ROOT, describe_machine
+from shared.machine import describe_machine
 from shared.pages import keep_results, read_results
 
 from . import directions, queries
-from .page import PAGE, page
+from .page import PAGE, RESULTS, page, written
 from .task import LISTS, MODEL
 
-RESULTS = {
-    "queries": ROOT / "bench" / "results" / "speed.json",
-    "directions": ROOT / "bench" / "results" / "directions.json",
-}
 ROUNDS = {"queries": 5, "directions": 7}
 
 
@@ -44,6 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     bundle = exported(MODEL, "fp32", given.work)
     found = {part: read_results(path) for part, path in RESULTS.items()}
+    machine = describe_machine()
     for part in given.parts:
         rounds = given.rounds or ROUNDS[part]
         if part == "queries":
@@ -51,14 +48,14 @@ def main() -> None:
         else:
             threads = given.threads or sorted({1, os.cpu_count() or 1})
             rows = [row for n in threads for row in directions.measure(bundle, n, rounds)]
-        results = {"machine": describe_machine(), "rows": rows}
-        found[part] = (
-            json.loads(json.dumps(results)) if given.no_write else keep_results(results, RESULTS[part])
-        )
+        results = {"machine": machine, "rows": rows}
+        found[part] = json.loads(json.dumps(results))
+        if not given.no_write:
+            keep_results(results, RESULTS[part])
     if given.no_write:
         print(page(found["queries"], found["directions"]))
     else:
-        PAGE.write_text(page(found["queries"], found["directions"]), encoding="utf-8")
+        PAGE.write_text(written(), encoding="utf-8")
 
 
 def _queries(bundle: Path, lists: list[str], threads: list[int] | None, rounds: int) -> list[dict[str, Any]]:

@@ -21,8 +21,11 @@ import typer.main
 
 from boards import page as boards_page
 from demo_model import page as demo_model_page
+from memory import page as memory_page
 from sharpzo_edge.cli import app
 from sharpzo_edge.demo import BUNDLE, DEFAULT_TASK, TASKS
+from soak import page as soak_page
+from speed import page as speed_page
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "runtime" / "sharpzo_edge"
@@ -122,11 +125,16 @@ def test_the_command_lines_page_is_of_the_commands_as_they_are() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == bench("cli_page").page()
 
 
-@pytest.mark.parametrize("name", ["speed", "memory", "precision", "at_work"])
+@pytest.mark.parametrize("name", ["precision", "at_work"])
 def test_a_measured_page_is_the_one_that_the_bench_wrote(name: str) -> None:
     module = bench(name)
     results = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert module.PAGE.read_text(encoding="utf-8") == module.page(results)
+
+
+@pytest.mark.parametrize("module", [memory_page, soak_page, speed_page])
+def test_a_page_is_the_one_that_its_bench_wrote(module: ModuleType) -> None:
+    assert module.PAGE.read_text(encoding="utf-8") == module.written()
 
 
 @pytest.mark.parametrize(("name", "part"), [("one_look", "one look"), ("fleet_memory", "memory")])
@@ -165,10 +173,8 @@ def test_the_watchs_memory_is_what_the_soak_saw_and_flat() -> None:
     assert found["minutes"] >= 10 and module.is_flat(found) and found["peak_mib"] <= 128
 
 
-def test_the_soaks_page_is_the_soaks_own_and_nothing_was_lost() -> None:
-    results = json.loads((ROOT / "bench" / "results" / "soak" / "soak.json").read_text(encoding="utf-8"))
-    assert (ROOT / "docs" / "soak.md").read_text(encoding="utf-8") == bench("soak").page(results)
-    assert results["losses"] == []
+def test_nothing_was_lost_in_the_soak() -> None:
+    assert json.loads((soak_page.RESULTS / soak_page.NAME).read_text(encoding="utf-8"))["losses"] == []
 
 
 def test_the_boards_page_is_the_one_that_the_emulation_wrote() -> None:
