@@ -39,6 +39,7 @@ from sharpzo_edge.clip.manifest import (
 from sharpzo_edge.clip.tokenizer import EOT_ID, MERGES, SOS_ID
 from sharpzo_edge.errors import UsageError
 from sharpzo_edge.run.files import cannot, sync_folder
+from sharpzo_edge.tuning.settings import TANGENTS
 
 from .image_graph import write_image_graphs
 from .linear_weights import LinearWeights
@@ -46,8 +47,6 @@ from .load_clip import LoadedClip, load_clip
 from .parity import check_parity
 from .text_graph import INITIAL_CONTEXT, find_text_tower, write_text_graphs
 from .transformer import refuse
-
-TANGENTS = ("int8", "fp32", "none")
 
 
 def export(

@@ -10,35 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 FORMAT = "sharpzo-edge bundle"
-
-
 FORMAT_VERSION = 3
 
 OLDER_FORMAT = 2  # without tangents; it is read too
-
-
 PRECISIONS = ("fp32", "int8", "int4")  # of the linear layers' weights
-
-
 PACKED_BLOCK = 32  # inputs of a linear layer with one common scale, in int8 and int4
-
-
 WEIGHT_DTYPES = ("float32", "float16", "int8", "uint8")
-
-
 COSINE = "_cosine_to_fp32"  # the end of a name in parity whose figure is a cosine
 OF_TANGENTS = "tangents_"  # the beginning of a name whose figure is relative: a share of the tangents' norm
-
-
 INTERPOLATIONS = ("bicubic", "bilinear")
-
-
 RESIZE_MODES = ("shortest", "longest", "squash")
-
-
 LARGEST_CROP = 4096  # pixels along an edge
-
-
 LARGEST_SCALE = 1e4  # of the logit scale; CLIP's training stops at 100
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..requests import TuneRequest
 from ..run.files import read_limited, write_json
 
 LIMIT_BYTES = 64 << 10
@@ -23,12 +24,12 @@ MOST = {"shots": 10_000, "val": 10_000, "seed": 2**31 - 1, "max_minutes": 100_00
 
 @dataclass(frozen=True)
 class Choices:
-    """max_minutes: None for no limit."""
+    """max_minutes: None for no limit. What is not chosen is left to tune, so the defaults are tune's own."""
 
-    preset: str = "edge"
-    shots: int = 16
-    val: int = 4
-    seed: int = 0
+    preset: str = TuneRequest.preset
+    shots: int = TuneRequest.shots
+    val: int = TuneRequest.val
+    seed: int = TuneRequest.seed
     max_minutes: int | None = None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,8 @@ class Routes:
             found = await self._page.run.plan(choices)
         except UsageError as problem:
             return JSONResponse({"problem": f"{problem}."})
-        command = " ".join(_quoted(word) for word in ("sharpzo-edge", *self._page.run.command(choices)))
+        words = ("sharpzo-edge", *self._page.run.command(choices))
+        command = shlex.join(map(shown, words))
         return JSONResponse({**found, "likely": duration(found["likely_seconds"]), "command": command})
 
     async def start(self, request: Request) -> Response:
@@ -316,12 +318,6 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _words(form: dict[str, str]) -> list[str]:
     return form.get("pictures", "").split()
-
-
-def _quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(shown(word))
 
 
 async def _as_answer(request: Request, error: Exception) -> Response:

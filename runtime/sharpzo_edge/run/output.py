@@ -7,11 +7,11 @@ import stat
 from pathlib import Path
 
 from ..errors import UsageError
+from ..process_memory import MIB
 from .files import longest_name
 from .folder import WORK_SUFFIX, WorkFolder
 
 LONGEST_PATH = 4096 - 64  # bytes of an output's path: what the system takes, less the names in OUTPUT.work
-MIB = 1 << 20
 
 
 def check_output(given: str | os.PathLike[str]) -> None:

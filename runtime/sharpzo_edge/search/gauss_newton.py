@@ -21,17 +21,9 @@ from .estimators import directional_derivatives
 from .losses import BLOCK_BYTES, FeatureLoss, empty_gradient, kept_dtype, log_softmax
 
 COLUMNS_IN_MEMORY = 4 << 20  # bytes in float32; only sketches up to this size are copied to float32
-
-
 SMALLEST_LENGTH = 1e-3  # a shorter row of the linear model is divided by this, not by its length
-
-
 STEP_HALVINGS = 6  # sizes of a step that are tried: whole, half, a quarter, …
-
-
 SMALLEST_SHARE = 0.1  # in units of 1 / K: smaller probabilities add hardly any curvature to the loss
-
-
 ENOUGH_FALL = 1e-3  # share of the loss: an iteration that gains less is the last
 
 

@@ -29,25 +29,13 @@ AUTO = "auto"
 # Tangents with products in 8 bits or float32; without tangents there are forward differences.
 NO_TANGENTS = "none"
 TANGENTS = ("int8", "fp32", NO_TANGENTS)
-
-
 Covariance = Literal["full", "diagonal", "identity"]
-
-
 # Directions of the sketch that gives stage 1 its sharpness step.
 SHARPNESS_RANK = 16
-
-
 # EdgeSettings: when patience ends a run: the mean over the development set, at 16 + 4 pictures a class.
 LIKELY_QUERIES = 3_600
-
-
 STEPS_AN_EVALUATION = 100  # PaperSettings: steps of stage 2 between two evaluations
-
-
 NOT_OPTIONS = ("preset", "queries")  # fields of the settings that are not options of a command
-
-
 # Ranks of stage 2 to try if memory is too small for the rank that was asked for.
 SMALLER_RANKS = (32, 24, 16, 12, 8, 6, 4)
 
