@@ -26,12 +26,15 @@ from .libraries import NO_TELEMETRY, is_of_a_library, needing, not_imported
 from .options import command
 from .process_memory import govern
 from .requests import (
+    CertificatesRequest,
     ClassifierRequest,
     DemoRequest,
+    DoctorRequest,
     EvaluateRequest,
     ExportRequest,
     FleetDemoRequest,
     FleetTuneRequest,
+    InspectRequest,
     MemberRequest,
     PageRequest,
     PredictRequest,
@@ -250,11 +253,8 @@ def classifier(request: ClassifierRequest, as_json: JsonOption = False) -> None:
     _print(as_json, about, classifier_lines(about))
 
 
-@app.command()
-def inspect(
-    path: Annotated[str, typer.Argument(help="A bundle's folder or a tuned prompt.")],
-    as_json: JsonOption = False,
-) -> None:
+@command(app, InspectRequest, "inspect")
+def inspect(request: InspectRequest, as_json: JsonOption = False) -> None:
     """Tell what a bundle or a tuned prompt is.
 
     Example: sharpzo-edge inspect prompt.safetensors
@@ -262,40 +262,25 @@ def inspect(
     from .commands.inspect import inspect as run
     from .printing import inspect_lines
 
-    result = run(Path(path) if path else None)
+    result = run(Path(request.path))
     _print(as_json, result.to_json(), inspect_lines(result))
 
 
-@app.command()
-def doctor(
-    bundle: Annotated[Path | None, typer.Option(help="Also check this bundle, every byte.")] = None,
-    bench: Annotated[
-        bool, typer.Option("--bench", help="Also measure the bundle on this board; takes some minutes.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
+@command(app, DoctorRequest, "doctor")
+def doctor(request: DoctorRequest, as_json: JsonOption = False) -> None:
     """Check whether this machine can run it.
 
     Example: sharpzo-edge doctor --bundle vit-b-16
     """
-    from .commands.doctor import doctor as run
+    from .commands.doctor import doctor_request
     from .printing import doctor_lines, figures_lines
 
-    if bench and bundle is None:
-        raise UsageError("--bench measures a bundle, and none is named. One is needed. Add --bundle FOLDER")
-    checks = run(bundle)
-    ok = all(check.ok for check in checks)
-    result: dict[str, Any] = {"ok": ok, "checks": {c.name: {"ok": c.ok, "found": c.found} for c in checks}}
-    lines = doctor_lines(checks)
-    if bench and bundle and ok:
-        from .clip.bundle import Bundle
-        from .commands.figures import figures_of
-
-        figures = figures_of(Bundle.open(bundle))
-        result["figures"] = figures.to_json()
-        lines += [*figures_lines(figures), _json(figures.to_json())]
-    _print(as_json, result, lines)
-    raise typer.Exit(0 if ok else 1)
+    result = doctor_request(request)
+    lines = doctor_lines(result.checks)
+    if result.figures:  # and the JSON that tune --plan --figures takes
+        lines += [*figures_lines(result.figures), _json(result.figures.to_json())]
+    _print(as_json, result.to_json(), lines)
+    raise typer.Exit(0 if result.ok else 1)
 
 
 @command(app, DemoRequest, "demo")
@@ -394,11 +379,8 @@ def fleet_tune(request: FleetTuneRequest, as_json: JsonOption = False) -> None:
     _print(as_json, result.to_json(), fleet_lines(result, Path(request.bundle), is_repeated))
 
 
-@fleet.command("certificates")
-def fleet_certificates(
-    out: Annotated[str, typer.Option("--out", help="Folder to write them to.", metavar="<path>")],
-    as_json: JsonOption = False,
-) -> None:
+@command(fleet, CertificatesRequest, "certificates")
+def fleet_certificates(request: CertificatesRequest, as_json: JsonOption = False) -> None:
     """Make the certificates that all machines of a fleet need.
 
     Example: sharpzo-edge fleet certificates --out fleet-certificates
@@ -407,7 +389,7 @@ def fleet_certificates(
         from .fleet.certificates import make_certificates
     from .printing import certificates_lines
 
-    made = make_certificates(Path(out))
+    made = make_certificates(Path(request.out))
     result = {"folder": str(made.folder), "until": made.until.isoformat()}
     _print(as_json, result, certificates_lines(made.folder, made.until))
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .requests import AnyPath
+from .requests import AnyPath, is_argument, spelt
 
 
 def command(
@@ -44,16 +44,16 @@ def command(
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> Parameter:
     """A field of a request as a parameter that typer understands."""
-    spellings, about, default = (field.metadata[name] for name in ("spellings", "help", "default"))
+    about, default = field.metadata["help"], field.metadata["default"]
     if default is dataclasses.MISSING:
         default = Parameter.empty
-    if spellings and not spellings[0].startswith("-"):
-        said: Any = typer.Argument(metavar=spellings[0], help=about)
+    if is_argument(field):
+        said: Any = typer.Argument(metavar=spelt(field), help=about)
     elif hint is bool:
-        said = typer.Option(f"--{field.name.replace('_', '-')}", help=about)
+        said = typer.Option(spelt(field), help=about)
     else:
         is_path = "AnyPath" in str(field.type)
-        said = typer.Option(*spellings, help=about, metavar="<path>" if is_path else None)
+        said = typer.Option(*field.metadata["spellings"], help=about, metavar="<path>" if is_path else None)
     kind = Parameter.KEYWORD_ONLY
     return Parameter(field.name, kind, default=default, annotation=Annotated[_typed(hint), said])
 

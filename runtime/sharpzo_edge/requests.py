@@ -59,6 +59,16 @@ def request(kind: type[T]) -> type[T]:
     return dataclass(frozen=True)(kind)
 
 
+def is_argument(field: dataclasses.Field[Any]) -> bool:
+    """Whether a command takes it by its place, and not by a name."""
+    return any(not each.startswith("-") for each in field.metadata.get("spellings", ()))
+
+
+def spelt(field: dataclasses.Field[Any]) -> str:
+    """What a user knows it by: --the-name, or the word for what stands in its place."""
+    return field.metadata["spellings"][0] if is_argument(field) else f"--{field.name.replace('_', '-')}"
+
+
 @request
 class Request:
     """What is the same for all of them."""
@@ -69,10 +79,11 @@ class Request:
             value = getattr(self, f.name)
             several = value if isinstance(value, (list, tuple)) else (value,)
             if "AnyPath" in str(f.type) and "" in several:
-                name = f"--{f.name.replace('_', '-')}"
+                name = spelt(f)
+                example = f"./{f.name}" if is_argument(f) else f"{name} ./{f.name}"
                 raise UsageError(
                     f"{name} is empty. It takes a path. Check the variable that it came from, or type one: "
-                    f"{name} ./{f.name}"
+                    f"{example}"
                 )
 
 
@@ -291,6 +302,22 @@ class ClassifierRequest(Request):
 
 
 @request
+class InspectRequest(Request):
+    """Of `inspect`."""
+
+    path: AnyPath = option("A bundle's folder or a tuned prompt.", "PATH")
+
+
+@request
+class DoctorRequest(Request):
+    """Of `doctor`."""
+
+    _: KW_ONLY
+    bundle: AnyPath | None = option("Also check this bundle, every byte.", default=None)
+    bench: bool = option("Also measure the bundle on this board; takes some minutes.", default=False)
+
+
+@request
 class DemoRequest(Call):
     """Of `demo`."""
 
@@ -357,6 +384,13 @@ class FleetTuneRequest(TuneRequest):
 
 
 @request
+class CertificatesRequest(Request):
+    """Of `fleet certificates`."""
+
+    out: AnyPath = option("Folder to write them to.")
+
+
+@request
 class FleetDemoRequest(Call):
     """Of `fleet demo`."""
 
@@ -407,7 +441,7 @@ def typed(command: str, asked: Any) -> str:
         value = getattr(asked, f.name)
         if "help" not in f.metadata or value == f.metadata["default"]:
             continue
-        words.append(f"--{f.name.replace('_', '-')}")
+        words.append(spelt(f))
         if value is None:  # of a program, whose default it is
             words.append("none")
         elif value is not True:

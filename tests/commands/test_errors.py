@@ -97,6 +97,7 @@ CASES = {
     "an output that is a folder": ([*TUNE, TRAIN, "--output", "."], 2, "UsageError", "is a folder"),
     "a folder to be": ([*TUNE, TRAIN, "--output", "new/"], 2, "UsageError", "is a folder"),
     "an empty path": (["classifier", "--bundle", "", "--prompt", "p", "--output", "o"], 2, "", "is empty"),
+    "an empty argument": (["inspect", ""], 2, "UsageError", "PATH is empty. It takes a path."),
     "no such command": (["tuen"], 2, "UsageError", "'tuen'. Did you mean 'tune'? Add --help"),
     "no such option": ([*EVAL, TRAIN, "--fast"], 2, "UsageError", "No such option"),
     "an option is missing": (["tune", "--bundle", BUNDLE], 2, "UsageError", "Missing option '--images'"),

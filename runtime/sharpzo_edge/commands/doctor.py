@@ -7,12 +7,12 @@ import platform
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..demo import BUNDLE as SHIPPED
-from ..errors import BundleError, SharpzoError, cannot_read
+from ..errors import BundleError, SharpzoError, UsageError, cannot_read
 from ..libraries import (
     NO_TELEMETRY,
     install_anew,
@@ -22,10 +22,12 @@ from ..libraries import (
     without_proc,
 )
 from ..machine import SYSTEM, WAYS_OUT, Machine, this_machine
+from ..requests import DoctorRequest
 from .board import pages_found, power_found, processor_found, storage_found
 
 if TYPE_CHECKING:
     from ..clip.bundle import Bundle
+    from .figures import Figures
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_MIB = 128
@@ -48,6 +50,40 @@ class Check:
     name: str
     ok: bool
     found: str
+
+
+@dataclass(frozen=True)
+class DoctorResult:
+    """checks: in the order in which a defect would show;  figures: of the bundle; None where not measured"""
+
+    checks: tuple[Check, ...]
+    figures: Figures | None = None
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        checks = {check.name: {"ok": check.ok, "found": check.found} for check in self.checks}
+        measured = {} if self.figures is None else {"figures": self.figures.to_json()}
+        return {"ok": self.ok, "checks": checks, **measured}
+
+
+def doctor_request(request: DoctorRequest) -> DoctorResult:
+    """All checks, and where all is well the figures of a bundle.
+
+    Raises UsageError where figures are asked for and no bundle is named.
+    """
+    if request.bench and request.bundle is None:
+        raise UsageError("--bench measures a bundle, and none is named. One is needed. Add --bundle FOLDER")
+    bundle = None if request.bundle is None else Path(request.bundle)
+    result = DoctorResult(tuple(doctor(bundle)))
+    if not (request.bench and bundle and result.ok):
+        return result
+    from ..clip.bundle import Bundle
+    from .figures import figures_of
+
+    return replace(result, figures=figures_of(Bundle.open(bundle)))
 
 
 def doctor(bundle: Path | None) -> list[Check]:

@@ -28,18 +28,16 @@ class Inspection:
         return {"kind": "prompt", "context_shape": list(found.context.shape), **found.about}
 
 
-def inspect(path: Path | None) -> Inspection:
+def inspect(path: Path) -> Inspection:
     """Raises UsageError when there is nothing, BundleError or PromptFileError when it is neither."""
     try:
-        is_folder = path is not None and stat.S_ISDIR(path.stat().st_mode)
-        why = "" if path else " an empty path"
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
-        if path and not is_absent(error):
+        if not is_absent(error):
             raise cannot_read(path, error) from error
-        why = f" {path}" + f" ({error.strerror})" * (error.errno != errno.ENOENT)
-    if path is None or why:
+        why = f" ({error.strerror})" * (error.errno != errno.ENOENT)
         raise UsageError(
-            f"There is nothing at{why}. inspect takes a bundle's folder or the file "
-            f"of a tuned prompt. Check the path"
-        )
+            f"There is nothing at {path}{why}. inspect takes a bundle's folder or the file of a tuned "
+            f"prompt. Check the path"
+        ) from error
     return Inspection(path, Bundle.open(path) if is_folder else TunedPrompt.open(path))
