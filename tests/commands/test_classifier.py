@@ -26,6 +26,7 @@ def prompt(tmp_path_factory) -> Path:
 def test_every_batch_has_predicts_bits(prompt, use):
     """With one thread: on aarch64, onnxruntime shares out the convolutions of a picture that is alone."""
     expected = predict(PICTURES, BUNDLE, prompt, use=use, top=10, threads=1).predictions
+    assert predict(str(PICTURES[0]), BUNDLE, prompt).predictions[0].image == expected[0].image  # one path
     with Classifier(BUNDLE, prompt, use=use, threads=1) as classify:
         assert tuple(classify(PICTURES, top=10)) == expected
         for size in (1, 3, 8):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..pictures.folder import Skipped, skipped_pictures
-from ..requests import PredictRequest, by_keywords
+from ..requests import AnyPath, PredictRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..wording import counted
 from .classifier import Classifier, Prediction, check_top, classifier_of
@@ -46,7 +47,7 @@ def predict_request(request: PredictRequest) -> PredictResult:
     """Labels for pictures.
 
     pictures: paths of pictures or of folders, in which all pictures are meant, also those of folders within;
-              "-": paths on standard input, one a line
+              "-": paths on standard input, one a line. One path alone will do
     use: which answer of the prompt's file: "words", "prompt", "head" or "both"; None: what tune chose
     none: the share of known pictures that may be called none of the classes; None: as tune was asked
     memory_budget: bounds what the call adds to this process; None: what the machine can give
@@ -95,7 +96,8 @@ def _each(
     def ask_stop() -> None:
         caller.raise_if_stopped(f"{counted(n_labelled, 'picture')} labelled. Type the same command again")
 
-    for batch in classifier.files(paths_of(request.pictures, no_pictures, ask_stop), skip, request.top):
+    given = _given(request)
+    for batch in classifier.files(paths_of(given, no_pictures, ask_stop), skip, request.top):
         yield from batch
         yield from skipped
         skipped.clear()
@@ -105,6 +107,12 @@ def _each(
     for line in (*no_pictures.lines("file"), *unreadable.lines()):
         caller.say(line)
     if not n_labelled:
-        raise nothing_read(request.pictures, unreadable)
+        raise nothing_read(given, unreadable)
     if unreadable.counts and request.strict:
         raise skipped_pictures(unreadable.lines())
+
+
+def _given(request: PredictRequest) -> Sequence[AnyPath]:
+    """A word is a sequence too, of letters: it is one path."""
+    given = request.pictures
+    return (given,) if isinstance(given, (str, os.PathLike)) else given
