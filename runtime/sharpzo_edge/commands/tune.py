@@ -6,13 +6,7 @@ Validation pictures are ones beyond the shots; no test set is ever seen here.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..clip.towers import TextTower
 from ..errors import UsageError
@@ -25,44 +19,33 @@ from ..pictures.features import (
     skipped_before,
     training_features,
 )
-from ..process_memory import peak_rss_mib, return_freed_blocks
+from ..process_memory import return_freed_blocks
 from ..report.answered import SCORE_DIGITS, Answered
 from ..requests import TuneRequest, by_keywords, typed
-from ..run.checkpoint import load_state, save_state
-from ..run.files import checksum, file_checksum, is_there, remove, try_to_replace
+from ..run.files import file_checksum, is_there, remove, try_to_replace
 from ..run.folder import WorkFolder
 from ..run.log import Log
 from ..run.output import space_note
 from ..run.progress import Caller, Progress, caller_of
 from ..seeds import seed_stream
-from ..tuning.answers import BOTH, HEAD, Answers, compare
-from ..tuning.loop import Loop, State, Update
-from ..tuning.methods import Method, method_of
-from ..tuning.objective import BaseObjective, Evaluation, Objective
+from ..tuning.answers import Answers, compare
+from ..tuning.methods import method_of
+from ..tuning.objective import Objective
 from ..tuning.prepare import Prepared, check, prepare
-from ..tuning.result import DoubtfulPicture, HeadResult, NoneResult, TuneResult
+from ..tuning.result import DoubtfulPicture, TuneResult
 from ..tuning.resume import (
-    TIME_LIMIT,
     Record,
     exists_already,
     finished_result,
-    refuse_another_command,
     remember_machine,
     save_record,
-    without,
 )
-from ..tuning.tuned_prompt import FORMAT_VERSION, HEADS_FORMAT_VERSION, TunedPrompt, is_prompt, save_prompt
-from ..types import Floats, LabelledFeatures
-from ..wording import counted
+from ..tuning.tuned_prompt import is_prompt, save_prompt
+from ..types import LabelledFeatures
+from .outcome import prompt_of, result_of
 from .reports import check_report, report_of_tune, versions
-from .tune_news import (
-    Gain,
-    evaluation_progress,
-    say_how_it_ended,
-    say_what_there_is,
-    say_which_head,
-    stage_progress,
-)
+from .stages import Found, searched
+from .tune_news import say_what_there_is, say_which_head
 
 
 def tune_request(request: TuneRequest) -> TuneResult:
@@ -206,26 +189,6 @@ def _tuned(request: TuneRequest, ready: Prepared, work: WorkFolder, caller: Call
     return result_of(request, ready, found, answers, pictures.n_shots, doubtful)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What both stages have found. The optimiser and the text tower are gone by then.
-
-    words:   (K, E) class features at w = 0
-    best:    the evaluation that is the result;  context: (m, D), its context
-    """
-
-    words: Floats
-    best: Evaluation
-    context: Floats
-    why_ended: str
-    queries: int
-    stage1_queries: int
-    stage2_queries: int
-    best_queries: int
-    zero_shot_loss: float
-    seconds: float
-
-
 def _searched(
     request: TuneRequest, ready: Prepared, pictures: TrainingFeatures, work: WorkFolder, caller: Caller
 ) -> Found:
@@ -249,72 +212,6 @@ def objective_on(
         ready.bundle.manifest.logit_scale,
         batch,
         has_tangents=ready.plan.text.tangents is not None,
-    )
-
-
-def searched(
-    request: TuneRequest,
-    ready: Prepared,
-    objective: BaseObjective,
-    method: Method,
-    tower: AbstractContextManager[Any],
-    validation: LabelledFeatures,
-    pictures_checksum: str,
-    work: WorkFolder,
-    caller: Caller,
-    on_update: Callable[[Update], None] = lambda update: None,
-) -> Found:
-    """Both stages, from the beginning or from the checkpoint.
-
-    tower:      what the objective asks; it is closed when the stages are done
-    validation: the validation pictures of this machine
-    pictures_checksum: of the pictures that a checkpoint must be of
-    on_update:  is told what happens, before the state is saved
-    """
-    settings = ready.settings
-    checkpoint = _Checkpoint(
-        work,
-        without(ready.made_for, TIME_LIMIT)
-        | {"choice of pictures": pictures_checksum, "projection": checksum(objective.A.reshape(-1).data)},
-    )
-    gain = Gain()
-
-    def updated(update: Update) -> None:
-        on_update(update)
-        _updated(ready, checkpoint, caller, gain, update)
-
-    with tower:
-        state = checkpoint.load()
-        if state:
-            caller.say(f"going on after {counted(state.queries, 'query')}")
-        elif settings.tunes and (note := method.short_limit_note(ready.limits)):
-            caller.say(note)
-        loop = Loop(
-            method,
-            objective,
-            validation,
-            ready.limits,
-            partial(seed_stream, request.seed),
-            state=state,
-            on_update=updated,
-        )
-        ended = loop.run()
-        checkpoint.save(loop.state)
-    caller.phase_ended("text tower")
-    state = loop.state
-    if settings.tunes:
-        say_how_it_ended(ended, state, caller)
-    return Found(
-        words=state.opening.class_features,
-        best=ended.best,
-        context=objective.contexts(ended.best.w[None])[0],
-        why_ended=ended.why if settings.tunes else "nothing is tuned",
-        queries=state.queries,
-        stage1_queries=state.stage1_queries,
-        stage2_queries=state.stage2_queries,
-        best_queries=state.best_queries,
-        zero_shot_loss=state.opening.train.loss,
-        seconds=state.seconds,
     )
 
 
@@ -361,152 +258,3 @@ def _answered(ready: Prepared, pictures: TrainingFeatures, answers: Answers, wor
         has_say=answers.has_say.tolist(),
         is_val=[n >= pictures.n_shots for n in range(len(pictures.files))],
     ).save(work.answers)
-
-
-class _Checkpoint:
-    """The checkpoint of a run, saved now and then."""
-
-    def __init__(self, work: WorkFolder, made_for: dict[str, Any]):
-        self._work = work
-        self._made_for = made_for
-        self._saved = time.monotonic()
-
-    @property
-    def folder(self) -> Path:
-        return self._work.path
-
-    def load(self) -> State | None:
-        """None where there is none. Raises UsageError when it is another command's."""
-        loaded = load_state(self._work.checkpoint, State)
-        if loaded is None:
-            return None
-        state, made_for = loaded
-        refuse_another_command(f"The interrupted run in {self._work.path}", made_for, self._made_for)
-        return state
-
-    def save(self, state: State) -> None:
-        save_state(self._work.checkpoint, state, self._made_for)
-        self._saved = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved >= self._work.checkpoint_seconds
-
-
-def _updated(ready: Prepared, checkpoint: _Checkpoint, caller: Caller, gain: Gain, update: Update) -> None:
-    """What follows from an update of the loop: the user sees it, the state is saved, the run stops."""
-    state = update.state
-    if update.kind == "evaluation":
-        caller.tell(evaluation_progress(ready, update, gain))
-        return
-    if update.kind == "stage":
-        caller.tell(stage_progress(update))
-    stops = caller.wants_to_stop
-    if stops or update.kind == "stage" or checkpoint.is_due:
-        checkpoint.save(state)
-    if stops:
-        caller.raise_if_stopped(
-            f"The run is saved after {counted(state.queries, 'query')}, in {checkpoint.folder}. "
-            f"To go on, type the same command again, without --restart"
-        )
-
-
-def prompt_of(request: TuneRequest, ready: Prepared, found: Found, answers: Answers) -> TunedPrompt:
-    """The tuned prompt, with all that is told about it."""
-    made_heads = {HEAD: answers.head, BOTH: answers.both}
-    heads = {use: each.head for use, each in made_heads.items() if each}
-    about = {
-        "format_version": HEADS_FORMAT_VERSION if heads else FORMAT_VERSION,
-        "class_names": list(ready.folder.names),
-        "class_folders": list(ready.folder.folders),
-        "model": ready.bundle.manifest.model,
-        "bundle": ready.bundle.checksum,
-        "seed": request.seed,
-        "settings": {
-            **dataclasses.asdict(ready.settings),
-            "shots": request.shots,
-            "val": request.val,
-            "views": request.views,
-            "context_init": ready.context_words,
-            "context_tokens": request.context_tokens,
-            "max_queries": ready.limits.max_queries,
-        },
-        "queries": found.queries,
-        "train_loss": found.best.train.loss,
-        "none": float(request.none),
-        "known": {use: dataclasses.asdict(known) for use, known in answers.known.items()},
-    }
-    if heads:
-        about["use"] = answers.use
-        about["left_out"] = dataclasses.asdict(answers.left_out)
-        about["words_temperature"] = answers.words_temperature
-        about["heads"] = {use: {"kind": head.kind, **head.made_by} for use, head in heads.items()}
-    return TunedPrompt(
-        context=found.context,
-        class_features=found.best.class_features,
-        about=about,
-        words=found.words if heads else None,
-        head=heads.get(HEAD),
-        both=heads.get(BOTH),
-    )
-
-
-def result_of(
-    request: TuneRequest,
-    ready: Prepared,
-    found: Found,
-    answers: Answers,
-    n_shots: int = 0,
-    doubtful: Sequence[DoubtfulPicture] = (),
-) -> TuneResult:
-    """n_shots: how many of the drawn pictures are shots, where the answers know the pictures"""
-    best = found.best
-    return TuneResult(
-        queries=found.queries,
-        stage1_queries=found.stage1_queries,
-        stage2_queries=found.stage2_queries,
-        seconds=round(found.seconds, 3),
-        peak_rss_mib=round(peak_rss_mib(), 1),
-        best_queries=found.best_queries,
-        stopped=found.why_ended,
-        train_loss=best.train.loss,
-        train_accuracy=best.train.accuracy,
-        val_accuracy=best.val.accuracy if best.val else None,
-        val_loss=best.val.loss if best.val else None,
-        zero_shot_train_loss=found.zero_shot_loss,
-        plan=ready.plan.to_json(),
-        prompt=str(request.output),
-        head=_head_result(answers, n_shots),
-        use=answers.use,
-        left_out=answers.left_out,
-        validated=answers.validated,
-        covered=answers.covered,
-        by_halves=answers.by_halves,
-        doubtful=tuple(doubtful),
-        none=_none_result(request.none, answers),
-    )
-
-
-def _none_result(share: float, answers: Answers) -> NoneResult:
-    known, caught = answers.known.get(answers.use), answers.caught
-    return NoneResult(
-        share=share,
-        pictures=known.pictures if known else 0,
-        threshold=answers.threshold,
-        called_none=answers.called_none,
-        strangers=caught.share if caught else None,
-        classes=caught.classes if caught else 0,
-    )
-
-
-def _head_result(answers: Answers, n_shots: int) -> HeadResult | None:
-    if answers.head is None:
-        return None
-    left_out = answers.head.left_out
-    of_val = None if left_out is None else left_out.losses[n_shots:]
-    return HeadResult(
-        kind=answers.head.head.kind,
-        weight=answers.head.head.weight,
-        val_accuracy=answers.validated.head,
-        val_loss=float(of_val.mean()) if of_val is not None and len(of_val) else None,
-    )

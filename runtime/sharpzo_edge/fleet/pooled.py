@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..clip.towers import TextTower
-from ..commands.tune import objective_on, prompt_of, result_of, searched
+from ..commands.outcome import prompt_of, result_of
+from ..commands.stages import searched
+from ..commands.tune import objective_on
 from ..heads.fit import AUTO, OF_SUMS
 from ..pictures.features import TrainingFeatures, training_features
 from ..pictures.folder import read_folder

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..clip.bundle import Bundle
-from ..commands.tune import Found, prompt_of, result_of, searched, tune_or_repeat
+from ..commands.outcome import prompt_of, result_of
+from ..commands.stages import Found, searched
+from ..commands.tune import tune_or_repeat
 from ..errors import SharpzoError, UsageError
 from ..heads import kernel
 from ..pictures.folder import LabelledFolder, class_words
