@@ -166,7 +166,8 @@ class _Making:
         probabilities, largest = _outputs(answer_graph(*answering).to_bytes(), {FEATURES: features})
         logits = self.prompt.logits(features, logit_scale, self.use)
         difference = _checked("answers", probabilities, softmax(logits))
-        _checked("largest logits", largest / logit_scale, logits.max(axis=1) / logit_scale)
+        size = max(logit_scale, float(np.abs(logits).max()))  # a head's logits can be much larger
+        _checked("largest logits", largest / size, logits.max(axis=1) / size)
         return difference
 
 

@@ -20,7 +20,7 @@ from support.fleet import dealt
 from support.processes import ORIGINAL, PATHS, clean
 
 RUN = ["--preset", "edge", "--shots", "2", "--val", "1", "--dim", "16", "--rank", "4", "--population", "4"]
-RUN += ["--change-point", "2", "--tangents", "fp32", "--max-queries", "160", "--patience", "none"]
+RUN += ["--change-point", "2", "--tangents", "fp32", "--max-queries", "320", "--patience", "none"]
 LONGEST = 120  # seconds, on a machine with other work
 
 
