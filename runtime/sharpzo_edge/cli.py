@@ -383,13 +383,13 @@ def fleet_tune(request: FleetTuneRequest, as_json: JsonOption = False) -> None:
 def fleet_certificates(request: CertificatesRequest, as_json: JsonOption = False) -> None:
     """Make the certificates that all machines of a fleet need.
 
-    Example: sharpzo-edge fleet certificates --out fleet-certificates
+    Example: sharpzo-edge fleet certificates --output fleet-certificates
     """
     with needs_fleet():
         from .fleet.certificates import make_certificates
     from .printing import certificates_lines
 
-    made = make_certificates(Path(request.out))
+    made = make_certificates(Path(request.output))
     result = {"folder": str(made.folder), "until": made.until.isoformat()}
     _print(as_json, result, certificates_lines(made.folder, made.until))
 
@@ -419,6 +419,11 @@ def _root(
     if version:
         print(__version__)
         raise typer.Exit()
+    _help_without_command(context)
+
+
+@fleet.callback(invoke_without_command=True)
+def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)

@@ -387,7 +387,7 @@ class FleetTuneRequest(TuneRequest):
 class CertificatesRequest(Request):
     """Of `fleet certificates`."""
 
-    out: AnyPath = option("Folder to write them to.")
+    output: AnyPath = option("Folder to write them to.")
 
 
 @request

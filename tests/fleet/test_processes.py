@@ -122,7 +122,7 @@ def test_the_network_demands_certificates(tmp_path: Path) -> None:
         ("--host", lambda: require_safe("--host", FAR, plain)),
         ("--host", lambda: require_safe("--host", "0.0.0.0", plain)),
     ):
-        with pytest.raises(UsageError, match=f"{option} .*sharpzo-edge fleet certificates --out"):
+        with pytest.raises(UsageError, match=f"{option} .*sharpzo-edge fleet certificates --output"):
             refused()
     made = make_certificates(tmp_path / "trust")
     assert address_of(f"{FAR}:8786", security_of(made.folder)) == f"tls://{FAR}:8786"

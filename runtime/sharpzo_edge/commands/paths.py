@@ -68,7 +68,8 @@ def _lines(ask_stop: Callable[[], None]) -> Iterator[str]:
         if len(rest) > LONGEST_PATH_BYTES or b"\0" in read:
             raise ImagesError(
                 f"A line on standard input is no path: it has a byte 0, or more than {LONGEST_PATH_BYTES:,} "
-                f"bytes. One path a line is allowed. Type find … -print, not -print0"
+                f"bytes. One path a line is allowed, and no picture itself. Type: find photos -print | "
+                f"sharpzo-edge predict - …"
             )
         yield from map(os.fsdecode, filter(None, whole))
         if not read:

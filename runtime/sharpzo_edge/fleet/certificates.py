@@ -41,7 +41,7 @@ def make_certificates(folder: Path) -> Certificates:
         raise cannot("make", folder, error) from error
     if there := [name for name in (CA, CERTIFICATE, KEY) if (folder / name).exists()]:
         raise UsageError(
-            f"--out {folder} holds {there[0]} already, and machines of a fleet may have it. Nothing is "
+            f"--output {folder} holds {there[0]} already, and machines of a fleet may have it. Nothing is "
             f"replaced. Choose another folder"
         )
     now = datetime.datetime.now(datetime.UTC)

@@ -66,7 +66,7 @@ def security_of(folder: str | os.PathLike[str] | None) -> Security:
         if not file.is_file():
             raise UsageError(
                 f"--certificates {certificates} has no {file.name}. The folder must hold {CA}, "
-                f"{CERTIFICATE} and {KEY}. Make them with: sharpzo-edge fleet certificates --out "
+                f"{CERTIFICATE} and {KEY}. Make them with: sharpzo-edge fleet certificates --output "
                 f"{certificates}"
             )
     ca, certificate, key = map(str, files)
@@ -99,7 +99,7 @@ def require_safe(option: str, host: str, security: Security) -> None:
         raise UsageError(
             f"{option} {host} is on the network, and nothing would be encrypted: whoever reaches it could "
             f"run programs on every machine of the fleet. Without certificates only this machine, "
-            f"127.0.0.1, is allowed. Type: sharpzo-edge fleet certificates --out FOLDER, copy the folder "
+            f"127.0.0.1, is allowed. Type: sharpzo-edge fleet certificates --output FOLDER, copy the folder "
             f"to each machine, and add --certificates FOLDER"
         )
 

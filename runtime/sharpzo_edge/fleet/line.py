@@ -139,7 +139,7 @@ class DaskLine:
                 if time.monotonic() - begun > self._wait_seconds:
                     raise SharpzoError(
                         f"No scheduler answers at {self._scheduler}, in {self._wait_seconds:g} s. One must "
-                        f"run there, with the same certificates or as here without. Type there: "
+                        f"run there. Both sides need the same certificates, or both none. Type there: "
                         f"sharpzo-edge fleet scheduler"
                     ) from error
             self._caller.raise_if_stopped(

@@ -68,7 +68,7 @@ def space_note(work: WorkFolder, n_bytes: int) -> str | None:
     if not found.f_blocks or needed <= free:  # some file systems do not say how large they are
         return None
     return (
-        f"note: crops and features take up to {n_bytes / MIB:,.0f} MiB in {work.path}, and "
-        f"{free / MIB:,.0f} MiB are free there. When the disk is full the run stops, and the "
+        f"note: crops and features take up to {n_bytes / MIB:,.1f} MiB in {work.path}, and "
+        f"{free / MIB:,.1f} MiB are free there. When the disk is full the run stops, and the "
         f"same command goes on with it"
     )

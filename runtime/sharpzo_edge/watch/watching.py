@@ -195,7 +195,9 @@ class Watching:
         self.gone = gone
         source = self.request.source
         if gone is None:
-            self.news.add(f"watching {source}{'' if before == NOT_YET else ' again'}")
+            row = self.request.steady
+            told = f"; a change is told after {row} equal answers in a row" if row > 1 else ""
+            self.news.add(f"watching {source}{told if before == NOT_YET else ' again'}")
         else:
             self.news.add(f"nothing comes from {source} ({gone}); it is waited for")
         self.steady.forget_the_row()
