@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -28,7 +28,7 @@ from ..report.answered import Answered
 from ..requests import EvaluateRequest, by_keywords
 from ..run.progress import Caller, caller_of
 from ..search.losses import logits_of
-from ..tuning.answers import PROMPT, WORDS, ByUse, PictureAnswers, answers_of
+from ..tuning.answers import PROMPT, WORDS, ByUse, PictureAnswers
 from ..tuning.known import are_none
 from ..tuning.tuned_prompt import (
     TunedPrompt,
@@ -42,6 +42,7 @@ from ..types import Floats
 from ..wording import counted
 from .paths import nothing_read, paths_of
 from .reports import check_report, report_of_evaluation
+from .tally import Tally, Way
 
 NOTHING_KEPT = "Nothing is kept of an evaluation. Type the same command again"
 
@@ -122,17 +123,7 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
     class_names = Path(request.class_names) if request.class_names else None
     folder = read_folder(Path(request.images), class_names, fewest)
     prompt = load_prompt(Path(request.prompt)) if request.prompt else None
-    use = WORDS
-    if prompt and request.prompt:
-        check_fits(Path(request.prompt), prompt, bundle)
-        use = checked_use(request.use, prompt, Path(request.prompt))
-    elif request.use not in (None, WORDS):
-        raise UsageError(
-            f"--use {request.use} goes with a prompt, and there is none. Without one there are the words. "
-            f"Add --prompt FILE, or leave --use out"
-        )
-    if prompt and request.classes is not None:
-        use = _without_head(use, request, prompt, caller)
+    use = _use(request, bundle, prompt, caller)
     threshold = _threshold(request, use, prompt)
     machine = machine_for(bundle, request.threads, request.memory_budget)
     request = dataclasses.replace(request, threads=request.threads or machine.cores)
@@ -145,26 +136,62 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
 
     n_files = sum(map(len, folder.files))
     labels = np.repeat(truth, [len(paths) for paths in folder.files])
-    seen = np.zeros(len(names), int)
-    right = {each: np.zeros(len(names), int) for each in ways}
-    kept: list[tuple[list[int], PictureAnswers]] = []  # for the report
-    n_none = 0
+    tally = Tally(ways, use, threshold, labels, len(names), keeps_answers=request.report is not None)
     skipped = Skipped()
     with Encoder(bundle, plan) as encoder:
         are_caught = _are_caught(request, encoder, ways[use], threshold, skipped, caller)
         for numbers, image_features in encoder.files(chain.from_iterable(folder.files), skipped.add):
-            np.add.at(seen, labels[numbers], 1)
-            for each, logits_by in ways.items():
-                logits = logits_by(image_features)
-                answers = logits.argmax(axis=1)
-                np.add.at(right[each], labels[numbers], answers == labels[numbers])
-                if each == use:
-                    n_none += int(are_none(logits, threshold).sum())
-                    if request.report is not None:
-                        kept.append((numbers, answers_of(logits, labels[numbers])))
+            tally.add(numbers, image_features)
             # No accuracy before the end: classes come one after the other, and the first may be the worst.
-            caller.status(f"{seen.sum()} of {counted(n_files, 'picture')}")
+            caller.status(f"{tally.n_images} of {counted(n_files, 'picture')}")
             caller.raise_if_stopped(NOTHING_KEPT)
+    _say_what_was_left(request, folder, skipped, caller)
+    if not tally.n_images:
+        raise ImagesError(
+            f"No picture in {request.images} could be read ({counted(n_files, 'file')}). At least one is "
+            f"needed. Check the path after --images"
+        )
+    none = None
+    if prompt and threshold is not None:
+        none = CalledNone(
+            share=prompt.none if request.none is None else request.none,
+            threshold=threshold,
+            called_none=tally.n_none / tally.n_images,
+            strangers=float(are_caught.mean()) if len(are_caught) else None,
+            n_strangers=len(are_caught),
+        )
+    by = tally.accuracies()
+    result = EvaluateResult(
+        accuracy=by[use],
+        n_images=tally.n_images,
+        n_classes=len(names),
+        per_class=tally.per_class(names),
+        use=use,
+        by=ByUse(**by),
+        none=none,
+    )
+    return result, _answered(use, names, folder, labels, tally.kept)
+
+
+def _use(request: EvaluateRequest, bundle: Bundle, prompt: TunedPrompt | None, caller: Caller) -> str:
+    """The way to label: what was asked for, or what tune chose. Raises UsageError where it cannot be."""
+    if prompt is None:
+        if request.use not in (None, WORDS):
+            raise UsageError(
+                f"--use {request.use} goes with a prompt, and there is none. Without one there are the "
+                f"words. Add --prompt FILE, or leave --use out"
+            )
+        return WORDS
+    path = Path(str(request.prompt))
+    check_fits(path, prompt, bundle)
+    use = checked_use(request.use, prompt, path)
+    return use if request.classes is None else _without_head(use, request, prompt, caller)
+
+
+def _say_what_was_left(
+    request: EvaluateRequest, folder: LabelledFolder, skipped: Skipped, caller: Caller
+) -> None:
+    """Raises SkippedPicturesError with `strict`, where a file was no picture."""
     if empty := [name for name, paths in zip(folder.folders, folder.files, strict=True) if not paths]:
         caller.say(f"without a picture: {', '.join(empty)}")
     passed_over = [*folder.skipped_lines(), *skipped.lines()]
@@ -172,31 +199,6 @@ def _evaluated(request: EvaluateRequest, caller: Caller) -> tuple[EvaluateResult
         raise skipped_pictures(passed_over)
     for line in (*folder.passed_over, *passed_over):
         caller.say(line)
-    if not seen.any():
-        raise ImagesError(
-            f"No picture in {request.images} could be read ({counted(n_files, 'file')}). At least one is "
-            f"needed. Check the path after --images"
-        )
-    by = {each: float(found.sum() / seen.sum()) for each, found in right.items()}
-    none = None
-    if prompt and threshold is not None:
-        none = CalledNone(
-            share=prompt.none if request.none is None else request.none,
-            threshold=threshold,
-            called_none=float(n_none / seen.sum()),
-            strangers=float(are_caught.mean()) if len(are_caught) else None,
-            n_strangers=len(are_caught),
-        )
-    result = EvaluateResult(
-        accuracy=by[use],
-        n_images=int(seen.sum()),
-        n_classes=len(names),
-        per_class={names[k]: float(right[use][k] / seen[k]) for k in range(len(names)) if seen[k]},
-        use=use,
-        by=ByUse(**by),
-        none=none,
-    )
-    return result, _answered(use, names, folder, labels, kept)
 
 
 def _answered(
@@ -269,7 +271,7 @@ def _threshold(request: EvaluateRequest, use: str, prompt: TunedPrompt | None) -
 def _are_caught(
     request: EvaluateRequest,
     encoder: Encoder,
-    logits_by: Callable[[Floats], Floats],
+    logits_by: Way,
     threshold: float | None,
     skipped: Skipped,
     caller: Caller,
@@ -298,7 +300,7 @@ def _ways(
     folder: LabelledFolder,
     prompt: TunedPrompt | None,
     budget: Budget,
-) -> tuple[list[str], dict[str, Callable[[Floats], Floats]], ImagePlan]:
+) -> tuple[list[str], dict[str, Way], ImagePlan]:
     """The names to choose among, the ways to get logits (b, K), and how the image tower will run."""
     scale = bundle.manifest.logit_scale
     if prompt and request.classes is None:
@@ -313,7 +315,7 @@ def _ways(
     contexts = {WORDS: context_from_words(bundle, _initial_words(bundle, prompt))}
     if prompt and PROMPT in prompt.uses:
         contexts[PROMPT] = prompt.context
-    found: dict[str, Callable[[Floats], Floats]] = {}
+    found: dict[str, Way] = {}
     for length in {len(context): None for context in contexts.values()}:  # one tower for equal lengths
         alike = {use: context for use, context in contexts.items() if len(context) == length}
         features, image_plan = _class_features(
