@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run a command that may start arm64 programs, on any processor. Begins in namespaces of its own (see enter.py):
+# Run a command that may start arm64 programs, on any processor. Begins in namespaces of its own (see emulate.py):
 # the handler is in these alone, and ends with them.
 # Usage: emulate.sh EMULATOR COMMAND...
 set -eu
