@@ -106,7 +106,7 @@ def _table(name: str, told: dict[str, Any]) -> list[str]:
     ]
     table = markdown_table((name, "found", "seconds", ""), rows)
     minutes = sum(cell["seconds"] for cell in told["cells"]) / 60
-    return [*table, "", f"{minutes:.0f} minutes, emulated on {one_line(told['machine'])}", ""]
+    return [*table, "", f"{minutes:.0f} min, on {one_line(told['machine'])}", ""]
 
 
 def _figures(figures: list[dict[str, Any]]) -> list[str]:
