@@ -174,7 +174,7 @@ def test_too_little_room_is_said_before_the_work(images: Path, tmp_path: Path, m
     tune(replace(request, on_progress=lambda progress: said.append(progress.text)))
     (note,) = [line for line in said if "are free there" in line]
     assert said.index(note) < next(i for i, line in enumerate(said) if "reading picture" in line)
-    assert f"take up to {found[0] / 2**20:,.0f} MiB" in note and "0 MiB are free there" in note
+    assert f"take up to {found[0] / 2**20:,.1f} MiB" in note and "0.0 MiB are free there" in note
 
 
 @pytest.mark.parametrize(("free", "is_said"), [(0, False), (-1, True)])
