@@ -80,8 +80,9 @@ def _slow(slow: dict[str, Any]) -> list[str]:
         )
         for row in slow["rows"]
     ]
-    load = f"The load was {slow['load']:.0f}, so that seconds are too many." if slow["load"] > 1 else ""
-    return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])} {load}".strip(), ""]
+    busy = f" The load was {slow['load']:.0f}, so that seconds are too many."
+    told = busy if slow["load"] > slow["machine"]["cores"] else ""
+    return [*markdown_table(header, rows), "", f"Measured on {one_line(slow['machine'])}{told}", ""]
 
 
 def _whole(emulated: dict[str, Any]) -> str:

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from boards import boot, job, laboratory, page, parts, supplies
+from sharpzo_edge.commands.figures import read_figures
 from support.processes import finish
 
 MACHINE = {"cpu": "Xeon", "cores": 2, "versions": {"Python": "3.11"}, "commit": "1234567"}
@@ -81,3 +83,10 @@ def test_what_is_typed_in_the_root_is_the_readmes_line() -> None:
     assert supplies.install_line().startswith(
         "python3 -m venv ~/sharpzo && ~/sharpzo/bin/pip install sharpzo_edge-"
     )
+
+
+@pytest.mark.parametrize("file", sorted(page.FIGURES.glob("*.json")), ids=lambda file: file.stem)
+def test_a_plan_can_be_made_with_figures_that_were_sent(file: Path) -> None:
+    figures = json.loads(file.read_text(encoding="utf-8"))
+    bundle = SimpleNamespace(checksum=figures["bundle"], folder=file.parent)
+    assert read_figures(file, bundle).query_rows > 0
