@@ -89,9 +89,9 @@ def _whole(emulated: dict[str, Any]) -> str:
     n_cells = sum(len(told["cells"]) for kind in KINDS for told in emulated[kind].values())
     if not (whole := emulated.get("whole")):
         return f"These {n_cells} cells were not made by one command: some were tried again later.\n"
-    roots = "that were there" if whole["warm"] else "that it made first"
+    roots = "were there from an earlier run" if whole["warm"] else "were made in this time, too"
     minutes = whole["seconds"] / 60
-    return f"One command made these {n_cells} cells in {minutes:.0f} minutes, with roots {roots}.\n"
+    return f"One command made these {n_cells} cells in {minutes:.0f} minutes. The roots of Debian {roots}.\n"
 
 
 def _cells(by_machine: dict[str, Any]) -> list[str]:

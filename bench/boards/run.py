@@ -52,7 +52,8 @@ def main() -> None:
     supplies = Supplies(work, build(work / "dist")[0])
     warm, lab = supplies.are_there, Laboratory(supplies)
     parts = [part for part in PARTS if any(word in part.name for word in given.only) and not _kept(part, lab)]
-    lab.prepare()
+    if parts:
+        lab.prepare()
     lock = multiprocessing.Lock()
     lanes = [[part for part in parts if isinstance(part, kinds)] for kinds in LANES]
     processes = [
@@ -65,7 +66,7 @@ def main() -> None:
     results = _results()
     if len(parts) == len(PARTS):
         results["whole"] = {"seconds": round(time.monotonic() - started), "warm": warm}
-    _keep(results)
+        _keep(results)
     broken = [cell for kind in KINDS for told in results[kind].values() for cell in _broken(told)]
     for cell in broken:
         print(f"BROKEN: {cell['check']}: {cell['found']}")
@@ -88,18 +89,19 @@ def _try(parts: list[Part], lab: Laboratory, machine: dict[str, Any], lock: Lock
         with lock:
             results = _results()
             results[part.kind][part.name] = now
+            results.pop("whole", None)  # until all of them are done
             _keep(results)
         print(f"{part.name}: {len(_broken(now))} of {len(part.checks)} cells are BROKEN", flush=True)
 
 
 def _results() -> dict[str, Any]:
-    """What is known of the parts that there are, by kind and name."""
+    """What is known of the parts that there are, by kind and name; and of the whole, by one command."""
     known = read_results(EMULATED) if EMULATED.exists() else {}
     found: dict[str, Any] = {kind: {} for kind in KINDS}
     for part in PARTS:
         if told := known.get(part.kind, {}).get(part.name):
             found[part.kind][part.name] = told
-    return found
+    return found | ({"whole": known["whole"]} if "whole" in known else {})
 
 
 def _keep(results: dict[str, Any]) -> None:

@@ -92,6 +92,16 @@ def cannot_read(path: Path, error: OSError, whole: Path | None = None) -> Sharpz
     )
 
 
+def cannot_listen(what: str, host: str, port: int, error: OSError) -> UsageError:
+    """what: the part of us that would listen"""
+    number = error.errno or 0  # below 0 it is of the resolver of names, and not of the system
+    why = os.strerror(number) if number > 0 else error.strerror or error
+    return UsageError(
+        f"{what} cannot listen on {host}, port {port} ({why}). It takes an address of this machine and a "
+        f"port that nothing else uses. Try --port 0, or another --host"
+    )
+
+
 def _closed(path: Path) -> Path:
     """The first folder above a file that this user may not enter, links followed; else the file."""
     above = reversed(Path(os.path.realpath(path)).parents)

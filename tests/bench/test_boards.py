@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from boards import boot, job, laboratory, page, parts, supplies
+from boards import boot, job, laboratory, page, parts, run, supplies
 from sharpzo_edge.commands.figures import read_figures
 from support.processes import finish
 
@@ -66,6 +68,20 @@ def test_what_was_kept_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [["doctor", "tune", "demo"], ["tune", "demo"], ["demo"]]
     wheel.write_bytes(b"2")
     assert not lab.cells_of(part)[2]["kept"] and asked[-1] == ["doctor", "tune", "demo"]
+
+
+def test_one_command_made_it_until_a_part_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[dict[str, Any]] = []
+    monkeypatch.setattr(run, "EMULATED", tmp_path / "emulation.json")
+    monkeypatch.setattr(run, "_keep", kept.append)
+    run.EMULATED.write_text(json.dumps({"whole": {"seconds": 60, "warm": True}}))
+    assert run._results()["whole"]["seconds"] == 60
+    part = parts.PARTS[0]
+    lab = SimpleNamespace(tried=lambda part: "1", cells_of=lambda part: [KEPT])
+    run._try([part], lab, MACHINE, multiprocessing.Lock())
+    assert "whole" not in kept[0] and kept[0][part.kind][part.name]["cells"] == [KEPT]
 
 
 def test_every_cell_of_the_page_says_kept_or_broken() -> None:

@@ -82,6 +82,7 @@ def test_a_scheduler_that_cannot_listen_says_where(host: str, port: int | None, 
         given = ("--host", host, "--port", where, "--certificates", trust)
         done = run("fleet", "scheduler", *given, code=2)
     assert f"cannot listen on {host}, port {where} (" in done.stderr and "Try --port 0" in done.stderr
+    assert "or another --host" in done.stderr and "attempting" not in done.stderr
 
 
 def test_a_driver_looks_for_its_scheduler_until_it_is_stopped(

@@ -180,7 +180,7 @@ def test_a_port_that_is_taken_is_refused(pictures):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ("--port", taken.getsockname()[1], "--bundle", BUNDLE, "--images", pictures)
         refused = finish([sys.executable, "-m", "sharpzo_edge", "page", *words], code=2)
-    assert "cannot listen" in refused.stderr
+    assert "cannot listen" in refused.stderr and "(Address already in use)" in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from distributed import Scheduler, Security
 
-from ..errors import UsageError
+from ..errors import cannot_listen
 from ..requests import SchedulerRequest
 from ..run.progress import caller_of
 from .engine import LOOK_SECONDS, WithoutHttp, require_safe, security_of, set_up
@@ -39,10 +39,7 @@ async def _schedule(
         why = error.__cause__ if isinstance(error, RuntimeError) else error  # Dask wraps what ended its start
         if not isinstance(why, OSError):
             raise
-        raise UsageError(
-            f"The scheduler cannot listen on {host}, port {port} ({why.strerror or why}). It takes an "
-            f"address of this machine and a port that nothing else uses. Try --port 0"
-        ) from error
+        raise cannot_listen("The scheduler", host, port, why) from error
     try:
         on_ready(scheduler.address.rpartition("://")[2])
         while not stop():

@@ -15,7 +15,7 @@ from typing import Any
 import segno
 import uvicorn
 
-from ..errors import UsageError
+from ..errors import cannot_listen
 from ..requests import PageRequest
 from ..run.interrupt import SIGNALS
 from .routes import Routes
@@ -113,11 +113,7 @@ def _listening(request: PageRequest) -> contextlib.closing[socket.socket]:
         )
         listener = socket.create_server((request.host, request.port), family=found[0][0])
     except OSError as error:
-        raise UsageError(
-            f"The page cannot listen on {request.host}, port {request.port} ({error.strerror or error}). It "
-            f"takes an address of this machine and a port that nothing else uses. Try --port 0, or "
-            f"another --host"
-        ) from error
+        raise cannot_listen("The page", request.host, request.port, error) from error
     return contextlib.closing(listener)
 
 
